@@ -1,0 +1,132 @@
+//! The customers: who owns domains, and whom to tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Refusal};
+
+const ID_OCTETS_MAX: usize = 64;
+const NAME_OCTETS_MAX: usize = 200;
+const CONTACTS_MAX: usize = 20;
+const CONTACT_OCTETS_MAX: usize = 320;
+
+/// Who owns domains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Customer {
+    /// Short and permanent: lowercase letters, digits and hyphens.
+    pub id: String,
+    /// The name people know it by.
+    pub name: String,
+    /// Mail addresses that are told what happens to their service.
+    pub contacts: Vec<String>,
+    /// Whether mail is accepted for its domains.
+    pub status: CustomerStatus,
+}
+
+/// Whether mail is accepted for a customer's domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CustomerStatus {
+    /// Mail is accepted.
+    #[default]
+    Active,
+    /// Mail is turned away for now (4xx), queued mail still goes out.
+    Suspended,
+}
+
+/// The table of customers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Customers {
+    rows: Arc<BTreeMap<String, Arc<Customer>>>,
+}
+
+impl Customers {
+    pub(super) fn get(&self, id: &str) -> Option<&Customer> {
+        self.rows.get(id).map(Arc::as_ref)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Customer> {
+        self.rows.values().map(Arc::as_ref)
+    }
+
+    pub(super) fn require(&self, id: &str) -> Result<&Customer, Refusal> {
+        self.get(id).ok_or_else(|| {
+            Refusal::not_found(format!(
+                "there is no customer {id}; add it with `mxfleet customer add {id} --contact ...`"
+            ))
+        })
+    }
+
+    pub(super) fn add(&mut self, customer: &Customer) -> Outcome {
+        check(customer)?;
+        if self.rows.contains_key(&customer.id) {
+            return Err(Refusal::conflict(format!("customer {} already exists", customer.id)));
+        }
+        self.put(customer.clone())
+    }
+
+    pub(super) fn set(
+        &mut self,
+        id: &str,
+        name: Option<&str>,
+        contacts: Option<&[String]>,
+    ) -> Outcome {
+        let mut customer = self.require(id)?.clone();
+        if let Some(name) = name {
+            customer.name = name.to_owned();
+        }
+        if let Some(contacts) = contacts {
+            customer.contacts = contacts.to_vec();
+        }
+        check(&customer)?;
+        self.put(customer)
+    }
+
+    pub(super) fn set_status(&mut self, id: &str, status: CustomerStatus) -> Outcome {
+        let mut customer = self.require(id)?.clone();
+        customer.status = status;
+        self.put(customer)
+    }
+
+    pub(super) fn remove(&mut self, id: &str) -> Outcome {
+        self.require(id)?;
+        Arc::make_mut(&mut self.rows).remove(id);
+        Ok(1)
+    }
+
+    fn put(&mut self, customer: Customer) -> Outcome {
+        Arc::make_mut(&mut self.rows).insert(customer.id.clone(), Arc::new(customer));
+        Ok(1)
+    }
+}
+
+fn check(customer: &Customer) -> Result<(), Refusal> {
+    let id = &customer.id;
+    let id_ok = (1..=ID_OCTETS_MAX).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !id.starts_with('-');
+    if !id_ok {
+        return Err(Refusal::invalid(
+            "a customer id is 1 to 64 lowercase letters, digits and hyphens",
+        ));
+    }
+    if customer.name.len() > NAME_OCTETS_MAX || customer.name.chars().any(char::is_control) {
+        return Err(Refusal::invalid("a customer's name is at most 200 octets of plain text"));
+    }
+    if customer.contacts.len() > CONTACTS_MAX {
+        return Err(Refusal::invalid("a customer has at most 20 contacts"));
+    }
+    for contact in &customer.contacts {
+        let plain = !contact.chars().any(|c| c.is_control() || c.is_whitespace());
+        let parts = contact.rsplit_once('@').is_some_and(|(l, d)| !l.is_empty() && !d.is_empty());
+        if !plain || !parts || contact.len() > CONTACT_OCTETS_MAX {
+            return Err(Refusal::invalid(format!(
+                "contact {} is not a mail address",
+                contact.escape_debug()
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Fleet-wide settings: typed, with a default, and with what breaks when they are off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Refusal};
+
+/// A setting the fleet shares. A host's own settings are in its configuration file.
+#[derive(Debug)]
+pub struct Setting {
+    /// Dotted name, for example `queue.lifetime`.
+    pub name: &'static str,
+    /// The default as text.
+    pub default: &'static str,
+    /// What values it takes.
+    pub kind: SettingKind,
+    /// What it does.
+    pub about: &'static str,
+    /// What breaks when it is too low or too high.
+    pub caution: &'static str,
+}
+
+/// What values a setting takes.
+#[derive(Debug, Clone, Copy)]
+pub enum SettingKind {
+    /// A duration such as `90s`, `4h`, `5d`, between two bounds in milliseconds.
+    Duration {
+        /// Shortest allowed.
+        min_ms: u64,
+        /// Longest allowed.
+        max_ms: u64,
+    },
+    /// A whole number between two bounds.
+    Count {
+        /// Least allowed.
+        min: u64,
+        /// Most allowed.
+        max: u64,
+    },
+}
+
+const SECOND_MS: u64 = 1000;
+const HOUR_MS: u64 = 3600 * SECOND_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// Every setting, in order of name.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "delivery.connections_max",
+        default: "20",
+        kind: SettingKind::Count { min: 1, max: 1000 },
+        about: "connections to one domain's servers from one node, where the domain has no own limit",
+        caution: "too low: a backlog drains slowly; too high: small customers' servers refuse us",
+    },
+    Setting {
+        name: "queue.lifetime",
+        default: "5d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "how long delivery of a message is tried before it is given up",
+        caution: "too low: a customer's outage of a weekend loses mail; too high: senders learn late",
+    },
+    Setting {
+        name: "queue.retry_max",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: DAY_MS },
+        about: "the longest pause between two attempts of one message",
+        caution: "too low: useless attempts; too high: mail waits long after a server is back",
+    },
+    Setting {
+        name: "queue.retry_min",
+        default: "5m",
+        kind: SettingKind::Duration { min_ms: 100, max_ms: DAY_MS },
+        about: "the pause after the first failed attempt; it doubles up to queue.retry_max",
+        caution: "too low: greylisting servers are hammered; too high: greylisted mail is late",
+    },
+    Setting {
+        name: "queue.warn_after",
+        default: "4h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "when the sender is told that a message is late",
+        caution: "too low: needless alarm; too high: senders hear of a delay only when it failed",
+    },
+];
+
+/// The values in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    changed: Arc<BTreeMap<String, String>>,
+}
+
+impl Settings {
+    /// The value in force as text; `None` when there is no such setting.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let setting = find(name)?;
+        Some(self.changed.get(name).map_or(setting.default, String::as_str))
+    }
+
+    /// A duration setting, in milliseconds.
+    pub fn duration_ms(&self, name: &str) -> u64 {
+        self.get(name).and_then(parse_duration_ms).unwrap_or_default()
+    }
+
+    /// A count setting.
+    pub fn count(&self, name: &str) -> u64 {
+        self.get(name).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// Whether `name` is not at its default.
+    pub fn is_changed(&self, name: &str) -> bool {
+        self.changed.contains_key(name)
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> Outcome {
+        let setting = find(name).ok_or_else(|| {
+            Refusal::not_found(format!(
+                "there is no setting {name}; `mxfleet settings list` shows them all"
+            ))
+        })?;
+        let Some(value) = value else {
+            return Ok(u64::from(Arc::make_mut(&mut self.changed).remove(name).is_some()));
+        };
+        check(setting, value)?;
+        Arc::make_mut(&mut self.changed).insert(name.to_owned(), value.to_owned());
+        Ok(1)
+    }
+}
+
+fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
+    let name = setting.name;
+    match setting.kind {
+        SettingKind::Duration { min_ms, max_ms } => {
+            let range = format!("{} to {}", render_duration(min_ms), render_duration(max_ms));
+            match parse_duration_ms(value) {
+                Some(ms) if (min_ms..=max_ms).contains(&ms) => Ok(()),
+                Some(_) => Err(Refusal::invalid(format!("{name} must be {range}"))),
+                None => Err(Refusal::invalid(format!(
+                    "{name} is a duration such as 90s, 4h or 5d, from {range}"
+                ))),
+            }
+        }
+        SettingKind::Count { min, max } => match value.parse::<u64>() {
+            Ok(count) if (min..=max).contains(&count) => Ok(()),
+            _ => Err(Refusal::invalid(format!("{name} is a whole number from {min} to {max}"))),
+        },
+    }
+}
+
+/// `90s`, `4h`, `5d`, `250ms`: milliseconds.
+pub fn parse_duration_ms(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => SECOND_MS,
+        "m" => 60 * SECOND_MS,
+        "h" => HOUR_MS,
+        "d" => DAY_MS,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit_ms)
+}
+
+/// Milliseconds as the shortest exact text [`parse_duration_ms`] reads.
+pub fn render_duration(ms: u64) -> String {
+    for (unit_ms, unit) in [(DAY_MS, "d"), (HOUR_MS, "h"), (60 * SECOND_MS, "m"), (SECOND_MS, "s")]
+    {
+        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
+            return format!("{}{unit}", ms / unit_ms);
+        }
+    }
+    format!("{ms}ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_valid_and_the_list_is_in_order() {
+        for setting in SETTINGS {
+            check(setting, setting.default).unwrap();
+        }
+        assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+    }
+
+    #[test]
+    fn durations_read_back_as_they_were_written() {
+        for text in ["90s", "4h", "5d", "1ms", "7m"] {
+            assert_eq!(render_duration(parse_duration_ms(text).unwrap()), text);
+        }
+        for text in ["", "5", "d", "-1s", "1.5h", "5 d", "99999999999999999999d"] {
+            assert_eq!(parse_duration_ms(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Every bound by name, with its default. All of them can be set under `[limits]`.
+//!
+//! Sizes are octets, durations milliseconds. A full bound answers 4xx; nothing grows without one.
+
+/// The bounds of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    // Sessions: what one client may do.
+    /// Longest command line, CRLF included. RFC 5321 asks for 512; extensions add to it.
+    pub command_octets_max: usize,
+    /// Commands in one session before 421.
+    pub session_commands_max: u32,
+    /// Refused or unknown commands in one session before 421.
+    pub session_errors_max: u32,
+    /// Recipients of one message before 452 (RFC 5321 section 4.5.3.1.8 asks for at least 100).
+    pub recipients_max: usize,
+    /// Sessions in all; more are greeted with 421.
+    pub sessions_max: usize,
+    /// Sessions of one client network (IPv4 /24, IPv6 /64); more are greeted with 421.
+    pub sessions_per_network_max: usize,
+    /// Octets of one message, as announced with SIZE.
+    pub message_octets_max: u64,
+    /// Received fields in a message before it is a loop (RFC 5321 section 6.3).
+    pub hops_max: usize,
+    /// Received fields that this very host wrote before it is a loop.
+    pub own_hops_max: usize,
+    /// Pause before the banner, in which a client that talks shows itself.
+    pub greet_pause_ms: u64,
+    /// One command line, from the reply before it to its CRLF.
+    pub command_timeout_ms: u64,
+    /// The longest silence inside DATA or BDAT.
+    pub data_idle_timeout_ms: u64,
+    /// A whole DATA or BDAT transaction.
+    pub data_timeout_ms: u64,
+    /// The TLS handshake.
+    pub tls_handshake_timeout_ms: u64,
+    /// A graceful stop: how long a running DATA may go on.
+    pub drain_timeout_ms: u64,
+
+    // Spool: what one disk holds.
+    /// One segment file, preallocated.
+    pub segment_octets: u64,
+    /// Free space below which no mail is accepted (452).
+    pub disk_reserve_octets: u64,
+    /// A message up to this size is one record and is delivered from memory when fresh.
+    pub inline_message_octets_max: usize,
+    /// Texts of fresh messages kept in memory, in all.
+    pub fresh_cache_octets_max: usize,
+    /// Segments with less than this share of live octets are compacted.
+    pub compact_live_percent: u64,
+    /// Octets a second that compaction may write.
+    pub compact_octets_per_second: u64,
+
+    // Delivery: what one node asks of others.
+    /// Connections to customers' servers, in all.
+    pub outbound_connections_max: usize,
+    /// Connections to one destination when nothing is known of it.
+    pub window_start: u32,
+    /// Messages on one connection before it is closed.
+    pub messages_per_connection_max: u32,
+    /// An idle connection is kept so long.
+    pub connection_idle_ms: u64,
+    /// A TCP connect.
+    pub connect_timeout_ms: u64,
+    /// Banner, EHLO, MAIL and RCPT replies (RFC 5321 section 4.5.3.2).
+    pub reply_timeout_ms: u64,
+    /// The reply to DATA.
+    pub data_reply_timeout_ms: u64,
+    /// One block of data leaving.
+    pub data_block_timeout_ms: u64,
+    /// The reply to the final dot.
+    pub final_reply_timeout_ms: u64,
+    /// A whole reply of a far server, all lines.
+    pub reply_octets_max: usize,
+    /// First pause before a dead destination is probed again; doubles up to the next.
+    pub probe_pause_min_ms: u64,
+    /// Longest pause before a dead destination is probed again.
+    pub probe_pause_max_ms: u64,
+    /// Servers tried for one message in one attempt.
+    pub hops_tried_max: usize,
+    /// One DNS question with all its retries.
+    pub dns_timeout_ms: u64,
+}
+
+const SECOND_MS: u64 = 1000;
+const MINUTE_MS: u64 = 60 * SECOND_MS;
+const KIB: usize = 1024;
+const MIB: u64 = 1024 * 1024;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            command_octets_max: 2 * KIB,
+            session_commands_max: 100_000,
+            session_errors_max: 20,
+            recipients_max: 1000,
+            sessions_max: 5000,
+            sessions_per_network_max: 64,
+            message_octets_max: 50 * MIB,
+            hops_max: 100,
+            own_hops_max: 4,
+            greet_pause_ms: 2,
+            command_timeout_ms: 5 * MINUTE_MS,
+            data_idle_timeout_ms: 3 * MINUTE_MS,
+            data_timeout_ms: 30 * MINUTE_MS,
+            tls_handshake_timeout_ms: 30 * SECOND_MS,
+            drain_timeout_ms: 30 * SECOND_MS,
+            segment_octets: 64 * MIB,
+            disk_reserve_octets: 256 * MIB,
+            inline_message_octets_max: 64 * KIB,
+            fresh_cache_octets_max: 64 * KIB * KIB,
+            compact_live_percent: 50,
+            compact_octets_per_second: 16 * MIB,
+            outbound_connections_max: 2000,
+            window_start: 5,
+            messages_per_connection_max: 1000,
+            connection_idle_ms: 2 * SECOND_MS,
+            connect_timeout_ms: 30 * SECOND_MS,
+            reply_timeout_ms: 5 * MINUTE_MS,
+            data_reply_timeout_ms: 2 * MINUTE_MS,
+            data_block_timeout_ms: 3 * MINUTE_MS,
+            final_reply_timeout_ms: 10 * MINUTE_MS,
+            reply_octets_max: 8 * KIB,
+            probe_pause_min_ms: 5 * SECOND_MS,
+            probe_pause_max_ms: 5 * MINUTE_MS,
+            hops_tried_max: 10,
+            dns_timeout_ms: 10 * SECOND_MS,
+        }
+    }
+}

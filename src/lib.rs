@@ -1,0 +1,6 @@
+//! mxfleet: a fleet of MX hosts that behaves as one mail relay.
+
+pub mod config;
+pub mod smtp;
+pub mod system;
+pub mod telemetry;

@@ -1,0 +1,2 @@
+//! The `mxfleet` program.
+fn main() {}

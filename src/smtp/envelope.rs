@@ -1,0 +1,99 @@
+//! The envelope: who sent a message, to whom, and what the extensions asked for.
+//!
+//! It is written to the spool as JSON, so that an operator can read it, and so that a field added
+//! later (with `#[serde(default)]`) still reads what an older version wrote.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Address;
+
+/// Everything about one message that is not in its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// MAIL FROM; `None` is the null reverse-path `<>`.
+    pub mail_from: ReversePath,
+    /// RCPT TO, in the order they were accepted; never empty.
+    pub recipients: Vec<Recipient>,
+    /// BODY= of RFC 6152.
+    #[serde(default)]
+    pub body: BodyType,
+    /// The SMTPUTF8 parameter was given (RFC 6531).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub smtputf8: bool,
+    /// RET= of RFC 3461.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret: Option<Ret>,
+    /// ENVID= of RFC 3461, still encoded as xtext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envid: Option<String>,
+    /// Where it came from, and how.
+    pub origin: Origin,
+}
+
+/// MAIL FROM: an address, or `None` for the null reverse-path `<>`.
+pub type ReversePath = Option<Address>;
+
+/// The client that handed us the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its address; `None` for a message we wrote ourselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// The name it gave in EHLO or HELO, checked and clean.
+    pub helo: String,
+    /// When the end of the data was reached: microseconds since 1970, UTC.
+    pub received_at_us: u64,
+    /// The MX name it asked for by TLS server name indication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mx_name: Option<String>,
+}
+
+/// One RCPT TO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// The address as it was given.
+    pub address: Address,
+    /// NOTIFY= of RFC 3461; `None` when it was not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+    /// ORCPT= of RFC 3461 (`type;xtext`), still encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
+}
+
+/// BODY= of RFC 6152.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum BodyType {
+    /// `7BIT`, or no parameter.
+    #[default]
+    SevenBit,
+    /// `8BITMIME`.
+    EightBitMime,
+}
+
+/// RET= of RFC 3461 section 4.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ret {
+    /// Return the whole message.
+    Full,
+    /// Return the headers only.
+    Hdrs,
+}
+
+/// NOTIFY= of RFC 3461 section 4.1; all false is `NEVER`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Notify {
+    /// A report when it was delivered.
+    pub success: bool,
+    /// A report when it failed.
+    pub failure: bool,
+    /// A report when it is late.
+    pub delay: bool,
+}
+
+impl Notify {
+    /// `NOTIFY=NEVER`.
+    pub const NEVER: Self = Self { success: false, failure: false, delay: false };
+}

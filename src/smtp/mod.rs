@@ -1,0 +1,10 @@
+//! The words of SMTP that both directions share: addresses, replies, envelopes. Pure: no I/O, no
+//! clock (RFC 5321, 3461, 6531).
+
+pub mod address;
+pub mod envelope;
+pub mod reply;
+
+pub use address::{Address, AddressError};
+pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, ReversePath};
+pub use reply::{Enhanced, Reply};

@@ -1,0 +1,3 @@
+//! What an operator sees from outside: metrics and the delivery log.
+
+pub mod metrics;

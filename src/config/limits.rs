@@ -128,3 +128,84 @@ impl Default for Limits {
         }
     }
 }
+
+/// A bound that can be set by its name.
+#[derive(Debug)]
+pub enum Slot<'a> {
+    /// A number of things, or octets in memory.
+    Usize(&'a mut usize),
+    /// Octets on disk, or milliseconds.
+    U64(&'a mut u64),
+    /// A small number of things.
+    U32(&'a mut u32),
+}
+
+impl<'a> From<&'a mut usize> for Slot<'a> {
+    fn from(slot: &'a mut usize) -> Self {
+        Self::Usize(slot)
+    }
+}
+
+impl<'a> From<&'a mut u64> for Slot<'a> {
+    fn from(slot: &'a mut u64) -> Self {
+        Self::U64(slot)
+    }
+}
+
+impl<'a> From<&'a mut u32> for Slot<'a> {
+    fn from(slot: &'a mut u32) -> Self {
+        Self::U32(slot)
+    }
+}
+
+/// Names every field; one that is forgotten here does not compile.
+macro_rules! slots {
+    ($limits:ident: $($name:ident),* $(,)?) => {{
+        let Limits { $($name),* } = $limits;
+        vec![$((stringify!($name), Slot::from($name))),*]
+    }};
+}
+
+impl Limits {
+    /// Every bound by name, to be set from the configuration file.
+    #[rustfmt::skip]
+    pub fn slots(&mut self) -> Vec<(&'static str, Slot<'_>)> {
+        slots!(self:
+            command_octets_max,
+            session_commands_max,
+            session_errors_max,
+            recipients_max,
+            sessions_max,
+            sessions_per_network_max,
+            message_octets_max,
+            hops_max,
+            own_hops_max,
+            greet_pause_ms,
+            command_timeout_ms,
+            data_idle_timeout_ms,
+            data_timeout_ms,
+            tls_handshake_timeout_ms,
+            drain_timeout_ms,
+            segment_octets,
+            disk_reserve_octets,
+            inline_message_octets_max,
+            fresh_cache_octets_max,
+            compact_live_percent,
+            compact_octets_per_second,
+            outbound_connections_max,
+            window_start,
+            messages_per_connection_max,
+            connection_idle_ms,
+            connect_timeout_ms,
+            reply_timeout_ms,
+            data_reply_timeout_ms,
+            data_block_timeout_ms,
+            final_reply_timeout_ms,
+            reply_octets_max,
+            probe_pause_min_ms,
+            probe_pause_max_ms,
+            hops_tried_max,
+            dns_timeout_ms,
+        )
+    }
+}

@@ -1,0 +1,103 @@
+//! `mxfleet customer`.
+
+use clap::Subcommand;
+
+use super::{Admin, Output};
+use crate::http::call::{Call, Changed, CustomerRow};
+
+/// What can be done with customers.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Add a customer.
+    #[command(after_help = "Example: mxfleet customer add acme --contact ops@acme.test")]
+    Add {
+        /// Short and permanent: lowercase letters, digits and hyphens.
+        id: String,
+        /// A mail address that is told what happens to the service; may be repeated.
+        #[arg(long = "contact", value_name = "ADDRESS", required = true)]
+        contacts: Vec<String>,
+        /// The name people know it by; the id when absent.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// All customers.
+    List,
+    /// One customer.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Change a customer's name or contacts.
+    Set {
+        /// Its id.
+        id: String,
+        /// The new name.
+        #[arg(long)]
+        name: Option<String>,
+        /// The new contacts, all of them.
+        #[arg(long = "contact", value_name = "ADDRESS")]
+        contacts: Vec<String>,
+    },
+    /// Turn mail for its domains away for now (450); queued mail still goes out.
+    Suspend {
+        /// Its id.
+        id: String,
+    },
+    /// Take mail for its domains again.
+    Resume {
+        /// Its id.
+        id: String,
+    },
+    /// Remove a customer without domains.
+    Remove {
+        /// Its id.
+        id: String,
+    },
+}
+
+pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let change = |call: Call, words: String| {
+        let changed: Changed = admin.call(&call)?;
+        output.say(&changed, &words)
+    };
+    match verb {
+        Verb::List => rows(&admin.call(&Call::CustomerList)?, output),
+        Verb::Show { id } => {
+            let row: CustomerRow = admin.call(&Call::CustomerShow { id })?;
+            match output {
+                Output::Table => rows(&vec![row], output),
+                Output::Json => super::output::write_out(&serde_json::to_string_pretty(&row)?),
+            }
+        }
+        Verb::Add { id, contacts, name } => {
+            let words = format!("customer {id} added");
+            change(Call::CustomerAdd { id, name, contacts }, words)
+        }
+        Verb::Set { id, name, contacts } => {
+            let words = format!("customer {id} changed");
+            let contacts = (!contacts.is_empty()).then_some(contacts);
+            change(Call::CustomerSet { id, name, contacts }, words)
+        }
+        Verb::Suspend { id } => {
+            let words = format!("customer {id} suspended: mail for its domains is answered 450");
+            change(Call::CustomerSuspend { id }, words)
+        }
+        Verb::Resume { id } => {
+            let words = format!("customer {id} active again");
+            change(Call::CustomerResume { id }, words)
+        }
+        Verb::Remove { id } => {
+            let words = format!("customer {id} removed");
+            change(Call::CustomerRemove { id }, words)
+        }
+    }
+}
+
+fn rows(customers: &Vec<CustomerRow>, output: Output) -> anyhow::Result<()> {
+    output.print(customers, &["CUSTOMER", "STATUS", "NAME", "CONTACTS"], |customers| {
+        let row = |c: &CustomerRow| {
+            vec![c.id.clone(), c.status.clone(), c.name.clone(), c.contacts.join(" ")]
+        };
+        customers.iter().map(row).collect()
+    })
+}

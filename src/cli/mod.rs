@@ -1,0 +1,90 @@
+//! The command line: one file a noun. Data goes to standard output, words to standard error.
+
+mod client;
+mod customer;
+mod domain;
+mod explain;
+mod output;
+mod queue;
+mod run;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use client::{Admin, AdminError};
+pub use output::Output;
+
+/// Exit code of a command that failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of a configuration that is wrong (`EX_CONFIG`).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// A fleet of MX hosts that behaves as one mail relay.
+#[derive(Debug, Parser)]
+#[command(name = "mxfleet", version, about, long_about = LONG_ABOUT, max_term_width = 100)]
+struct Cli {
+    /// The node's admin socket.
+    #[arg(long, global = true, env = "MXFLEET_ADMIN", value_name = "PATH")]
+    admin: Option<PathBuf>,
+    /// How data is printed.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    output: Output,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+const LONG_ABOUT: &str = "A fleet of MX hosts that behaves as one mail relay.\n\n\
+    Every host runs a node that accepts mail for customers' domains, keeps it safe on disk and \
+    relays it to each customer's own server.\n\n\
+    Try it:  mxfleet dev";
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Run one node until it is told to stop.
+    Run(run::RunArgs),
+    /// Read a configuration file and print every problem in it.
+    CheckConfig(run::CheckArgs),
+    /// Run a fleet on this machine to try things out, with a stand-in customer server.
+    Dev(run::DevArgs),
+    /// Customers: who owns domains, and whom to tell.
+    #[command(subcommand)]
+    Customer(customer::Verb),
+    /// Domains: where their mail goes, and how.
+    #[command(subcommand)]
+    Domain(domain::Verb),
+    /// Settings that the whole fleet shares.
+    #[command(subcommand)]
+    Settings(settings::Verb),
+    /// Mail that waits on this node.
+    #[command(subcommand)]
+    Queue(queue::Verb),
+    /// What the node would answer, and why.
+    #[command(subcommand)]
+    Explain(explain::Verb),
+}
+
+/// Parse the command line and do what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let admin = || Admin::at(cli.admin.clone());
+    let done = match cli.noun {
+        Noun::Run(args) => return run::run(&args),
+        Noun::CheckConfig(args) => return run::check_config(&args),
+        Noun::Dev(args) => return run::dev(&args),
+        Noun::Customer(verb) => admin().and_then(|admin| customer::call(verb, &admin, cli.output)),
+        Noun::Domain(verb) => admin().and_then(|admin| domain::call(verb, &admin, cli.output)),
+        Noun::Settings(verb) => admin().and_then(|admin| settings::call(verb, &admin, cli.output)),
+        Noun::Queue(verb) => admin().and_then(|admin| queue::call(verb, &admin, cli.output)),
+        Noun::Explain(verb) => admin().and_then(|admin| explain::call(verb, &admin, cli.output)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mxfleet: {}", output::clean(&format!("{error:#}")));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `mxfleet dev`: a fleet on loopback, with a stand-in customer server, to try things out.
+//!
+//! Nodes are separate processes of this same program, so that one can be killed and started again
+//! as on a real host.
+
+mod customer_server;
+mod fleet_file;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::cli::{Admin, AdminError};
+use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind};
+use fleet_file::{CustomerServer, FleetFile, NodeEntry};
+
+/// Longest wait for a node to answer on its admin socket.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two looks at a node: while it starts, and whether it still runs.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// How long nodes may take to stop before they are killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+
+const DEMO_CUSTOMER: &str = "demo";
+const DEMO_DOMAIN: &str = "example.test";
+
+/// Run the fleet until Ctrl-C or SIGTERM.
+pub async fn run(dir: &Path, nodes: u16) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let dir = dir.canonicalize()?;
+    let mut told_to_stop = Stop::new()?;
+    let mut children = Vec::new();
+    let outcome = tokio::select! {
+        outcome = serve(&dir, nodes, &mut children) => outcome,
+        () = told_to_stop.wait() => Ok(()),
+    };
+    eprintln!("stopping the fleet");
+    for child in children {
+        stop(child).await;
+    }
+    outcome
+}
+
+/// Start everything, then keep `fleet.json` true; ends only when something is wrong.
+async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Result<()> {
+    let mailbox = dir.join("mailbox");
+    let smtp = customer_server::start(&mailbox).await.context("the stand-in customer server")?;
+    let mut entries = Vec::new();
+    for id in 1..=nodes {
+        let entry = NodeEntry::prepare(dir, id)?;
+        if let Some(pid) = entry.running_pid() {
+            bail!("node {} already runs (process {pid}); stop it, or give another --dir", entry.name);
+        }
+        entries.push(entry);
+    }
+    for entry in &entries {
+        children.push(start(entry)?);
+    }
+    for (entry, child) in entries.iter().zip(children.iter_mut()) {
+        wait_until_it_answers(entry, child).await?;
+        set_up_demo(entry, &smtp.to_string()).await?;
+    }
+    let customer_server = CustomerServer { smtp: smtp.to_string(), mailbox };
+    let mut file = FleetFile::new(dir, entries, customer_server);
+    file.refresh();
+    file.write()?;
+    print_cheat_sheet(&file);
+    let mut ticks = interval(LOOK_PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for child in children.iter_mut() {
+            // Only to take a dead child off the process table; `refresh` tells who runs.
+            child.try_wait()?;
+        }
+        if file.refresh() {
+            file.write()?;
+        }
+    }
+}
+
+fn start(entry: &NodeEntry) -> anyhow::Result<Child> {
+    let program = std::env::current_exe()?;
+    let log = std::fs::File::create(entry.data.with_file_name("node.log"))?;
+    Command::new(program)
+        .arg("run")
+        .arg("--config")
+        .arg(&entry.config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // Ctrl-C in the terminal is for `dev`, which then stops its nodes in order.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start node {}", entry.name))
+}
+
+async fn wait_until_it_answers(entry: &NodeEntry, child: &mut Child) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let admin = Admin::at(Some(entry.admin.clone()))?;
+    let log = entry.data.with_file_name("node.log");
+    loop {
+        match admin.ask::<serde_json::Value>(&Call::CustomerList).await {
+            Ok(_) => return Ok(()),
+            Err(AdminError::Unreachable { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(status) = child.try_wait()? {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            bail!("node {} did not start ({status}):\n{}", entry.name, said.trim_end());
+        }
+        if Instant::now() > deadline {
+            bail!("node {} does not answer; see {}", entry.name, log.display());
+        }
+        sleep(LOOK_PAUSE / 4).await;
+    }
+}
+
+/// Customer `demo` with `example.test`, whose mail goes to the stand-in server.
+async fn set_up_demo(entry: &NodeEntry, smtp: &str) -> anyhow::Result<()> {
+    let admin = Admin::at(Some(entry.admin.clone()))?;
+    let customer = Call::CustomerAdd {
+        id: DEMO_CUSTOMER.to_owned(),
+        name: Some("Demo".to_owned()),
+        contacts: vec![format!("ops@{DEMO_DOMAIN}")],
+    };
+    unless_there(admin.ask::<Changed>(&customer).await)?;
+    let domain = Call::DomainImport {
+        domains: vec![DomainRow {
+            name: DEMO_DOMAIN.to_owned(),
+            customer: DEMO_CUSTOMER.to_owned(),
+            route: smtp.to_owned(),
+            tls: "opportunistic".to_owned(),
+            connections_max: None,
+        }],
+    };
+    admin.ask::<Changed>(&domain).await?;
+    Ok(())
+}
+
+fn unless_there(added: Result<Changed, AdminError>) -> Result<(), AdminError> {
+    match added {
+        Err(AdminError::Refused(Refused { kind: RefusedKind::Conflict, .. })) | Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ask with SIGTERM, insist with SIGKILL.
+async fn stop(mut child: Child) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+        // A child that has died meanwhile cannot be signalled, which is what we want of it.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if timeout(STOP_TIMEOUT, child.wait()).await.is_err()
+        && let Err(error) = child.kill().await
+    {
+        eprintln!("a node could not be killed: {error}");
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn print_cheat_sheet(file: &FleetFile) {
+    let Some(node) = file.nodes.first() else { return };
+    let (host, port) = node.smtp.rsplit_once(':').unwrap_or((&node.smtp, "25"));
+    let admin = node.admin.display();
+    println!("\nThe fleet is up. Try, in another terminal:\n");
+    println!("  swaks --server {host}:{port} --to anybody@{DEMO_DOMAIN} --from me@sender.test");
+    println!("  ls {}", file.customer_server.mailbox.display());
+    println!("  swaks --server {host}:{port} --to unknown-1@{DEMO_DOMAIN} --from me@sender.test");
+    println!("  curl http://{}/readyz", node.http);
+    println!("  curl http://{}/metrics", node.metrics);
+    println!("  export MXFLEET_ADMIN={admin}");
+    println!("  mxfleet queue summary");
+    println!("  mxfleet explain rcpt somebody@elsewhere.test");
+    println!("  mxfleet customer add acme --contact ops@acme.test");
+    println!("  mxfleet domain add acme.test --customer acme --route {}", file.customer_server.smtp);
+    println!("\nThe stand-in customer server refuses unknown* and is busy for busy*.");
+    for node in &file.nodes {
+        let pid = node.pid.map_or("-".to_owned(), |pid| pid.to_string());
+        println!(
+            "{}: smtp {}, process {pid}; after kill -9: mxfleet run --config {}",
+            node.name,
+            node.smtp,
+            node.config.display()
+        );
+    }
+    println!("\nCtrl-C stops everything; the state stays.");
+}

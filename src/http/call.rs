@@ -1,0 +1,255 @@
+//! The words between the `mxfleet` command and a node: calls and what they answer.
+//!
+//! A call is one JSON object, posted to `/api/v1/admin/call` on the node's admin socket.
+
+use serde::{Deserialize, Serialize};
+
+/// Path of the admin API on the admin socket.
+pub const CALL_PATH: &str = "/api/v1/admin/call";
+/// Largest body either side reads: an import of 100,000 domains fits.
+pub const BODY_OCTETS_MAX: usize = 64 * 1024 * 1024;
+
+/// What an operator can ask of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum Call {
+    /// Add a customer.
+    CustomerAdd {
+        /// Its id.
+        id: String,
+        /// Its name; the id when absent.
+        name: Option<String>,
+        /// Its contact addresses.
+        contacts: Vec<String>,
+    },
+    /// All customers.
+    CustomerList,
+    /// One customer.
+    CustomerShow {
+        /// Its id.
+        id: String,
+    },
+    /// Change a customer.
+    CustomerSet {
+        /// Its id.
+        id: String,
+        /// A new name.
+        name: Option<String>,
+        /// New contacts, all of them.
+        contacts: Option<Vec<String>>,
+    },
+    /// Turn mail for a customer's domains away for now.
+    CustomerSuspend {
+        /// Its id.
+        id: String,
+    },
+    /// Take mail for a customer's domains again.
+    CustomerResume {
+        /// Its id.
+        id: String,
+    },
+    /// Remove a customer without domains.
+    CustomerRemove {
+        /// Its id.
+        id: String,
+    },
+    /// Add a domain.
+    DomainAdd(DomainRow),
+    /// All domains.
+    DomainList,
+    /// One domain.
+    DomainShow {
+        /// Its name.
+        name: String,
+    },
+    /// Change a domain.
+    DomainSet {
+        /// Its name.
+        name: String,
+        /// A new owner.
+        customer: Option<String>,
+        /// A new route.
+        route: Option<String>,
+        /// A new TLS policy.
+        tls: Option<String>,
+        /// A new limit of connections; 0 goes back to the fleet's setting.
+        connections_max: Option<u32>,
+    },
+    /// Remove a domain.
+    DomainRemove {
+        /// Its name.
+        name: String,
+    },
+    /// Add many domains, or bring them to what is given; all or none.
+    DomainImport {
+        /// The domains as they shall be.
+        domains: Vec<DomainRow>,
+    },
+    /// All settings.
+    SettingsList,
+    /// One setting.
+    SettingsGet {
+        /// Its name.
+        name: String,
+    },
+    /// Change a setting; without a value its default comes back.
+    SettingsSet {
+        /// Its name.
+        name: String,
+        /// Its new value.
+        value: Option<String>,
+    },
+    /// What the queue holds, by destination.
+    QueueSummary,
+    /// Queued messages, oldest first.
+    QueueList {
+        /// Only this destination.
+        domain: Option<String>,
+        /// Only after this queue id.
+        after: Option<String>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// One message: envelope, recipients, last replies.
+    QueueShow {
+        /// Its queue id.
+        id: String,
+    },
+    /// Try now.
+    QueueRetry(Which),
+    /// Try no more until released.
+    QueueHold(Which),
+    /// End a hold.
+    QueueRelease(Which),
+    /// Remove without a report.
+    QueueDelete(Which),
+    /// Give up, as if the customer's server had refused.
+    QueueBounce(Which),
+    /// What RCPT TO would be answered, and why.
+    ExplainRcpt {
+        /// RCPT TO.
+        address: String,
+        /// MAIL FROM; the null reverse-path when absent.
+        from: Option<String>,
+    },
+}
+
+/// Which messages a queue command is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those for one destination.
+    Domain(String),
+    /// One, by queue id.
+    Id(String),
+}
+
+/// A customer as it is printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerRow {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `active` or `suspended`.
+    pub status: String,
+    /// Contact addresses.
+    pub contacts: Vec<String>,
+}
+
+/// A domain as it is typed and printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainRow {
+    /// Its name.
+    pub name: String,
+    /// Who owns it.
+    pub customer: String,
+    /// `mx` or `host:port,...`.
+    pub route: String,
+    /// `opportunistic`, `require` or `pinned:NAME,...`.
+    #[serde(default = "opportunistic")]
+    pub tls: String,
+    /// Limit of connections from one node; the fleet's setting when absent.
+    #[serde(default)]
+    pub connections_max: Option<u32>,
+}
+
+fn opportunistic() -> String {
+    "opportunistic".to_owned()
+}
+
+/// A setting as it is printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingRow {
+    /// Its name.
+    pub name: String,
+    /// The value in force.
+    pub value: String,
+    /// Its default.
+    pub default: String,
+    /// What it does.
+    pub about: String,
+    /// What breaks when it is too low or too high.
+    pub caution: String,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Rows or messages that changed.
+    pub changed: u64,
+}
+
+/// What RCPT TO would be answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Whether the recipient would be accepted.
+    pub accepted: bool,
+    /// The check that decides.
+    pub check: String,
+    /// The reply as a client would see it.
+    pub reply: String,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{error}")]
+pub struct Refused {
+    /// In plain words.
+    pub error: String,
+    /// For programs.
+    pub kind: RefusedKind,
+}
+
+/// Why a call has no answer, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedKind {
+    /// What it names does not exist.
+    NotFound,
+    /// It contradicts what is there.
+    Conflict,
+    /// A value is not valid.
+    Invalid,
+    /// The node cannot do it now.
+    Unavailable,
+}
+
+impl Refused {
+    /// A value is not valid.
+    pub fn invalid(error: impl ToString) -> Self {
+        Self { error: error.to_string(), kind: RefusedKind::Invalid }
+    }
+
+    /// What it names does not exist.
+    pub fn not_found(error: impl ToString) -> Self {
+        Self { error: error.to_string(), kind: RefusedKind::NotFound }
+    }
+
+    /// The node cannot do it now.
+    pub fn unavailable(error: impl ToString) -> Self {
+        Self { error: error.to_string(), kind: RefusedKind::Unavailable }
+    }
+}

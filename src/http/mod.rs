@@ -1,0 +1,6 @@
+//! HTTP: the admin API on its own socket, health and metrics. Public pages never hold admin calls.
+
+pub mod admin;
+pub mod call;
+pub mod public;
+pub mod tables;

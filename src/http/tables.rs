@@ -1,0 +1,206 @@
+//! Admin calls about what the fleet agrees on: customers, domains, settings.
+
+use std::sync::Arc;
+
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, ProposeError, Refusal,
+    Request, Route, SETTINGS, State,
+};
+
+use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow};
+use crate::route::Ourselves;
+use crate::smtp::address::domain_to_ascii;
+use crate::system::{clock, random};
+
+/// The tables, with what a route must not lead to.
+pub struct Tables {
+    cluster: Cluster,
+    ourselves: Arc<Ourselves>,
+}
+
+impl Tables {
+    /// Calls are answered from, and proposed to, `cluster`; routes are held against `ourselves`.
+    pub fn new(cluster: Cluster, ourselves: Arc<Ourselves>) -> Self {
+        Self { cluster, ourselves }
+    }
+
+    /// Answer a call about a table; `None` when the call is about something else.
+    pub async fn answer(&self, call: &Call) -> Option<Result<serde_json::Value, Refused>> {
+        if let Some(answer) = read(&self.cluster.view(), call) {
+            return Some(answer);
+        }
+        let command = self.command(call)?;
+        Some(match command {
+            Ok(command) => self.propose(command).await,
+            Err(refused) => Err(refused),
+        })
+    }
+
+    /// The command a call asks for; `None` when it asks for none.
+    fn command(&self, call: &Call) -> Option<Result<Command, Refused>> {
+        Some(Ok(match call.clone() {
+            Call::CustomerAdd { id, name, contacts } => {
+                let name = name.unwrap_or_else(|| id.clone());
+                let status = CustomerStatus::Active;
+                Command::CustomerAdd(Customer { id, name, contacts, status })
+            }
+            Call::CustomerSet { id, name, contacts } => Command::CustomerSet { id, name, contacts },
+            Call::CustomerSuspend { id } => {
+                Command::CustomerStatus { id, status: CustomerStatus::Suspended }
+            }
+            Call::CustomerResume { id } => {
+                Command::CustomerStatus { id, status: CustomerStatus::Active }
+            }
+            Call::CustomerRemove { id } => Command::CustomerRemove { id },
+            Call::DomainAdd(row) => return Some(self.domain(row).map(Command::DomainAdd)),
+            Call::DomainSet { name, customer, route, tls, connections_max } => {
+                let change = self.change(customer, route, tls, connections_max);
+                let checked = domain_name(&name).and_then(|name| Ok((name, change?)));
+                return Some(checked.map(|(name, change)| Command::DomainSet { name, change }));
+            }
+            Call::DomainRemove { name } => {
+                return Some(domain_name(&name).map(|name| Command::DomainRemove { name }));
+            }
+            Call::DomainImport { domains } => {
+                let domains = domains.into_iter().map(|row| self.domain(row));
+                let domains = domains.collect::<Result<Vec<_>, _>>();
+                return Some(domains.map(|domains| Command::DomainImport { domains }));
+            }
+            Call::SettingsSet { name, value } => Command::SettingSet { name, value },
+            _ => return None,
+        }))
+    }
+
+    async fn propose(&self, command: Command) -> Result<serde_json::Value, Refused> {
+        let id = u128::from(random::random_u64()) << 64 | u128::from(random::random_u64());
+        let actor = "admin socket".to_owned();
+        let request = Request { id, actor, at_ms: clock::wall_ms(), command };
+        match self.cluster.propose(request).await {
+            Ok(Ok(changed)) => Ok(serde_json::json!(Changed { changed })),
+            Ok(Err(refusal)) => Err(refusal.into()),
+            Err(error @ ProposeError::Storage(_)) => Err(Refused::unavailable(error)),
+        }
+    }
+
+    fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
+        let name = domain_name(&row.name)?;
+        let at = |error: &dyn std::fmt::Display| Refused::invalid(format!("{name}: {error}"));
+        let route = self.route(&row.route).map_err(|refused| at(&refused))?;
+        let tls = row.tls.parse().map_err(|error| at(&error))?;
+        let (customer, connections_max) = (row.customer, row.connections_max);
+        Ok(Domain { name, customer, route, tls, connections_max })
+    }
+
+    fn change(
+        &self,
+        customer: Option<String>,
+        route: Option<String>,
+        tls: Option<String>,
+        connections_max: Option<u32>,
+    ) -> Result<DomainChange, Refused> {
+        Ok(DomainChange {
+            customer,
+            route: route.map(|text| self.route(&text)).transpose()?,
+            tls: tls.map(|text| text.parse().map_err(Refused::invalid)).transpose()?,
+            connections_max: connections_max.map(|count| (count != 0).then_some(count)),
+        })
+    }
+
+    /// A route that does not lead back to us.
+    fn route(&self, text: &str) -> Result<Route, Refused> {
+        let route: Route = text.parse().map_err(Refused::invalid)?;
+        if let Route::Servers(servers) = &route {
+            for server in servers {
+                self.ourselves.check(&server.host, server.port).map_err(|why| {
+                    Refused::invalid(format!("mail cannot be sent to {server}: {why}"))
+                })?;
+            }
+        }
+        Ok(route)
+    }
+}
+
+/// Answer from the last applied state.
+fn read(state: &State, call: &Call) -> Option<Result<serde_json::Value, Refused>> {
+    Some(match call {
+        Call::CustomerList => {
+            Ok(serde_json::json!(state.customers().map(customer_row).collect::<Vec<_>>()))
+        }
+        Call::CustomerShow { id } => match state.customer(id) {
+            Some(customer) => Ok(serde_json::json!(customer_row(customer))),
+            None => Err(Refused::not_found(format!("there is no customer {id}"))),
+        },
+        Call::DomainList => {
+            Ok(serde_json::json!(state.domains().map(domain_row).collect::<Vec<_>>()))
+        }
+        Call::DomainShow { name } => {
+            let found = domain_name(name).map(|name| state.domain(&name).map(domain_row));
+            found.and_then(|row| match row {
+                Some(row) => Ok(serde_json::json!(row)),
+                None => Err(Refused::not_found(format!("there is no domain {name}"))),
+            })
+        }
+        Call::SettingsList => Ok(serde_json::json!(
+            SETTINGS.iter().filter_map(|s| setting_row(state, s.name)).collect::<Vec<_>>()
+        )),
+        Call::SettingsGet { name } => match setting_row(state, name) {
+            Some(row) => Ok(serde_json::json!(row)),
+            None => Err(Refused::not_found(format!(
+                "there is no setting {name}; `mxfleet settings list` shows them all"
+            ))),
+        },
+        _ => return None,
+    })
+}
+
+fn customer_row(customer: &Customer) -> CustomerRow {
+    let status = match customer.status {
+        CustomerStatus::Active => "active",
+        CustomerStatus::Suspended => "suspended",
+    };
+    CustomerRow {
+        id: customer.id.clone(),
+        name: customer.name.clone(),
+        status: status.to_owned(),
+        contacts: customer.contacts.clone(),
+    }
+}
+
+fn domain_row(domain: &Domain) -> DomainRow {
+    DomainRow {
+        name: domain.name.clone(),
+        customer: domain.customer.clone(),
+        route: domain.route.to_string(),
+        tls: domain.tls.to_string(),
+        connections_max: domain.connections_max,
+    }
+}
+
+fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
+    let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
+    Some(SettingRow {
+        name: name.to_owned(),
+        value: state.settings().get(name)?.to_owned(),
+        default: setting.default.to_owned(),
+        about: setting.about.to_owned(),
+        caution: setting.caution.to_owned(),
+    })
+}
+
+fn domain_name(text: &str) -> Result<String, Refused> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    domain_to_ascii(name).map(String::from).map_err(|_| {
+        Refused::invalid(format!("{} is not a domain name", text.escape_debug()))
+    })
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::NotFound(_) => RefusedKind::NotFound,
+            Refusal::Conflict(_) => RefusedKind::Conflict,
+            Refusal::Invalid(_) => RefusedKind::Invalid,
+        };
+        Self { error: refusal.to_string(), kind }
+    }
+}

@@ -1,0 +1,85 @@
+//! What the program says when it is given something wrong, and with which exit code.
+
+use std::process::{Command, Output};
+
+fn mxfleet(args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_mxfleet");
+    Command::new(program).args(args).env_remove("MXFLEET_ADMIN").output().unwrap()
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_reference_configuration_has_no_problem() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/mxfleet.toml");
+    let output = mxfleet(&["check-config", file]);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+}
+
+#[test]
+fn every_commented_key_of_the_reference_configuration_is_a_real_one() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ops/mxfleet.toml"));
+    let uncommented: String = text
+        .unwrap()
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => rest,
+            _ => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert!(uncommented.contains("\nmx_port = 25"), "nothing was uncommented");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mxfleet.toml");
+    std::fs::write(&file, uncommented).unwrap();
+    let output = mxfleet(&["check-config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+}
+
+#[test]
+fn a_wrong_configuration_prints_every_problem_and_exits_78_before_a_port_is_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mxfleet.toml");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The port is taken: had it been bound first, the problem told would be another.
+    let address = port.local_addr().unwrap();
+    let text = format!("[node]\nnaem = \"mx1\"\n[smtp]\nlisten = [\"{address}\"]\nspeed = 9\n");
+    std::fs::write(&file, text).unwrap();
+    let output = mxfleet(&["run", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    let words = words(&output);
+    for expected in [
+        "line 2: there is no key node.naem; did you mean name?",
+        "line 5: there is no key smtp.speed",
+        "node.name is missing",
+        "node.hostname is missing",
+        "node.data_dir is missing",
+    ] {
+        assert!(words.contains(expected), "{expected:?} is not in:\n{words}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_there_exits_78() {
+    let output = mxfleet(&["run", "--config", "/nonexistent/mxfleet.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(words(&output).contains("cannot read /nonexistent/mxfleet.toml"));
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    for args in [&["frobnicate"][..], &["domain", "add"], &["queue", "summary", "--output", "xml"]] {
+        assert_eq!(mxfleet(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_command_without_a_node_says_how_to_name_one() {
+    let output = mxfleet(&["queue", "summary"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("MXFLEET_ADMIN"));
+    let output = mxfleet(&["--admin", "/nonexistent/admin.sock", "queue", "summary"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("no node answers at /nonexistent/admin.sock"));
+}

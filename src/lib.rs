@@ -1,6 +1,9 @@
 //! mxfleet: a fleet of MX hosts that behaves as one mail relay.
 
 pub mod config;
+pub mod connection;
+pub mod policy;
+pub mod session;
 pub mod smtp;
 pub mod system;
 pub mod telemetry;

@@ -8,10 +8,14 @@ pub struct Limits {
     // Sessions: what one client may do.
     /// Longest command line, CRLF included. RFC 5321 asks for 512; extensions add to it.
     pub command_octets_max: usize,
+    /// A command line that is too long is dropped as it comes, up to so many octets; then 421.
+    pub command_discard_octets_max: u64,
     /// Commands in one session before 421.
     pub session_commands_max: u32,
     /// Refused or unknown commands in one session before 421.
     pub session_errors_max: u32,
+    /// Messages in one session before 421, as announced with MAILMAX (RFC 9422).
+    pub session_messages_max: u32,
     /// Recipients of one message before 452 (RFC 5321 section 4.5.3.1.8 asks for at least 100).
     pub recipients_max: usize,
     /// Sessions in all; more are greeted with 421.
@@ -20,6 +24,8 @@ pub struct Limits {
     pub sessions_per_network_max: usize,
     /// Octets of one message, as announced with SIZE.
     pub message_octets_max: u64,
+    /// Text beyond `message_octets_max` is dropped as it comes, up to so many octets; then 421.
+    pub discard_octets_max: u64,
     /// Received fields in a message before it is a loop (RFC 5321 section 6.3).
     pub hops_max: usize,
     /// Received fields that this very host wrote before it is a loop.
@@ -32,6 +38,11 @@ pub struct Limits {
     pub data_idle_timeout_ms: u64,
     /// A whole DATA or BDAT transaction.
     pub data_timeout_ms: u64,
+    /// After we end a session, what the client still sends is read and dropped for so long, so
+    /// that our last reply reaches it.
+    pub linger_timeout_ms: u64,
+    /// Pause after `accept` failed for want of descriptors or memory.
+    pub accept_pause_ms: u64,
     /// The TLS handshake.
     pub tls_handshake_timeout_ms: u64,
     /// A graceful stop: how long a running DATA may go on.
@@ -91,18 +102,23 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             command_octets_max: 2 * KIB,
+            command_discard_octets_max: MIB,
             session_commands_max: 100_000,
             session_errors_max: 20,
+            session_messages_max: 25_000,
             recipients_max: 1000,
             sessions_max: 5000,
             sessions_per_network_max: 64,
             message_octets_max: 50 * MIB,
+            discard_octets_max: 1024 * MIB,
             hops_max: 100,
             own_hops_max: 4,
             greet_pause_ms: 2,
             command_timeout_ms: 5 * MINUTE_MS,
             data_idle_timeout_ms: 3 * MINUTE_MS,
             data_timeout_ms: 30 * MINUTE_MS,
+            linger_timeout_ms: 2 * SECOND_MS,
+            accept_pause_ms: 100,
             tls_handshake_timeout_ms: 30 * SECOND_MS,
             drain_timeout_ms: 30 * SECOND_MS,
             segment_octets: 64 * MIB,

@@ -2,9 +2,15 @@
 //! clock (RFC 5321, 3461, 6531).
 
 pub mod address;
+pub mod canned;
+pub mod command;
+pub mod dots;
 pub mod envelope;
+pub mod parameters;
 pub mod reply;
 
 pub use address::{Address, AddressError};
-pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, ReversePath};
+pub use canned::Canned;
+pub use command::Command;
+pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, ReversePath};
 pub use reply::{Enhanced, Reply};

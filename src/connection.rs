@@ -1,0 +1,188 @@
+//! Stage 1: accept connections, keep them within their bounds, and move bytes between a socket and
+//! a [`Session`](crate::session::Session).
+
+mod conversation;
+mod counters;
+mod deadline;
+mod gate;
+mod intake;
+mod listener;
+mod message;
+mod receive;
+mod tls;
+mod wire;
+
+use std::fmt;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use intake::{Draft, Full, Intake, NotStored};
+pub use listener::listen;
+pub use tls::{CertificateFiles, TlsError, TlsIdentity};
+
+use crate::config::Limits;
+use crate::policy::Policy;
+use crate::session::Site;
+use crate::smtp::canned;
+use counters::COUNTERS;
+use gate::{Busy, Gate};
+
+/// Called with each message that is safe in the spool, before the client is told. It must be
+/// quick.
+pub type Accepted<Q> = Arc<dyn Fn(Q) + Send + Sync>;
+
+/// What the inbound side of a node is made of.
+pub struct Parts<I: Intake> {
+    /// What we call ourselves in the banner, in EHLO and in Received fields.
+    pub hostname: String,
+    /// Every bound.
+    pub limits: Arc<Limits>,
+    /// Stage 3.
+    pub policy: Arc<Policy>,
+    /// Stage 4.
+    pub intake: I,
+    /// Stage 5.
+    pub accepted: Accepted<<I::Draft as Draft>::Queued>,
+    /// Our certificates; `None` offers no STARTTLS.
+    pub tls: Option<Arc<TlsIdentity>>,
+    /// Client networks that `sessions_per_network_max` is not for.
+    pub unlimited_networks: Vec<IpNet>,
+}
+
+/// The inbound side of a node; several listeners may share it.
+pub struct Inbound<I: Intake> {
+    site: Arc<Site>,
+    policy: Arc<Policy>,
+    intake: I,
+    accepted: Accepted<<I::Draft as Draft>::Queued>,
+    tls: Option<Arc<TlsIdentity>>,
+    gate: Arc<Gate>,
+}
+
+impl<I: Intake> Inbound<I> {
+    /// Put the parts together.
+    pub fn new(parts: Parts<I>) -> Self {
+        let gate = Gate::new(&parts.limits, parts.unlimited_networks);
+        Self {
+            site: Arc::new(Site::new(&parts.hostname, parts.limits, parts.tls.is_some())),
+            policy: parts.policy,
+            intake: parts.intake,
+            accepted: parts.accepted,
+            tls: parts.tls,
+            gate: Arc::new(gate),
+        }
+    }
+
+    fn limits(&self) -> &Limits {
+        self.site.limits()
+    }
+}
+
+impl<I: Intake> fmt::Debug for Inbound<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound").field("site", &self.site).finish_non_exhaustive()
+    }
+}
+
+/// Serve `listener` until `stop`; then the idle are sent away, a message that is coming in may
+/// finish, and after `drain_timeout_ms` it is over.
+pub async fn serve<I: Intake>(
+    listener: TcpListener,
+    inbound: Arc<Inbound<I>>,
+    stop: CancellationToken,
+) {
+    let mut sessions = JoinSet::new();
+    accept_until(&listener, &inbound, &stop, &mut sessions).await;
+    drop(listener);
+    // The sessions keep this time themselves; the margin is for those that hang in the spool.
+    let drain = Duration::from_millis(inbound.limits().drain_timeout_ms) + DRAIN_MARGIN;
+    let drained =
+        tokio::time::timeout(drain, async { while sessions.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(target: "mxfleet::inbound", "{} sessions did not end in time", sessions.len());
+        sessions.shutdown().await;
+    }
+}
+
+const DRAIN_MARGIN: Duration = Duration::from_secs(1);
+
+async fn accept_until<I: Intake>(
+    listener: &TcpListener,
+    inbound: &Arc<Inbound<I>>,
+    stop: &CancellationToken,
+    sessions: &mut JoinSet<()>,
+) {
+    let mut stopped = std::pin::pin!(stop.cancelled());
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            accepted = listener.accept() => accepted,
+        };
+        while sessions.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                admit(inbound, stream, peer, stop, sessions);
+            }
+            Err(error) if is_about_one_client(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: asking again at once would only burn the CPU that
+                // the sessions need to end.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(target: "mxfleet::inbound", "accept failed: {error}");
+                }
+                let pause = Duration::from_millis(inbound.limits().accept_pause_ms);
+                tokio::select! {
+                    () = &mut stopped => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+}
+
+fn is_about_one_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn admit<I: Intake>(
+    inbound: &Arc<Inbound<I>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: &CancellationToken,
+    sessions: &mut JoinSet<()>,
+) {
+    let ip = peer.ip().to_canonical();
+    match inbound.gate.enter(ip) {
+        Ok(pass) => {
+            COUNTERS.accepted.inc();
+            let (inbound, stop) = (Arc::clone(inbound), stop.clone());
+            sessions.spawn(async move {
+                conversation::converse(&inbound, stream, ip, &stop).await;
+                drop(pass);
+            });
+        }
+        Err(busy) => {
+            match busy {
+                Busy::Everywhere => COUNTERS.busy.inc(),
+                Busy::Network => COUNTERS.network_busy.inc(),
+            }
+            COUNTERS.reply(canned::BUSY.code());
+            // One small write into an empty buffer never waits; a client it does not reach has
+            // gone already.
+            if let Ok(mut stream) = stream.into_std() {
+                let _ = stream.write(canned::BUSY.line().as_bytes());
+            }
+        }
+    }
+}

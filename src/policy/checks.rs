@@ -1,0 +1,56 @@
+//! The checks, in the order they are asked.
+
+use mxfleet_cluster::{CustomerStatus, State};
+
+use crate::smtp::{Address, Enhanced, Reply};
+
+/// What a check may look at.
+pub(super) struct Facts<'a> {
+    pub(super) state: &'a State,
+    pub(super) recipient: &'a Address,
+}
+
+/// One reason to refuse a recipient.
+pub(super) struct Check {
+    /// As `explain rcpt` and the metrics name it.
+    pub(super) name: &'static str,
+    /// The refusal, or `None` when this check has nothing against it.
+    pub(super) objection: fn(&Facts<'_>) -> Option<Reply>,
+}
+
+/// All of them, in order.
+pub(super) const CHECKS: &[Check] = &[
+    Check { name: "served_domain", objection: served_domain },
+    Check { name: "relay_syntax", objection: relay_syntax },
+    Check { name: "customer_active", objection: customer_active },
+];
+
+/// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
+fn served_domain(facts: &Facts<'_>) -> Option<Reply> {
+    match facts.state.domain(facts.recipient.domain()) {
+        Some(_) => None,
+        None => Some(refusal(550, Enhanced(5, 7, 1), facts, "relaying denied")),
+    }
+}
+
+/// A local part with a second address in it asks the customer's server to relay for us, which
+/// trusts us (Postfix calls this `allow_untrusted_routing`).
+fn relay_syntax(facts: &Facts<'_>) -> Option<Reply> {
+    let routed = facts.recipient.local_part().bytes().any(|b| matches!(b, b'@' | b'%' | b'!'));
+    routed.then(|| refusal(550, Enhanced(5, 7, 1), facts, "no source routing"))
+}
+
+/// A suspended customer's mail has to wait where it is.
+fn customer_active(facts: &Facts<'_>) -> Option<Reply> {
+    let domain = facts.state.domain(facts.recipient.domain())?;
+    match facts.state.customer(&domain.customer)?.status {
+        CustomerStatus::Active => None,
+        CustomerStatus::Suspended => {
+            Some(refusal(450, Enhanced(4, 2, 1), facts, "mail for this domain is suspended"))
+        }
+    }
+}
+
+fn refusal(code: u16, enhanced: Enhanced, facts: &Facts<'_>, why: &str) -> Reply {
+    Reply::new(code, enhanced, format!("<{}>: {why}", facts.recipient))
+}

@@ -1,0 +1,98 @@
+//! Stage 3: may this recipient pass? An ordered list of checks, each pure given the facts; the
+//! first that objects decides, and says which it was, so that `explain rcpt` can repeat it.
+//!
+//! **Invariant:** mail is accepted only for domains in the table (and `postmaster` where RFC 5321
+//! section 4.5.1 wants it); no spelling of an address makes us relay elsewhere.
+
+mod checks;
+
+use mxfleet_cluster::{Cluster, State};
+use prometheus::IntCounter;
+
+use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::telemetry::metrics::METRICS;
+use checks::{CHECKS, Facts};
+
+/// What stage 3 decided about one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// No check objects.
+    Accept,
+    /// This check objects.
+    Refuse {
+        /// What the client is told.
+        reply: Reply,
+        /// The name of the check.
+        check: &'static str,
+    },
+}
+
+/// The checks with what they need to know.
+pub struct Policy {
+    cluster: Cluster,
+    hostnames: Vec<String>,
+    postmaster: Option<Address>,
+    counted: Counted,
+}
+
+/// A counter per check, and one for what passed them all.
+struct Counted {
+    accepted: IntCounter,
+    refused: Vec<IntCounter>,
+}
+
+impl Policy {
+    /// `hostnames`: every name this node goes by. `postmaster`: who gets mail for its own
+    /// postmaster; without one it goes to the postmaster of the first domain in the table.
+    pub fn new(cluster: Cluster, hostnames: Vec<String>, postmaster: Option<Address>) -> Self {
+        let counter = |check: &str, decision: &str| {
+            METRICS.policy_decisions_total.with_label_values(&[check, decision])
+        };
+        let counted = Counted {
+            accepted: counter("all", "accept"),
+            refused: CHECKS.iter().map(|check| counter(check.name, "refuse")).collect(),
+        };
+        Self { cluster, hostnames, postmaster, counted }
+    }
+
+    /// Decide about one recipient. Nothing depends on the sender: a relay for customers' domains
+    /// asks where mail goes, and anybody may write to them.
+    pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address) -> Decision {
+        let state = self.cluster.view();
+        let facts = Facts { state: &state, recipient };
+        for (check, refused) in CHECKS.iter().zip(&self.counted.refused) {
+            if let Some(reply) = (check.objection)(&facts) {
+                refused.inc();
+                return Decision::Refuse { reply, check: check.name };
+            }
+        }
+        self.counted.accepted.inc();
+        Decision::Accept
+    }
+
+    /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our
+    /// own names are people of ours.
+    pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
+        match given {
+            Some(address) if !self.is_own_postmaster(&address) => Ok(address),
+            Some(address) => Ok(self.postmaster.clone().unwrap_or(address)),
+            None => self
+                .postmaster
+                .clone()
+                .or_else(|| first_postmaster(&self.cluster.view()))
+                .ok_or_else(|| Reply::new(550, Enhanced(5, 1, 1), "No postmaster here yet")),
+        }
+    }
+
+    fn is_own_postmaster(&self, address: &Address) -> bool {
+        address.is_postmaster() && self.hostnames.iter().any(|name| name == address.domain())
+    }
+}
+
+fn first_postmaster(state: &State) -> Option<Address> {
+    let domain = state.domains().next()?;
+    Address::parse(&format!("postmaster@{}", domain.name), false).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, Route, TlsPolicy};
+
+use super::*;
+
+async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::open(dir.path()).unwrap();
+    let customer = |id: &str, status| {
+        let (name, contacts) = (String::new(), Vec::new());
+        Command::CustomerAdd(Customer { id: id.into(), name, contacts, status })
+    };
+    let domain = |name: &str, customer: &str| {
+        Command::DomainAdd(Domain {
+            name: name.into(),
+            customer: customer.into(),
+            route: Route::Mx,
+            tls: TlsPolicy::Opportunistic,
+            connections_max: None,
+        })
+    };
+    let commands = [
+        customer("acme", CustomerStatus::Active),
+        customer("late", CustomerStatus::Suspended),
+        domain("acme.test", "acme"),
+        domain("late.test", "late"),
+    ];
+    for (id, command) in commands.into_iter().enumerate() {
+        let request = Request { id: id as u128, actor: "test".into(), at_ms: 0, command };
+        cluster.propose(request).await.unwrap().unwrap();
+    }
+    let hostnames = vec!["mx1.relay.test".to_owned()];
+    (Policy::new(cluster, hostnames, postmaster.map(address)), dir)
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text, true).unwrap()
+}
+
+fn decided(policy: &Policy, recipient: &str) -> String {
+    match policy.rcpt(&None, &address(recipient)) {
+        Decision::Accept => "accept".to_owned(),
+        Decision::Refuse { reply, check } => format!("{check}: {reply}"),
+    }
+}
+
+#[tokio::test]
+async fn a_decision_names_its_check() {
+    let (policy, _dir) = policy(None).await;
+    for (recipient, expected) in [
+        ("user@acme.test", "accept"),
+        ("USER@ACME.TEST", "accept"),
+        ("user@ACME。test", "accept"),
+        ("postmaster@acme.test", "accept"),
+        ("user@other.test", "served_domain: 550 5.7.1 <user@other.test>: relaying denied"),
+        ("user@sub.acme.test", "served_domain: 550 5.7.1 <user@sub.acme.test>: relaying denied"),
+        ("user@xacme.test", "served_domain: 550 5.7.1 <user@xacme.test>: relaying denied"),
+        ("a%b@acme.test", "relay_syntax: 550 5.7.1 <a%b@acme.test>: no source routing"),
+        ("b!a@acme.test", "relay_syntax: 550 5.7.1 <b!a@acme.test>: no source routing"),
+        ("\"a@b\"@acme.test", "relay_syntax: 550 5.7.1 <\"a@b\"@acme.test>: no source routing"),
+        (
+            "user@late.test",
+            "customer_active: 450 4.2.1 <user@late.test>: mail for this domain is suspended",
+        ),
+    ] {
+        assert_eq!(decided(&policy, recipient), expected, "{recipient}");
+    }
+}
+
+#[tokio::test]
+async fn our_own_postmaster_is_somebody() {
+    let (with, _dir) = policy(Some("ops@acme.test")).await;
+    let ops = Ok(address("ops@acme.test"));
+    assert_eq!(with.target(None), ops);
+    assert_eq!(with.target(Some(address("Postmaster@MX1.relay.test"))), ops);
+    let user = address("user@mx1.relay.test");
+    assert_eq!(with.target(Some(user.clone())), Ok(user));
+
+    let (without, _dir) = policy(None).await;
+    assert_eq!(without.target(None), Ok(address("postmaster@acme.test")));
+}
+
+#[tokio::test]
+async fn without_any_domain_there_is_no_postmaster() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy::new(Cluster::open(dir.path()).unwrap(), Vec::new(), None);
+    assert_eq!(policy.target(None).unwrap_err().to_string(), "550 5.1.1 No postmaster here yet");
+}

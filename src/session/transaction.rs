@@ -1,0 +1,86 @@
+//! One mail transaction: from MAIL to the end of the text.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::trace::{self, Trace};
+use crate::smtp::command::Mail;
+use crate::smtp::{Envelope, Origin, Recipient};
+
+/// An envelope that is being filled.
+#[derive(Debug)]
+pub struct Transaction {
+    pub(super) mail: Mail,
+    pub(super) recipients: Vec<Recipient>,
+    /// Some recipient was refused, so that DATA without any is answered 554, not 503.
+    pub(super) refused_any: bool,
+    started: Instant,
+}
+
+impl Transaction {
+    pub(super) fn new(mail: Mail, now: Instant) -> Self {
+        Self { mail, recipients: Vec::new(), refused_any: false, started: now }
+    }
+}
+
+/// An envelope that is complete, and whose text follows.
+#[derive(Debug)]
+pub struct Incoming {
+    pub(super) transaction: Transaction,
+    pub(super) helo: String,
+    pub(super) ip: IpAddr,
+    pub(super) protocol: &'static str,
+    pub(super) mx_name: Option<String>,
+}
+
+impl Incoming {
+    /// What the client announced with SIZE, 0 when it did not.
+    pub fn declared_octets(&self) -> u64 {
+        self.transaction.mail.parameters.size.unwrap_or(0)
+    }
+
+    /// When MAIL was accepted.
+    pub fn started(&self) -> Instant {
+        self.transaction.started
+    }
+
+    /// The Received field that goes in front of the text.
+    pub fn trace(&self, hostname: &str, id: &dyn fmt::Display, now_us: u64) -> String {
+        // RFC 5321 section 7.6: the others must not learn of each other.
+        let only = match self.transaction.recipients.as_slice() {
+            [recipient] => Some(&recipient.address),
+            _ => None,
+        };
+        let trace = Trace {
+            helo: &self.helo,
+            ip: self.ip,
+            hostname,
+            protocol: self.protocol,
+            id,
+            recipient: only,
+            now_us,
+        };
+        trace::received(&trace)
+    }
+
+    /// The envelope as it is kept; `received_at_us` is when the text ended.
+    pub fn into_envelope(self, received_at_us: u64) -> Envelope {
+        let Transaction { mail, recipients, .. } = self.transaction;
+        let parameters = mail.parameters;
+        Envelope {
+            mail_from: mail.from,
+            recipients,
+            body: parameters.body.unwrap_or_default(),
+            smtputf8: parameters.smtputf8,
+            ret: parameters.ret,
+            envid: parameters.envid,
+            origin: Origin {
+                ip: Some(self.ip),
+                helo: self.helo,
+                received_at_us,
+                mx_name: self.mx_name,
+            },
+        }
+    }
+}

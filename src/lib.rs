@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod smtp;
+pub mod spool;
 pub mod system;
 pub mod telemetry;

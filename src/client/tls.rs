@@ -209,3 +209,6 @@ impl ServerCertVerifier for Pinned {
         self.chain.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,4 @@ pub mod config;
 pub mod smtp;
 pub mod system;
 pub mod telemetry;
+pub mod verdict;

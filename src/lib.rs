@@ -1,5 +1,6 @@
 //! mxfleet: a fleet of MX hosts that behaves as one mail relay.
 
+pub mod client;
 pub mod config;
 pub mod connection;
 pub mod policy;
@@ -8,3 +9,4 @@ pub mod smtp;
 pub mod spool;
 pub mod system;
 pub mod telemetry;
+pub mod verdict;

@@ -7,10 +7,14 @@ pub mod command;
 pub mod dots;
 pub mod envelope;
 pub mod parameters;
+pub mod parse;
 pub mod reply;
+pub mod response;
 
 pub use address::{Address, AddressError};
 pub use canned::Canned;
 pub use command::Command;
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, ReversePath};
+pub use parse::{Garbage, ReplyParser};
 pub use reply::{Enhanced, Reply};
+pub use response::{Answer, Response, Stage};

@@ -1,6 +1,7 @@
 //! mxfleet: a fleet of MX hosts that behaves as one mail relay.
 
 pub mod config;
+pub mod schedule;
 pub mod smtp;
 pub mod system;
 pub mod telemetry;

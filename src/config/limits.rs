@@ -72,6 +72,13 @@ pub struct Limits {
     pub final_reply_timeout_ms: u64,
     /// A whole reply of a far server, all lines.
     pub reply_octets_max: usize,
+    /// Lines of one reply of a far server.
+    pub reply_lines_max: usize,
+    /// Commands sent before their replies are read, so that neither side waits for the other with
+    /// its buffers full (RFC 2920 section 3.1).
+    pub pipelined_commands_max: usize,
+    /// After a write failed or QUIT was sent: how long a last reply is waited for.
+    pub last_reply_timeout_ms: u64,
     /// First pause before a dead destination is probed again; doubles up to the next.
     pub probe_pause_min_ms: u64,
     /// Longest pause before a dead destination is probed again.
@@ -121,6 +128,9 @@ impl Default for Limits {
             data_block_timeout_ms: 3 * MINUTE_MS,
             final_reply_timeout_ms: 10 * MINUTE_MS,
             reply_octets_max: 8 * KIB,
+            reply_lines_max: 128,
+            pipelined_commands_max: 100,
+            last_reply_timeout_ms: 2 * SECOND_MS,
             probe_pause_min_ms: 5 * SECOND_MS,
             probe_pause_max_ms: 5 * MINUTE_MS,
             hops_tried_max: 10,

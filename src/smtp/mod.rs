@@ -3,8 +3,12 @@
 
 pub mod address;
 pub mod envelope;
+pub mod parse;
 pub mod reply;
+pub mod response;
 
 pub use address::{Address, AddressError};
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, ReversePath};
+pub use parse::{Garbage, ReplyParser};
 pub use reply::{Enhanced, Reply};
+pub use response::{Answer, Response, Stage};

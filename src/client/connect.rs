@@ -1,0 +1,152 @@
+//! From a hop to a connection that can take mail: TCP, banner, EHLO, STARTTLS.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::capabilities::Capabilities;
+use super::connection::Connection;
+use super::socket::Socket;
+use super::wire::{Wire, WireError};
+use super::{Client, Hop};
+use crate::smtp::{Enhanced, Reply, Response, Stage};
+use crate::telemetry::metrics::METRICS;
+use mxfleet_cluster::TlsPolicy;
+
+/// How the opening of a connection ended without one.
+enum Failure {
+    /// The answer for every recipient.
+    Final(Response),
+    /// STARTTLS did not work out; opportunistic TLS tries again in the clear.
+    Tls(String),
+}
+
+impl Client {
+    /// Connect to a hop and greet it. An `Err` is the answer for every recipient that was to go
+    /// there.
+    pub async fn connect(&self, hop: &Hop) -> Result<Connection, Response> {
+        let opened = self.open(hop, true).await;
+        if matches!(opened, Err(Failure::Tls(_))) {
+            METRICS.tls_handshakes_total.with_label_values(&["out", "failed"]).inc();
+        }
+        match opened {
+            Ok(connection) => Ok(connection),
+            Err(Failure::Final(response)) => Err(response),
+            Err(Failure::Tls(why)) if hop.tls == TlsPolicy::Opportunistic => {
+                tracing::debug!(server = %hop.name, %why, "TLS failed, going on in the clear");
+                self.open(hop, false).await.map_err(|failure| match failure {
+                    Failure::Final(response) => response,
+                    Failure::Tls(why) => Response::broken(Stage::StartTls, why),
+                })
+            }
+            Err(Failure::Tls(why)) => Err(tls_required(&why)),
+        }
+    }
+
+    async fn open(&self, hop: &Hop, tls_allowed: bool) -> Result<Connection, Failure> {
+        let stream = self.dial(hop.address).await.map_err(broken(Stage::Connect))?;
+        let mut wire = Wire::new(Socket::Plain(stream), &self.limits);
+        let banner = self.read(&mut wire, Stage::Banner).await?;
+        if !banner.is_positive() {
+            return Err(Failure::Final(Response::reply(Stage::Banner, banner)));
+        }
+        let mut capabilities = self.greet(&mut wire).await?;
+        let must = hop.tls != TlsPolicy::Opportunistic;
+        let mut is_tls = false;
+        if capabilities.starttls && (tls_allowed || must) {
+            wire = self.start_tls(wire, hop).await?;
+            METRICS.tls_handshakes_total.with_label_values(&["out", "ok"]).inc();
+            is_tls = true;
+            // What was said before the handshake is void (RFC 3207 section 4.2).
+            capabilities = self.greet(&mut wire).await?;
+        } else if must {
+            let response = tls_required("the server does not offer STARTTLS");
+            return Err(Failure::Final(response));
+        }
+        Ok(Connection::new(wire, hop, capabilities, is_tls, self.limits.clone()))
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
+        let connecting = async {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            let source = self.sources.iter().find(|source| source.is_ipv4() == address.is_ipv4());
+            if let Some(source) = source {
+                socket.bind(SocketAddr::new(*source, 0))?;
+            }
+            let stream = socket.connect(address).await?;
+            // A batch of commands and a text are whole writes already.
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        match timeout(Duration::from_millis(self.limits.connect_timeout_ms), connecting).await {
+            Ok(result) => result.map_err(|error: std::io::Error| error.to_string()),
+            Err(_) => Err("connection timed out".to_owned()),
+        }
+    }
+
+    /// EHLO, or HELO for a server that does not know it (RFC 5321 section 3.2).
+    async fn greet(&self, wire: &mut Wire) -> Result<Capabilities, Failure> {
+        let hello = self.ask(wire, &format!("EHLO {}\r\n", self.hostname), Stage::Helo).await?;
+        if hello.is_positive() {
+            return Ok(Capabilities::parse(&hello));
+        }
+        if !hello.is_permanent() {
+            return Err(Failure::Final(Response::reply(Stage::Helo, hello)));
+        }
+        let hello = self.ask(wire, &format!("HELO {}\r\n", self.hostname), Stage::Helo).await?;
+        if hello.is_positive() {
+            return Ok(Capabilities::default());
+        }
+        Err(Failure::Final(Response::reply(Stage::Helo, hello)))
+    }
+
+    async fn start_tls(&self, mut wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
+        let reply = self.ask(&mut wire, "STARTTLS\r\n", Stage::StartTls).await;
+        match reply {
+            Ok(reply) if reply.is_positive() => {}
+            Ok(reply) => return Err(Failure::Tls(format!("STARTTLS was refused: {reply}"))),
+            Err(Failure::Final(Response { answer: crate::smtp::Answer::Broken(why), .. })) => {
+                return Err(Failure::Tls(why));
+            }
+            Err(failure) => return Err(failure),
+        }
+        let socket = wire.into_socket().map_err(|why| Failure::Tls(why.to_owned()))?;
+        let Socket::Plain(stream) = socket else {
+            return Err(Failure::Tls("TLS within TLS".to_owned()));
+        };
+        let (connector, name) = self.tls.connector(hop).map_err(Failure::Tls)?;
+        let handshake = connector.connect(name, stream);
+        match timeout(Duration::from_millis(self.limits.tls_handshake_timeout_ms), handshake).await
+        {
+            Ok(Ok(stream)) => Ok(Wire::new(Socket::Tls(Box::new(stream)), &self.limits)),
+            Ok(Err(error)) => Err(Failure::Tls(format!("TLS handshake failed: {error}"))),
+            Err(_) => Err(Failure::Tls("TLS handshake timed out".to_owned())),
+        }
+    }
+
+    async fn ask(&self, wire: &mut Wire, command: &str, stage: Stage) -> Result<Reply, Failure> {
+        let within = Duration::from_millis(self.limits.reply_timeout_ms);
+        wire.write(command.as_bytes(), within).await.map_err(broken(stage))?;
+        self.read(wire, stage).await
+    }
+
+    async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
+        let within = Duration::from_millis(self.limits.reply_timeout_ms);
+        wire.read_reply(within).await.map_err(|error: WireError| broken(stage)(error))
+    }
+}
+
+fn broken<E: std::fmt::Display>(stage: Stage) -> impl Fn(E) -> Failure {
+    move |error| Failure::Final(Response::broken(stage, error.to_string()))
+}
+
+/// RFC 8461 and friends: no TLS, no mail, for now (RFC 3463: 4.7.5 is a cryptographic failure).
+fn tls_required(why: &str) -> Response {
+    let text = format!("TLS is required for this domain: {why}");
+    Response::unfit(Stage::StartTls, Enhanced(4, 7, 5), text)
+}

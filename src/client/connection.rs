@@ -1,0 +1,253 @@
+//! A connection that takes one message after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+
+use super::capabilities::Capabilities;
+use super::dialog::{Before, Ending, Request, Step, Transaction};
+use super::wire::{Wire, WireError};
+use super::{Hop, Outgoing, Text, TextError};
+use crate::config::Limits;
+use crate::smtp::{Enhanced, Reply, Response, Stage};
+use crate::telemetry::metrics::METRICS;
+
+/// A text leaves in pieces of this size, each within the time of one block.
+const BLOCK_OCTETS: usize = 64 * 1024;
+
+/// An open connection to one server.
+#[derive(Debug)]
+pub struct Connection {
+    wire: Wire,
+    relay: String,
+    capabilities: Capabilities,
+    is_tls: bool,
+    limits: Arc<Limits>,
+    before: Before,
+    transactions: u32,
+    closed: bool,
+    /// Commands to be written; kept to be filled again.
+    out: Vec<u8>,
+    _counted: Counted,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        wire: Wire,
+        hop: &Hop,
+        capabilities: Capabilities,
+        is_tls: bool,
+        limits: Arc<Limits>,
+    ) -> Self {
+        Self {
+            wire,
+            relay: hop.relay(),
+            capabilities,
+            is_tls,
+            limits,
+            before: Before::Fresh,
+            transactions: 0,
+            closed: false,
+            out: Vec::new(),
+            _counted: Counted::new(),
+        }
+    }
+
+    /// Offer one message: one response per recipient, in the order asked for. `NotTried` ones
+    /// were not put to the server, or not on a connection it still wanted; they can go into
+    /// another transaction at once (on another connection if this one is no longer usable).
+    pub async fn deliver(&mut self, outgoing: Outgoing<'_>) -> Vec<Response> {
+        let Outgoing { envelope, recipients, octets, text } = outgoing;
+        let request = Request { envelope, recipients, octets };
+        let batch_max = self.limits.pipelined_commands_max;
+        let capabilities = std::mem::take(&mut self.capabilities);
+        let begun = Transaction::new(request, &capabilities, batch_max, self.before);
+        let responses = match begun {
+            Err(response) => vec![response; recipients.len()],
+            Ok(transaction) => self.run(transaction, text).await,
+        };
+        self.capabilities = capabilities;
+        responses
+    }
+
+    async fn run(&mut self, mut transaction: Transaction<'_>, mut text: Text) -> Vec<Response> {
+        if self.closed || !self.wire.is_quiet() {
+            self.closed = true;
+            transaction.fail("lost connection");
+        }
+        loop {
+            self.out.clear();
+            let done = match transaction.next(&mut self.out) {
+                Step::Done => break,
+                Step::Send => self.send().await,
+                Step::Read(stage) => self.read(stage).await.map(|reply| transaction.answer(reply)),
+                Step::SendDot => self.send_block(Bytes::new(), b".\r\n").await,
+                Step::SendText => match self.send_text(&mut text).await {
+                    Err(TextFailure::Source(error)) => {
+                        tracing::error!(%error, "a message's text could not be read");
+                        transaction.abandon(Enhanced(4, 3, 0), "our copy could not be read");
+                        Ok(())
+                    }
+                    // It may have said why before it closed, but only a refusal can be true:
+                    // it has not seen the final dot.
+                    Err(TextFailure::Wire(error)) => match self.last_words().await {
+                        Some(reply) if !reply.is_positive() => {
+                            self.closed = true;
+                            transaction.answer(reply);
+                            Ok(())
+                        }
+                        _ => Err(error),
+                    },
+                    Ok(()) => Ok(()),
+                },
+            };
+            if let Err(error) = done {
+                transaction.fail(&error.to_string());
+            }
+        }
+        self.transactions += 1;
+        let (responses, ending) = transaction.finish();
+        self.before = match ending {
+            Ending::NeedsReset => Before::Unfinished,
+            Ending::Clean | Ending::Closed => Before::Kept,
+        };
+        self.closed |= ending == Ending::Closed;
+        responses
+    }
+
+    /// Whether another message can be offered: in step, not closed by either side, and not more
+    /// often used than the server likes.
+    pub fn is_usable(&mut self) -> bool {
+        let worn = self.capabilities.transactions_max.is_some_and(|max| self.transactions >= max);
+        !self.closed && !worn && self.wire.is_quiet()
+    }
+
+    /// The server, as logs write it: `name[ip]:port`.
+    pub fn relay(&self) -> String {
+        self.relay.clone()
+    }
+
+    /// Whether the bytes are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender
+    /// asked for a success report, the report ends with us as "relayed".
+    pub fn offers_dsn(&self) -> bool {
+        self.capabilities.dsn
+    }
+
+    /// Say goodbye and close, without waiting long for the answer.
+    pub async fn quit(mut self) {
+        if !self.closed && self.wire.is_quiet() {
+            let within = Duration::from_millis(self.limits.last_reply_timeout_ms);
+            if self.wire.write(&b"QUIT\r\n"[..], within).await.is_ok() {
+                let _ = self.wire.read_reply(within).await;
+            }
+        }
+        self.wire.close().await;
+    }
+
+    async fn send(&mut self) -> Result<(), WireError> {
+        let within = Duration::from_millis(self.limits.reply_timeout_ms);
+        self.wire.write(&self.out[..], within).await
+    }
+
+    async fn read(&mut self, stage: Stage) -> Result<Reply, WireError> {
+        let within = match stage {
+            Stage::Data => self.limits.data_reply_timeout_ms,
+            Stage::FinalDot => self.limits.final_reply_timeout_ms,
+            _ => self.limits.reply_timeout_ms,
+        };
+        self.wire.read_reply(Duration::from_millis(within)).await
+    }
+
+    async fn last_words(&mut self) -> Option<Reply> {
+        let within = Duration::from_millis(self.limits.last_reply_timeout_ms);
+        self.wire.read_reply(within).await.ok()
+    }
+
+    /// The text and the line that ends it. A small text leaves in one write.
+    async fn send_text(&mut self, text: &mut Text) -> Result<(), TextFailure> {
+        let mut block = text.next().await?.unwrap_or_default();
+        let mut tail = Tail::default();
+        loop {
+            let following = text.next().await?;
+            while block.len() > BLOCK_OCTETS {
+                let first = block.split_to(BLOCK_OCTETS);
+                tail.see(&first);
+                self.send_block(first, b"").await?;
+            }
+            tail.see(&block);
+            let Some(following) = following else {
+                return Ok(self.send_block(block, tail.end()).await?);
+            };
+            self.send_block(block, b"").await?;
+            block = following;
+        }
+    }
+
+    async fn send_block(&mut self, block: Bytes, end: &'static [u8]) -> Result<(), WireError> {
+        let within = Duration::from_millis(self.limits.data_block_timeout_ms);
+        self.wire.write(block.chain(end), within).await
+    }
+}
+
+enum TextFailure {
+    Source(TextError),
+    Wire(WireError),
+}
+
+impl From<TextError> for TextFailure {
+    fn from(error: TextError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<WireError> for TextFailure {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+/// The last two octets of a text, which decide how it is ended.
+#[derive(Default)]
+struct Tail(Option<u8>, Option<u8>);
+
+impl Tail {
+    fn see(&mut self, block: &[u8]) {
+        match block {
+            [] => {}
+            [only] => *self = Self(self.1, Some(*only)),
+            [.., first, second] => *self = Self(Some(*first), Some(*second)),
+        }
+    }
+
+    /// A text is lines; one that does not end with a line end is given one (RFC 5321 section
+    /// 4.1.1.4).
+    fn end(&self) -> &'static [u8] {
+        match (self.0, self.1) {
+            (_, None) | (Some(b'\r'), Some(b'\n')) => b".\r\n",
+            _ => b"\r\n.\r\n",
+        }
+    }
+}
+
+/// One in the gauge of open connections, for as long as it lives.
+#[derive(Debug)]
+struct Counted(());
+
+impl Counted {
+    fn new() -> Self {
+        METRICS.delivery_connections.inc();
+        Self(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        METRICS.delivery_connections.dec();
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod config;
+pub mod route;
 pub mod schedule;
 pub mod smtp;
 pub mod system;

@@ -7,3 +7,4 @@ pub mod schedule;
 pub mod smtp;
 pub mod system;
 pub mod telemetry;
+pub mod verdict;

@@ -1,0 +1,46 @@
+//! Labelled replies and reports from public sources, judged and scored. See `tests/data/SOURCES.md`.
+
+use mxfleet::smtp::Stage;
+use mxfleet::verdict::{Class, classify_text};
+
+/// True and false positives, and what was missed.
+#[derive(Debug, Default)]
+struct Score {
+    hits: usize,
+    false_positives: Vec<String>,
+    missed: Vec<String>,
+}
+
+impl Score {
+    fn add(&mut self, expected: &str, class: Class, what: String) {
+        match (expected == "unknown_user", class == Class::UnknownUser) {
+            (true, true) => self.hits += 1,
+            (true, false) => self.missed.push(what),
+            (false, true) => self.false_positives.push(what),
+            (false, false) => {}
+        }
+    }
+
+    fn check(&self, recall_min: f64) {
+        let wanted = self.hits + self.missed.len();
+        println!("{} of {wanted} found; missed: {:#?}", self.hits, self.missed);
+        assert!(self.false_positives.is_empty(), "{:#?}", self.false_positives);
+        assert!(self.hits as f64 >= recall_min * wanted as f64, "{:#?}", self.missed);
+    }
+}
+
+#[test]
+fn labelled_replies_give_no_false_positive_and_few_misses() {
+    let mut score = Score::default();
+    for row in include_str!("data/replies.tsv").lines().skip(1) {
+        let columns: Vec<&str> = row.split('\t').collect();
+        let [code, enhanced, text, expected, _source] = columns[..] else { panic!("{row}") };
+        if expected == "ambiguous" {
+            continue;
+        }
+        let raw = format!("{code} {enhanced} {}", text.replace("\\n", "\n"));
+        let judgement = classify_text(Stage::Rcpt, &raw);
+        score.add(expected, judgement.class, format!("{raw} ({})", judgement.why));
+    }
+    score.check(0.95);
+}

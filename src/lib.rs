@@ -5,6 +5,7 @@ pub mod config;
 pub mod route;
 pub mod schedule;
 pub mod smtp;
+pub mod spool;
 pub mod system;
 pub mod telemetry;
 pub mod verdict;

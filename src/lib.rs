@@ -4,6 +4,8 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod policy;
+pub mod route;
+pub mod schedule;
 pub mod session;
 pub mod smtp;
 pub mod spool;

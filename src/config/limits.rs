@@ -100,6 +100,10 @@ pub struct Limits {
     pub probe_pause_max_ms: u64,
     /// Servers tried for one message in one attempt.
     pub hops_tried_max: usize,
+    /// Lines of the delivery log that wait to be written; more are dropped and counted.
+    pub delivery_log_lines_max: usize,
+    /// Addresses tried of one server's name.
+    pub addresses_per_host_max: usize,
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
 }
@@ -156,6 +160,8 @@ impl Default for Limits {
             probe_pause_min_ms: 5 * SECOND_MS,
             probe_pause_max_ms: 5 * MINUTE_MS,
             hops_tried_max: 10,
+            delivery_log_lines_max: 10_000,
+            addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
         }
     }

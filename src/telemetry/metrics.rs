@@ -54,6 +54,8 @@ pub struct Metrics {
     pub delivery_connections: IntGauge,
     /// Destinations that do not answer.
     pub destinations_dead: IntGauge,
+    /// Lines of the delivery log that were lost, because its target is slow or fails.
+    pub delivery_log_dropped_total: IntCounter,
     /// Version; always 1.
     pub build_info: IntGaugeVec,
 }
@@ -170,6 +172,11 @@ impl Metrics {
                 "Connections to customers' servers now",
             ),
             destinations_dead: gauge(r, "destinations_dead", "Destinations that do not answer"),
+            delivery_log_dropped_total: counter(
+                r,
+                "delivery_log_dropped_total",
+                "Lines of the delivery log that were lost",
+            ),
             build_info: gauges(r, "build_info", "The version that runs; always 1", &["version"]),
             registry,
         };

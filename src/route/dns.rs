@@ -1,0 +1,127 @@
+//! Questions to name servers: MX records and addresses, with a cache that keeps to their TTL.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+
+use super::RouteFailure;
+use crate::config::Limits;
+
+/// Answers that are kept for as long as they say, at most an hour: an operator who repairs a
+/// zone should not have to wait for longer.
+const TTL_MAX: Duration = Duration::from_hours(1);
+/// Denials are kept for less: they are what gets repaired.
+const NEGATIVE_TTL_MAX: Duration = Duration::from_mins(5);
+/// A denial without an SOA record says no time; a new question for each connection is too much.
+const NEGATIVE_TTL_MIN: Duration = Duration::from_secs(5);
+/// Answers kept.
+const CACHE_ENTRIES: u64 = 16_384;
+/// Tries of one question.
+const ATTEMPTS: u32 = 3;
+
+/// Why there is no resolver.
+#[derive(Debug, thiserror::Error)]
+#[error("the resolver cannot be set up: {0}")]
+pub struct ResolverError(String);
+
+/// Asks name servers.
+#[derive(Clone)]
+pub struct Dns {
+    resolver: TokioResolver,
+    timeout: Duration,
+}
+
+impl Dns {
+    /// Ask these name servers, or those of `/etc/resolv.conf` when none is given.
+    pub fn new(name_servers: &[SocketAddr], limits: &Limits) -> Result<Self, ResolverError> {
+        let failed = |error: NetError| ResolverError(error.to_string());
+        let mut builder = if name_servers.is_empty() {
+            TokioResolver::builder_tokio().map_err(failed)?
+        } else {
+            let servers = name_servers.iter().copied().map(name_server).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        };
+        let timeout = Duration::from_millis(limits.dns_timeout_ms);
+        let options = builder.options_mut();
+        options.timeout = timeout / ATTEMPTS;
+        options.attempts = ATTEMPTS as usize - 1;
+        options.cache_size = CACHE_ENTRIES;
+        options.positive_max_ttl = Some(TTL_MAX);
+        options.negative_min_ttl = Some(NEGATIVE_TTL_MIN);
+        options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
+        Ok(Self { resolver: builder.build().map_err(failed)?, timeout })
+    }
+
+    /// The MX records of a domain: preference and name. None is an answer too, also when the
+    /// domain does not exist.
+    pub(super) async fn exchangers(
+        &self,
+        domain: &str,
+    ) -> Result<Vec<(u16, String)>, RouteFailure> {
+        let answers = self.ask(domain, RecordType::MX).await?;
+        let records = answers.iter().filter_map(|data| match data {
+            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+            _ => None,
+        });
+        Ok(records.collect())
+    }
+
+    /// The addresses of a host. If one family's question fails but the other is answered, the
+    /// answer counts.
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, RouteFailure> {
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![ip]);
+        }
+        let (v6, v4) =
+            tokio::join!(self.ask(host, RecordType::AAAA), self.ask(host, RecordType::A));
+        let (v6, v4) = match (v6, v4) {
+            (Err(why), Err(_)) => return Err(why),
+            // Half an answer that is empty is none.
+            (Ok(one), Err(why)) | (Err(why), Ok(one)) if one.is_empty() => return Err(why),
+            (v6, v4) => (v6.unwrap_or_default(), v4.unwrap_or_default()),
+        };
+        let addresses = v6.iter().chain(&v4).filter_map(|data| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, RouteFailure> {
+        // With a final dot there is no search through other domains.
+        let question = self.resolver.lookup(format!("{name}."), kind);
+        let failure = |why: String| RouteFailure::Dns { name: name.to_owned(), why };
+        match tokio::time::timeout(self.timeout, question).await {
+            Ok(Ok(lookup)) => Ok(data(&lookup)),
+            Ok(Err(error)) if error.is_no_records_found() => Ok(Vec::new()),
+            Ok(Err(error)) => Err(failure(error.to_string())),
+            Err(_) => Err(failure("no answer in time".to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Dns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dns").finish_non_exhaustive()
+    }
+}
+
+fn data(lookup: &Lookup) -> Vec<RData> {
+    lookup.answers().iter().map(|record| record.data.clone()).collect()
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.into())
+}

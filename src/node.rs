@@ -1,11 +1,8 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
@@ -15,20 +12,30 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Roots};
-use crate::config::{self, Config, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::http::admin::{self, Admin};
 use crate::http::public::{self, Health};
 use crate::http::tables::Tables;
 use crate::policy::Policy;
+use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
-use crate::telemetry::tracing as log;
-use crate::worker::Deliveries;
+use crate::telemetry::delivery_log::{DeliveryLog, Format};
+use crate::worker::{self, Deliveries};
 
 /// Written into the data folder while the node runs.
 pub const PID_FILE: &str = "mxfleet.pid";
 
-/// Everything that listens, bound before anything is announced.
+/// A node whose stages are built and not yet started.
+struct Node {
+    spool: Spool,
+    inbound: Arc<Inbound<Spool>>,
+    deliveries: Arc<Deliveries>,
+    admin: Arc<Admin>,
+    tls: Option<Arc<TlsIdentity>>,
+}
+
+/// Everything that listens, bound before anything is started.
 struct Listeners {
     smtp: Vec<TcpListener>,
     admin: UnixListener,
@@ -36,23 +43,204 @@ struct Listeners {
     metrics: Option<TcpListener>,
 }
 
+type Tasks = JoinSet<anyhow::Result<()>>;
+
 /// Run a node until SIGTERM or SIGINT, then drain it.
-pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
-    log::start(config.log.format);
-    let stop = CancellationToken::new();
-    let node = Node::build(&config)?;
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let data_dir = &config.node.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let listeners = listen(&config).await?;
-    write_pid(&config.node.data_dir)?;
-    announce(&config, &node, &listeners);
-    let mut tasks = node.start(listeners, &stop);
-    wait_for_the_end(&node, &path, &mut tasks).await?;
+    let (node, recovered) = Node::build(&config)?;
+    let pid_file = data_dir.join(PID_FILE);
+    std::fs::write(&pid_file, std::process::id().to_string())
+        .with_context(|| format!("cannot write {}", pid_file.display()))?;
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new();
+    node.start(listeners, recovered, &stop, &mut tasks);
+    tracing::info!(
+        smtp = ?config.smtp.listen,
+        admin = %config.admin_socket.display(),
+        "node {} ({}) accepts mail", config.node.name, config.node.hostname
+    );
+    let ended = wait_for_the_end(&node, &mut tasks).await;
     tracing::info!("draining: no new mail; running transactions finish");
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a part of the node did not end well")??;
+        ended.context("a part of the node broke")??;
     }
-    node.spool.close().await;
-    remove_pid(&config.node.data_dir);
+    node.spool.close().await?;
+    remove_if_there(&pid_file)?;
     tracing::info!("stopped");
-    Ok(())
+    ended
+}
+
+impl Node {
+    fn build(config: &Config) -> anyhow::Result<(Self, Recovered)> {
+        let limits = Arc::new(config.limits.clone());
+        let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
+        let cluster = Cluster::open(&data_dir.join("cluster"))?;
+        let spool_config = SpoolConfig {
+            dir: data_dir.join("spool"),
+            node_id: config.node.id,
+            limits: Arc::clone(&limits),
+        };
+        let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
+        let own = Own {
+            names: [hostname.clone()].into(),
+            addresses: interface_addresses(),
+            listeners: config.smtp.listen.clone(),
+            allow_loopback: config.delivery.allow_loopback_routes,
+        };
+        let dns = Dns::new(&config.dns_servers, &limits)?;
+        let mx_port = config.delivery.mx_port;
+        let deliveries = Deliveries::new(worker::Parts {
+            spool: spool.clone(),
+            cluster: cluster.clone(),
+            router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
+            client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
+            log: delivery_log(config)?,
+            limits: Arc::clone(&limits),
+        });
+        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
+        let tls = tls_identity(config)?;
+        let accepted = Arc::clone(&deliveries);
+        let inbound = Inbound::new(Parts {
+            hostname: hostname.clone(),
+            limits,
+            policy: Arc::clone(&policy),
+            intake: spool.clone(),
+            accepted: Arc::new(move |queued| accepted.accept(queued)),
+            tls: tls.clone(),
+            unlimited_networks: config.smtp.exempt_networks.clone(),
+        });
+        let tables = Tables::new(cluster, Arc::new(own));
+        let admin = Admin { tables, policy, deliveries: Arc::clone(&deliveries) };
+        let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
+        Ok((Self { spool, inbound, deliveries, admin, tls }, recovered))
+    }
+
+    /// Start everything. A message recovered from the spool is scheduled before new ones come.
+    fn start(
+        &self,
+        listeners: Listeners,
+        recovered: Recovered,
+        stop: &CancellationToken,
+        tasks: &mut Tasks,
+    ) {
+        self.deliveries.recover(recovered);
+        tasks.spawn(Arc::clone(&self.deliveries).run(stop.clone()).map_ok());
+        for listener in listeners.smtp {
+            let serve = connection::serve(listener, Arc::clone(&self.inbound), stop.clone());
+            tasks.spawn(serve.map_ok());
+        }
+        let (admin, token) = (Arc::clone(&self.admin), stop.clone());
+        tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
+        if let Some(listener) = listeners.http {
+            let health = Health { spool: self.spool.clone(), draining: stop.clone() };
+            let token = stop.clone();
+            tasks.spawn(async move { Ok(public::serve_public(listener, health, token).await?) });
+        }
+        if let Some(listener) = listeners.metrics {
+            let token = stop.clone();
+            tasks.spawn(async move { Ok(public::serve_metrics(listener, token).await?) });
+        }
+    }
+
+    /// SIGHUP: certificates are read again; what is wrong with them leaves the old ones in use.
+    fn reload(&self) {
+        let Some(tls) = &self.tls else { return };
+        match tls.reload() {
+            Ok(()) => tracing::info!("certificates read again"),
+            Err(error) => tracing::error!("the old certificates stay in use: {error}"),
+        }
+    }
+}
+
+/// Turns a part that only ends into one that ends well.
+trait MapOk: Future<Output = ()> + Sized + Send + 'static {
+    fn map_ok(self) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+        async move {
+            self.await;
+            Ok(())
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> MapOk for F {}
+
+/// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
+async fn wait_for_the_end(node: &Node, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => node.reload(),
+            Some(ended) = tasks.join_next() => {
+                ended.context("a part of the node broke")??;
+                anyhow::bail!("a part of the node ended by itself");
+            }
+        }
+    }
+}
+
+async fn listen(config: &Config) -> anyhow::Result<Listeners> {
+    let mut smtp = Vec::new();
+    for address in &config.smtp.listen {
+        let listener = connection::listen(*address);
+        smtp.push(listener.with_context(|| format!("cannot listen for SMTP on {address}"))?);
+    }
+    let socket = &config.admin_socket;
+    let admin = admin::bind(socket)
+        .with_context(|| format!("cannot listen for admin calls on {}", socket.display()))?;
+    let http = bind(config.http, "HTTP").await?;
+    let metrics = bind(config.metrics, "metrics").await?;
+    Ok(Listeners { smtp, admin, http, metrics })
+}
+
+async fn bind(
+    address: Option<std::net::SocketAddr>,
+    what: &str,
+) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
+}
+
+fn roots(config: &Config) -> Roots {
+    config.delivery.ca_file.clone().map_or(Roots::System, Roots::File)
+}
+
+fn tls_identity(config: &Config) -> anyhow::Result<Option<Arc<TlsIdentity>>> {
+    if config.smtp.certificates.is_empty() {
+        return Ok(None);
+    }
+    let files = config.smtp.certificates.iter();
+    let files = files.map(|c| CertificateFiles { chain: c.cert.clone(), key: c.key.clone() });
+    Ok(Some(Arc::new(TlsIdentity::load(files.collect())?)))
+}
+
+fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
+    let format = match config.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let writer: Box<dyn std::io::Write + Send> = match &config.log.deliveries {
+        None => Box::new(std::io::stdout()),
+        Some(path) => {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
+        }
+    };
+    Ok(DeliveryLog::start(format, writer, config.limits.log_lines_max)?)
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

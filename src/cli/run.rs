@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{EXIT_CONFIG, EXIT_FAILED};
 use crate::config::{self, Config};
+use crate::telemetry::tracing as log;
 use crate::{dev, node};
 
 /// Arguments of `mxfleet run`.
@@ -40,7 +41,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    in_runtime(node::run(config, args.config.clone()))
+    log::start(config.log.format);
+    in_runtime(node::run(config))
 }
 
 pub(super) fn check_config(args: &CheckArgs) -> ExitCode {

@@ -1,27 +1,28 @@
 //! Admin calls about what the fleet agrees on: customers, domains, settings.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mxfleet_cluster::{
     Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, ProposeError, Refusal,
-    Request, Route, SETTINGS, State,
+    Request, Route, SETTINGS, Server, State,
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow};
-use crate::route::Ourselves;
+use crate::route::Own;
 use crate::smtp::address::domain_to_ascii;
 use crate::system::{clock, random};
 
 /// The tables, with what a route must not lead to.
 pub struct Tables {
     cluster: Cluster,
-    ourselves: Arc<Ourselves>,
+    own: Arc<Own>,
 }
 
 impl Tables {
-    /// Calls are answered from, and proposed to, `cluster`; routes are held against `ourselves`.
-    pub fn new(cluster: Cluster, ourselves: Arc<Ourselves>) -> Self {
-        Self { cluster, ourselves }
+    /// Calls are answered from, and proposed to, `cluster`; routes are held against `own`.
+    pub fn new(cluster: Cluster, own: Arc<Own>) -> Self {
+        Self { cluster, own }
     }
 
     /// Answer a call about a table; `None` when the call is about something else.
@@ -111,13 +112,26 @@ impl Tables {
         let route: Route = text.parse().map_err(Refused::invalid)?;
         if let Route::Servers(servers) = &route {
             for server in servers {
-                self.ourselves.check(&server.host, server.port).map_err(|why| {
-                    Refused::invalid(format!("mail cannot be sent to {server}: {why}"))
-                })?;
+                if let Some(why) = objection(&self.own, server) {
+                    return Err(Refused::invalid(format!("no mail can go to {server}: {why}")));
+                }
             }
         }
         Ok(route)
     }
+}
+
+/// Why a server can be no customer's server.
+fn objection(own: &Own, server: &Server) -> Option<&'static str> {
+    if own.is_named(&server.host) || server.host == "localhost" && !own.allow_loopback {
+        return Some("that is this fleet itself, and mail would loop");
+    }
+    let ip: IpAddr = server.host.parse().ok()?;
+    if !own.may_be_a_server(ip) {
+        return Some("that address is not a host's, or it is this host's own loopback");
+    }
+    let address = SocketAddr::new(ip, server.port);
+    own.is_reached_by(address).then_some("that is this node itself, and mail would loop")
 }
 
 /// Answer from the last applied state.

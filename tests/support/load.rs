@@ -27,18 +27,27 @@ pub struct Plan {
     pub to: String,
     /// Clients at the same time.
     pub connections: usize,
-    /// Octets of one message's body.
-    pub octets: usize,
+    /// Octets of a message's body, by its number.
+    pub octets: fn(u64) -> usize,
     /// Messages on one connection.
     pub per_connection: usize,
     /// The first number.
     pub first: u64,
+    /// Stop at this number, if not told to stop before.
+    pub end: u64,
 }
 
 impl Plan {
     /// Small messages on a few connections.
     pub fn to(recipient: &str) -> Self {
-        Self { to: recipient.to_owned(), connections: 8, octets: 600, per_connection: 20, first: 0 }
+        Self {
+            to: recipient.to_owned(),
+            connections: 8,
+            octets: |_| 600,
+            per_connection: 20,
+            first: 0,
+            end: u64::MAX,
+        }
     }
 }
 
@@ -85,13 +94,18 @@ impl Load {
         self.book.refused.lock().unwrap().clone()
     }
 
-    /// Stop all clients; what was acknowledged in all.
-    pub fn stop(self) -> Vec<Acked> {
-        self.book.stop.store(true, Ordering::SeqCst);
+    /// Wait until all numbers are sent; what was acknowledged.
+    pub fn finish(self) -> Vec<Acked> {
         for client in self.clients {
             client.join().unwrap();
         }
         std::mem::take(&mut self.book.acked.lock().unwrap())
+    }
+
+    /// Stop all clients; what was acknowledged in all.
+    pub fn stop(self) -> Vec<Acked> {
+        self.book.stop.store(true, Ordering::SeqCst);
+        self.finish()
     }
 }
 
@@ -114,6 +128,10 @@ fn one_connection(server: SocketAddr, plan: &Plan, book: &Book) -> std::io::Resu
             break;
         }
         let number = book.next.fetch_add(1, Ordering::SeqCst);
+        if number >= plan.end {
+            book.stop.store(true, Ordering::SeqCst);
+            break;
+        }
         let reply = transaction(&mut client, number, plan)?;
         if reply.code == 250 {
             book.acked.lock().unwrap().push(Acked { number, at: Instant::now() });
@@ -140,7 +158,7 @@ fn transaction(client: &mut Smtp, number: u64, plan: &Plan) -> std::io::Result<R
         let refusal = replies.into_iter().find(|reply| reply.code != 250);
         return refusal.ok_or_else(|| std::io::Error::other("no reply to DATA"));
     }
-    let mut wire = stuffed(&message::text(number, plan.octets));
+    let mut wire = stuffed(&message::text(number, (plan.octets)(number)));
     wire.extend_from_slice(b".\r\n");
     client.send(&wire);
     client.try_reply()
@@ -155,12 +173,31 @@ pub struct Tally {
     pub doubled: BTreeMap<u64, Vec<Instant>>,
 }
 
+impl Tally {
+    /// Nothing is lost, and a message is there twice only when its first copy was taken so
+    /// shortly before one of the `stops` that the node could not have written that down.
+    pub fn assert_only_the_final_dot_doubles(&self, stops: &[Instant], window: Duration) {
+        assert!(self.lost.is_empty(), "lost {} messages: {:?}", self.lost.len(), self.lost);
+        for (number, copies) in &self.doubled {
+            for copy in &copies[..copies.len() - 1] {
+                let next = stops.iter().find(|stop| *stop >= copy);
+                assert!(
+                    next.is_some_and(|stop| stop.duration_since(*copy) <= window),
+                    "message {number} came {} times, once {:?} before a stop",
+                    copies.len(),
+                    next.map(|stop| stop.duration_since(*copy))
+                );
+            }
+        }
+    }
+}
+
 /// Compare what was acknowledged with what arrived. Every arrived text must be whole.
-pub fn tally(acked: &[Acked], sink: &Sink, octets: usize) -> Tally {
+pub fn tally(acked: &[Acked], sink: &Sink, octets: fn(u64) -> usize) -> Tally {
     let mut arrived: BTreeMap<u64, Vec<Instant>> = BTreeMap::new();
     sink.each(|received| {
         let number = received.number().unwrap();
-        let expected = message::text(number, octets);
+        let expected = message::text(number, octets(number));
         message::assert_same(&format!("message {number}"), received.original(), &expected);
         arrived.entry(number).or_default().push(received.at);
     });

@@ -20,7 +20,7 @@ pub struct OpenSmtpd {
 }
 
 impl OpenSmtpd {
-    /// Take mail for these users of `domain`; others are unknown.
+    /// Take mail for these users of `domain`; others are unknown. An empty user is all of them.
     pub fn start(domain: &str, users: &[&str]) -> Self {
         let folder = scratch();
         let address = free_address();
@@ -30,8 +30,10 @@ impl OpenSmtpd {
             std::fs::create_dir(path.join(name)).unwrap();
         }
         output("chown", &["nobody", &path.join("mail").display().to_string()]);
-        let users: Vec<String> =
-            users.iter().map(|user| format!("\"{user}\" = \"nobody\"")).collect();
+        let users: Vec<String> = users
+            .iter()
+            .map(|user| format!("\"{}\" = \"nobody\"", if user.is_empty() { "@" } else { user }))
+            .collect();
         let config = format!(
             "table users {{ {users} }}\n\
              listen on {ip} port {port} hostname mail.{domain}\n\

@@ -14,7 +14,7 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Take mail for these users of `domain`; others are unknown.
+    /// Take mail for these users of `domain`; others are unknown. An empty user is all of them.
     pub fn start(domain: &str, users: &[&str]) -> Self {
         let folder = scratch();
         let address = free_address();
@@ -39,7 +39,7 @@ impl Postfix {
         self.address
     }
 
-    /// The maildir of all its users.
+    /// All messages that it delivered.
     pub fn mail(&self) -> Vec<Vec<u8>> {
         read_folder(&self.new_mail())
     }

@@ -9,6 +9,7 @@ mod intake;
 mod listener;
 mod message;
 mod receive;
+mod spooling;
 mod tls;
 mod wire;
 

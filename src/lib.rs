@@ -5,5 +5,6 @@ pub mod connection;
 pub mod policy;
 pub mod session;
 pub mod smtp;
+pub mod spool;
 pub mod system;
 pub mod telemetry;

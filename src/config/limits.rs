@@ -57,6 +57,10 @@ pub struct Limits {
     pub inline_message_octets_max: usize,
     /// Texts of fresh messages kept in memory, in all.
     pub fresh_cache_octets_max: usize,
+    /// Texts on their way to the disk, in all; more make their clients wait.
+    pub spool_queue_octets_max: usize,
+    /// Octets written with one call. Larger saves calls, smaller lets others in between.
+    pub spool_batch_octets_max: usize,
     /// Segments with less than this share of live octets are compacted.
     pub compact_live_percent: u64,
     /// Octets a second that compaction may write.
@@ -125,6 +129,8 @@ impl Default for Limits {
             disk_reserve_octets: 256 * MIB,
             inline_message_octets_max: 64 * KIB,
             fresh_cache_octets_max: 64 * KIB * KIB,
+            spool_queue_octets_max: 64 * KIB * KIB,
+            spool_batch_octets_max: 4 * KIB * KIB,
             compact_live_percent: 50,
             compact_octets_per_second: 16 * MIB,
             outbound_connections_max: 2000,

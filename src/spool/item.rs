@@ -1,0 +1,244 @@
+//! What recovery needs to know of a record, and its form in a segment's sidecar. Pure.
+
+use super::EntryId;
+use super::codec::{Input, count, put_counted};
+use super::format::{Kind, RecordHeader};
+use super::record::{self, EntryMeta, Part};
+use super::state::{Mark, Outcome};
+use crate::smtp::Envelope;
+
+/// One record as recovery sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) id: EntryId,
+    /// Offset of the record.
+    pub(super) at: u32,
+    pub(super) what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum What {
+    Entry(EntryItem),
+    /// A mark; `ends` if the entry is done with it, and was in the segment `home` then.
+    Mark {
+        home: u32,
+        ends: bool,
+        mark: MarkItem,
+    },
+    Forget {
+        home: u32,
+    },
+}
+
+/// A mark without its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MarkItem {
+    Final { recipient: u32, outcome: Outcome },
+    Deferred { recipient: u32, attempts: u32, due_us: u64 },
+    Held(bool),
+}
+
+impl From<&Mark> for MarkItem {
+    fn from(mark: &Mark) -> Self {
+        match *mark {
+            Mark::Final { recipient, outcome, .. } => Self::Final { recipient, outcome },
+            Mark::Deferred { recipient, attempts, due_us, .. } => {
+                Self::Deferred { recipient, attempts, due_us }
+            }
+            Mark::Held(held) => Self::Held(held),
+        }
+    }
+}
+
+/// An entry without its envelope.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct EntryItem {
+    pub(super) octets: u64,
+    pub(super) received_at_us: u64,
+    pub(super) held: bool,
+    /// The marks that a copy came with.
+    pub(super) marks: Vec<MarkItem>,
+    pub(super) parts: Vec<Part>,
+    /// Recipients by domain.
+    pub(super) destinations: Vec<(String, Vec<u32>)>,
+}
+
+impl EntryItem {
+    /// Recipients in all.
+    pub(super) fn recipients(&self) -> usize {
+        self.destinations.iter().map(|(_, recipients)| recipients.len()).sum()
+    }
+}
+
+/// What the record at `at` says; `Ok(None)` for a chunk, which says nothing by itself.
+pub(super) fn read(at: u32, header: &RecordHeader, meta: &[u8]) -> Result<Option<Item>, Unclear> {
+    let what = match header.kind {
+        Kind::Chunk => return Ok(None),
+        Kind::Message | Kind::Commit => What::Entry(read_entry(header, meta).ok_or(Unclear)?),
+        Kind::Mark => {
+            let (home, mark) = record::decode_mark_meta(meta).ok_or(Unclear)?;
+            What::Mark { home, ends: header.ends, mark: MarkItem::from(&mark) }
+        }
+        Kind::Forget => What::Forget { home: record::decode_forget_meta(meta).ok_or(Unclear)? },
+    };
+    Ok(Some(Item { id: header.id, at, what }))
+}
+
+/// The checksum is right and yet the content makes no sense: written by something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unclear;
+
+fn read_entry(header: &RecordHeader, meta: &[u8]) -> Option<EntryItem> {
+    let meta = EntryMeta::decode(meta)?;
+    let envelope: Envelope = serde_json::from_slice(meta.envelope).ok()?;
+    let octets = match header.kind {
+        Kind::Message => u64::from(header.text_octets),
+        _ => meta.parts.iter().map(|part| u64::from(part.octets)).sum(),
+    };
+    Some(EntryItem {
+        octets,
+        received_at_us: envelope.origin.received_at_us,
+        held: meta.held,
+        marks: meta.marks.iter().map(MarkItem::from).collect(),
+        parts: meta.parts,
+        destinations: by_domain(&envelope),
+    })
+}
+
+/// The recipients of an envelope by domain, as indexes.
+pub(super) fn by_domain(envelope: &Envelope) -> Vec<(String, Vec<u32>)> {
+    let mut destinations: Vec<(String, Vec<u32>)> = Vec::with_capacity(1);
+    for (index, recipient) in (0_u32..).zip(&envelope.recipients) {
+        let domain = recipient.address.domain();
+        // Senders group a message's recipients by domain, so this looks at few.
+        match destinations.iter_mut().rev().find(|(name, _)| name == domain) {
+            Some((_, recipients)) => recipients.push(index),
+            None => destinations.push((domain.to_owned(), vec![index])),
+        }
+    }
+    destinations
+}
+
+const TAG_ENTRY: u8 = 1;
+const TAG_MARK: u8 = 2;
+const TAG_FORGET: u8 = 3;
+
+impl Item {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(match self.what {
+            What::Entry(_) => TAG_ENTRY,
+            What::Mark { .. } => TAG_MARK,
+            What::Forget { .. } => TAG_FORGET,
+        });
+        out.extend_from_slice(&self.id.micros().to_le_bytes());
+        out.extend_from_slice(&self.id.node().to_le_bytes());
+        out.extend_from_slice(&self.at.to_le_bytes());
+        match &self.what {
+            What::Entry(entry) => entry.encode(out),
+            What::Mark { home, ends, mark } => {
+                out.extend_from_slice(&home.to_le_bytes());
+                out.push(u8::from(*ends));
+                mark.encode(out);
+            }
+            What::Forget { home } => out.extend_from_slice(&home.to_le_bytes()),
+        }
+    }
+
+    pub(super) fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let tag = input.u8()?;
+        let micros = input.u64()?;
+        let id = EntryId::new(micros, input.u16()?)?;
+        let at = input.u32()?;
+        let what = match tag {
+            TAG_ENTRY => What::Entry(EntryItem::decode(input)?),
+            TAG_MARK => {
+                let (home, ends) = (input.u32()?, input.u8()? != 0);
+                What::Mark { home, ends, mark: MarkItem::decode(input)? }
+            }
+            TAG_FORGET => What::Forget { home: input.u32()? },
+            _ => return None,
+        };
+        Some(Self { id, at, what })
+    }
+}
+
+impl MarkItem {
+    fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Final { recipient, outcome } => {
+                out.push(1);
+                out.extend_from_slice(&recipient.to_le_bytes());
+                out.push(record::outcome_code(outcome));
+            }
+            Self::Deferred { recipient, attempts, due_us } => {
+                out.push(2);
+                out.extend_from_slice(&recipient.to_le_bytes());
+                out.extend_from_slice(&attempts.to_le_bytes());
+                out.extend_from_slice(&due_us.to_le_bytes());
+            }
+            Self::Held(held) => out.extend_from_slice(&[3, u8::from(held)]),
+        }
+    }
+
+    fn decode(input: &mut Input<'_>) -> Option<Self> {
+        Some(match input.u8()? {
+            1 => {
+                let recipient = input.u32()?;
+                Self::Final { recipient, outcome: record::outcome_of(input.u8()?)? }
+            }
+            2 => {
+                let (recipient, attempts) = (input.u32()?, input.u32()?);
+                Self::Deferred { recipient, attempts, due_us: input.u64()? }
+            }
+            3 => Self::Held(input.u8()? != 0),
+            _ => return None,
+        })
+    }
+}
+
+impl EntryItem {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.octets.to_le_bytes());
+        out.extend_from_slice(&self.received_at_us.to_le_bytes());
+        out.push(u8::from(self.held));
+        out.extend_from_slice(&count(self.marks.len()).to_le_bytes());
+        self.marks.iter().for_each(|mark| mark.encode(out));
+        out.extend_from_slice(&count(self.parts.len()).to_le_bytes());
+        for part in &self.parts {
+            for field in [part.segment, part.offset, part.octets] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        out.extend_from_slice(&count(self.destinations.len()).to_le_bytes());
+        for (domain, recipients) in &self.destinations {
+            put_counted(out, domain.as_bytes());
+            out.extend_from_slice(&count(recipients.len()).to_le_bytes());
+            recipients.iter().for_each(|index| out.extend_from_slice(&index.to_le_bytes()));
+        }
+    }
+
+    fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let mut entry = Self {
+            octets: input.u64()?,
+            received_at_us: input.u64()?,
+            held: input.u8()? != 0,
+            ..Self::default()
+        };
+        for _ in 0..input.u32()? {
+            entry.marks.push(MarkItem::decode(input)?);
+        }
+        for _ in 0..input.u32()? {
+            let (segment, offset, octets) = (input.u32()?, input.u32()?, input.u32()?);
+            entry.parts.push(Part { segment, offset, octets });
+        }
+        for _ in 0..input.u32()? {
+            let domain = str::from_utf8(input.counted()?).ok()?.to_owned();
+            let mut recipients = Vec::new();
+            for _ in 0..input.u32()? {
+                recipients.push(input.u32()?);
+            }
+            entry.destinations.push((domain, recipients));
+        }
+        Some(entry)
+    }
+}

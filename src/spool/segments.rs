@@ -1,0 +1,158 @@
+//! Accounts of the segment files: what in them is still needed, and when one may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Octets that an entry is counted with besides its text, and a mark. Live octets only steer
+/// compaction, so what matters is that the same is added and taken away.
+pub(super) const ENTRY_OCTETS: u64 = 512;
+/// See [`ENTRY_OCTETS`].
+pub(super) const MARK_OCTETS: u64 = 128;
+
+/// One segment file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Segment {
+    pub(super) salt: u64,
+    /// Where its good records end.
+    pub(super) end: u32,
+    /// Octets of records that are needed for entries still here.
+    pub(super) live: u64,
+    /// Chunks of messages that are still arriving.
+    pub(super) drafts: u32,
+    /// No record is added any more.
+    pub(super) sealed: bool,
+    /// A sync failed: what it holds may not be on the disk, and is copied elsewhere soon.
+    pub(super) suspect: bool,
+    /// Something in it could not be saved elsewhere, so it stays for the operator.
+    pub(super) kept: bool,
+    /// Its sidecar is written, or was tried.
+    pub(super) has_sidecar: bool,
+    /// Marks in it that ended an entry.
+    pub(super) endings: u32,
+    /// Segments that hold an entry which a mark in here ended. While one exists the mark must.
+    pub(super) ends: BTreeSet<u32>,
+    /// Segments whose entries were copied here, or whose tail is cut by the header here. They
+    /// must go first.
+    pub(super) replaces: BTreeSet<u32>,
+}
+
+impl Segment {
+    /// Octets that would have to be written again to do without this file.
+    pub(super) fn needed(&self) -> u64 {
+        let endings = if self.ends.is_empty() { 0 } else { u64::from(self.endings) };
+        self.live + endings * MARK_OCTETS
+    }
+
+    /// Nothing in it is needed.
+    pub(super) fn is_done(&self) -> bool {
+        self.sealed
+            && !self.kept
+            && self.live == 0
+            && self.drafts == 0
+            && self.ends.is_empty()
+            && self.replaces.is_empty()
+    }
+}
+
+/// All segment files by number, which is also the order in which they were written.
+#[derive(Debug, Default)]
+pub(super) struct Segments(BTreeMap<u32, Segment>);
+
+impl Segments {
+    pub(super) fn insert(&mut self, number: u32, segment: Segment) {
+        self.0.insert(number, segment);
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&Segment> {
+        self.0.get(&number)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Segment> {
+        self.0.get_mut(&number)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Segment)> {
+        self.0.iter().map(|(number, segment)| (*number, segment))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Count octets as needed.
+    pub(super) fn keep(&mut self, number: u32, octets: u64) {
+        if let Some(segment) = self.0.get_mut(&number) {
+            segment.live += octets;
+        }
+    }
+
+    /// Count octets as needed no more.
+    pub(super) fn release(&mut self, number: u32, octets: u64) {
+        if let Some(segment) = self.0.get_mut(&number) {
+            debug_assert!(segment.live >= octets, "released from {number} what it did not hold");
+            segment.live = segment.live.saturating_sub(octets);
+        }
+    }
+
+    /// A record in segment `at` ended an entry that is in `home`.
+    pub(super) fn ended(&mut self, at: u32, home: u32) {
+        let exists = home != at && self.0.contains_key(&home);
+        if let Some(segment) = self.0.get_mut(&at) {
+            segment.endings += 1;
+            if exists {
+                segment.ends.insert(home);
+            }
+        }
+    }
+
+    /// An entry that is in `old` was copied to `new`, or `new` says where `old` ends.
+    pub(super) fn replaced(&mut self, old: u32, new: u32) {
+        if old != new
+            && self.0.contains_key(&old)
+            && let Some(segment) = self.0.get_mut(&new)
+        {
+            segment.replaces.insert(old);
+        }
+    }
+
+    /// The file is gone, and its name, from stable storage.
+    pub(super) fn remove(&mut self, number: u32) {
+        self.0.remove(&number);
+        for segment in self.0.values_mut() {
+            segment.ends.remove(&number);
+            segment.replaces.remove(&number);
+        }
+    }
+
+    /// The oldest segment that may go.
+    pub(super) fn done(&self) -> Option<u32> {
+        self.iter().find(|(_, segment)| segment.is_done()).map(|(number, _)| number)
+    }
+
+    /// A sealed segment that has no sidecar yet.
+    pub(super) fn without_sidecar(&self) -> Option<u32> {
+        self.iter().find(|(_, segment)| segment.sealed && !segment.has_sidecar).map(|(n, _)| n)
+    }
+
+    /// The sealed segment that most deserves to be written again: one whose sync failed, or the one
+    /// with the smallest share still needed, if that is below `percent`.
+    pub(super) fn wasteful(&self, percent: u64) -> Option<u32> {
+        let candidates = self.iter().filter(|(_, segment)| {
+            segment.sealed
+                && !segment.kept
+                && segment.drafts == 0
+                && segment.replaces.is_empty()
+                && !segment.is_done()
+        });
+        let share = |segment: &Segment| match segment.suspect {
+            true => 0,
+            false => segment.needed() * 100 / u64::from(segment.end.max(1)),
+        };
+        candidates
+            .map(|(number, segment)| (share(segment), number))
+            .filter(|(share, number)| {
+                *share < percent || self.get(*number).is_some_and(|segment| segment.suspect)
+            })
+            .min()
+            .map(|(_, number)| number)
+    }
+}

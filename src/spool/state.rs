@@ -1,0 +1,165 @@
+//! What is known of an entry besides its text: outcomes, marks, and the shapes given to callers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::EntryId;
+use crate::smtp::{Enhanced, Envelope};
+
+/// How a recipient ended. There is exactly one for each accepted recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The next hop took it.
+    Delivered,
+    /// Given up; a report was sent or is due.
+    Failed,
+    /// Given up, and nobody is told (journaled instead).
+    Suppressed,
+    /// An operator removed it.
+    Removed,
+}
+
+/// What happened to one recipient of an entry, or to the entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// The recipient is done with. The first one stands; later ones are ignored.
+    Final {
+        /// Index into the envelope's recipients.
+        recipient: u32,
+        /// How it ended.
+        outcome: Outcome,
+        /// The status code of the last reply.
+        dsn: Enhanced,
+        /// The text of the last reply.
+        reply: String,
+        /// Wall time, microseconds since 1970.
+        at_us: u64,
+    },
+    /// The recipient is to be tried again.
+    Deferred {
+        /// Index into the envelope's recipients.
+        recipient: u32,
+        /// Attempts so far.
+        attempts: u32,
+        /// Not before this wall time, microseconds since 1970. The restart after a crash knows it
+        /// to the second.
+        due_us: u64,
+        /// The status code of the last reply.
+        dsn: Enhanced,
+        /// The text of the last reply.
+        reply: String,
+        /// Wall time, microseconds since 1970.
+        at_us: u64,
+    },
+    /// An operator holds the entry back, or lets it go.
+    Held(bool),
+}
+
+/// Where one recipient of an entry stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RecipientState {
+    /// How it ended; `None` while it is still to be delivered.
+    pub outcome: Option<Outcome>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Not to be tried before, microseconds since 1970; 0 is at once.
+    pub due_us: u64,
+    /// The status code of the last reply.
+    pub dsn: Option<Enhanced>,
+    /// The text of the last reply; `None` before the first attempt.
+    pub last_reply: Option<String>,
+    /// When the last reply came, microseconds since 1970.
+    pub at_us: Option<u64>,
+}
+
+impl RecipientState {
+    /// The state after `mark`, which must be about this recipient.
+    pub(super) fn apply(&mut self, mark: &Mark) {
+        match mark {
+            _ if self.outcome.is_some() => {}
+            Mark::Final { outcome, dsn, reply, at_us, .. } => {
+                self.outcome = Some(*outcome);
+                self.told(*dsn, reply, *at_us);
+            }
+            Mark::Deferred { attempts, due_us, dsn, reply, at_us, .. } => {
+                (self.attempts, self.due_us) = (*attempts, *due_us);
+                self.told(*dsn, reply, *at_us);
+            }
+            Mark::Held(_) => {}
+        }
+    }
+
+    fn told(&mut self, dsn: Enhanced, reply: &str, at_us: u64) {
+        (self.dsn, self.last_reply, self.at_us) = (Some(dsn), Some(reply.to_owned()), Some(at_us));
+    }
+}
+
+/// An entry that was just committed, with its text when that is small enough to keep.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// Its id.
+    pub id: EntryId,
+    /// Octets of its text.
+    pub octets: u64,
+    /// Its envelope.
+    pub envelope: Arc<Envelope>,
+    /// The text, to be delivered from memory; `None` when it is large or memory for it is used up.
+    pub text: Option<Bytes>,
+    /// One per recipient.
+    pub states: Vec<RecipientState>,
+    /// An operator holds it back.
+    pub held: bool,
+}
+
+/// An entry found at start: what scheduling needs, and no more. [`super::Spool::load`] has the
+/// rest when its turn comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredEntry {
+    /// Its id.
+    pub id: EntryId,
+    /// Octets of its text.
+    pub octets: u64,
+    /// When the end of its data was reached, microseconds since 1970.
+    pub received_at_us: u64,
+    /// An operator holds it back.
+    pub held: bool,
+    /// Its recipients that are still to be delivered, by domain, in the order of the envelope.
+    pub destinations: Vec<RecoveredDestination>,
+}
+
+/// The recipients of a recovered entry in one domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredDestination {
+    /// The domain as lowercase A-label.
+    pub domain: String,
+    /// Indexes into the envelope's recipients; never empty.
+    pub recipients: Vec<u32>,
+    /// The earliest due time among them, microseconds since 1970, in whole seconds; 0 is at once.
+    pub due_us: u64,
+    /// The most attempts made for one of them.
+    pub attempts: u32,
+}
+
+/// What the spool holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Stats {
+    /// Entries.
+    pub messages: u64,
+    /// Recipients that are still to be delivered.
+    pub recipients: u64,
+    /// Entries that an operator holds back.
+    pub held: u64,
+    /// Octets of the texts of all entries.
+    pub octets: u64,
+    /// When the oldest entry began, microseconds since 1970.
+    pub oldest_us: Option<u64>,
+    /// Segment files.
+    pub segments: u64,
+    /// Octets of segment files.
+    pub segment_octets: u64,
+    /// Files in the quarantine.
+    pub quarantined: u64,
+}

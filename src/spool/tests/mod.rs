@@ -1,0 +1,4 @@
+//! Tests of the whole spool, on a file system that can fail in every way.
+
+mod basics;
+mod support;

@@ -9,6 +9,7 @@ mod intake;
 mod listener;
 mod message;
 mod receive;
+mod spooling;
 mod tls;
 mod wire;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use intake::{Draft, Full, Intake, NotStored};
@@ -103,8 +104,11 @@ pub async fn serve<I: Intake>(
     drop(listener);
     // The sessions keep this time themselves; the margin is for those that hang in the spool.
     let drain = Duration::from_millis(inbound.limits().drain_timeout_ms) + DRAIN_MARGIN;
-    let drained =
-        tokio::time::timeout(drain, async { while sessions.join_next().await.is_some() {} });
+    let drained = tokio::time::timeout(drain, async {
+        while let Some(ended) = sessions.join_next().await {
+            report(&ended);
+        }
+    });
     if drained.await.is_err() {
         tracing::warn!(target: "mxfleet::inbound", "{} sessions did not end in time", sessions.len());
         sessions.shutdown().await;
@@ -112,6 +116,15 @@ pub async fn serve<I: Intake>(
 }
 
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
+
+/// A session that panicked is a mistake of ours; the others go on.
+fn report(ended: &Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(target: "mxfleet::inbound", "a session ended: {error}");
+    }
+}
 
 async fn accept_until<I: Intake>(
     listener: &TcpListener,
@@ -127,7 +140,9 @@ async fn accept_until<I: Intake>(
             () = &mut stopped => return,
             accepted = listener.accept() => accepted,
         };
-        while sessions.try_join_next().is_some() {}
+        while let Some(ended) = sessions.try_join_next() {
+            report(&ended);
+        }
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
@@ -165,7 +180,6 @@ fn admit<I: Intake>(
     let ip = peer.ip().to_canonical();
     match inbound.gate.enter(ip) {
         Ok(pass) => {
-            COUNTERS.accepted.inc();
             let (inbound, stop) = (Arc::clone(inbound), stop.clone());
             sessions.spawn(async move {
                 conversation::converse(&inbound, stream, ip, &stop).await;

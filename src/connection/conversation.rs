@@ -134,6 +134,7 @@ where
             }
             Ok(_) => return Err(End::Gone),
         }
+        COUNTERS.accepted.inc();
         self.command_is_due();
         self.session.greet(&mut self.out);
         Ok(())

@@ -55,19 +55,36 @@ impl Policy {
         Self { cluster, hostnames, postmaster, counted }
     }
 
-    /// Decide about one recipient. Nothing depends on the sender: a relay for customers' domains
-    /// asks where mail goes, and anybody may write to them.
+    /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
+    /// customers' domains asks where mail goes, and anybody may write to them.
     pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address) -> Decision {
-        let state = self.cluster.view();
-        let facts = Facts { state: &state, recipient };
-        for (check, refused) in CHECKS.iter().zip(&self.counted.refused) {
-            if let Some(reply) = (check.objection)(&facts) {
-                refused.inc();
-                return Decision::Refuse { reply, check: check.name };
+        match self.first_objection(recipient) {
+            Some((index, reply)) => {
+                self.counted.refused[index].inc();
+                Decision::Refuse { reply, check: CHECKS[index].name }
+            }
+            None => {
+                self.counted.accepted.inc();
+                Decision::Accept
             }
         }
-        self.counted.accepted.inc();
-        Decision::Accept
+    }
+
+    /// What [`Policy::rcpt`] would decide, for somebody who only asks.
+    pub fn explain(&self, _sender: &ReversePath, recipient: &Address) -> Decision {
+        match self.first_objection(recipient) {
+            Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
+            None => Decision::Accept,
+        }
+    }
+
+    fn first_objection(&self, recipient: &Address) -> Option<(usize, Reply)> {
+        let state = self.cluster.view();
+        let facts = Facts { state: &state, recipient };
+        CHECKS
+            .iter()
+            .enumerate()
+            .find_map(|(index, check)| Some((index, (check.objection)(&facts)?)))
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our

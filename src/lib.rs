@@ -1,8 +1,12 @@
 //! mxfleet: a fleet of MX hosts that behaves as one mail relay.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod dev;
+pub mod http;
+pub mod node;
 pub mod policy;
 pub mod route;
 pub mod schedule;
@@ -12,3 +16,4 @@ pub mod spool;
 pub mod system;
 pub mod telemetry;
 pub mod verdict;
+pub mod worker;

@@ -30,7 +30,7 @@ pub const PID_FILE: &str = "mxfleet.pid";
 struct Node {
     spool: Spool,
     inbound: Arc<Inbound<Spool>>,
-    deliveries: Arc<Deliveries>,
+    deliveries: Deliveries,
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
 }
@@ -104,7 +104,7 @@ impl Node {
         });
         let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
         let tls = tls_identity(config)?;
-        let accepted = Arc::clone(&deliveries);
+        let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
             limits,
@@ -115,7 +115,7 @@ impl Node {
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
         let tables = Tables::new(cluster, Arc::new(own));
-        let admin = Admin { tables, policy, deliveries: Arc::clone(&deliveries) };
+        let admin = Admin { tables, policy, deliveries: deliveries.clone() };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
         Ok((Self { spool, inbound, deliveries, admin, tls }, recovered))
     }
@@ -129,7 +129,8 @@ impl Node {
         tasks: &mut Tasks,
     ) {
         self.deliveries.recover(recovered);
-        tasks.spawn(Arc::clone(&self.deliveries).run(stop.clone()).map_ok());
+        let (deliveries, token) = (self.deliveries.clone(), stop.clone());
+        tasks.spawn(async move { Ok(deliveries.run(token).await) });
         for listener in listeners.smtp {
             let serve = connection::serve(listener, Arc::clone(&self.inbound), stop.clone());
             tasks.spawn(serve.map_ok());
@@ -235,7 +236,7 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
             Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
         }
     };
-    Ok(DeliveryLog::start(format, writer, config.limits.log_lines_max)?)
+    Ok(DeliveryLog::start(format, writer, config.limits.delivery_log_lines_max)?)
 }
 
 fn remove_if_there(path: &Path) -> std::io::Result<()> {

@@ -69,7 +69,8 @@ fn a_configuration_that_is_not_there_exits_78() {
 
 #[test]
 fn wrong_usage_exits_2() {
-    for args in [&["frobnicate"][..], &["domain", "add"], &["queue", "summary", "--output", "xml"]] {
+    for args in [&["frobnicate"][..], &["domain", "add"], &["queue", "summary", "--output", "xml"]]
+    {
         assert_eq!(mxfleet(args).status.code(), Some(2), "{args:?}");
     }
 }

@@ -22,7 +22,7 @@ pub struct Admin {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// It said no.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Refused),
     /// It does not answer.
     #[error("no node answers at {socket}: {source}")]

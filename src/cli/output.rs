@@ -44,7 +44,7 @@ impl Output {
 }
 
 /// A line to standard output. A reader that went away (`| head`) is no error.
-pub fn write_out(text: &str) -> anyhow::Result<()> {
+pub(super) fn write_out(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
@@ -52,13 +52,13 @@ pub fn write_out(text: &str) -> anyhow::Result<()> {
 }
 
 /// Control characters, which could drive a terminal, become `?`; line ends stay.
-pub fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    table.load_style(presets::NOTHING).set_header(header.to_vec());
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

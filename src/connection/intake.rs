@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::smtp::Envelope;
-use crate::spool;
 
 /// The spool takes no mail now: its disk is full or failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,38 +42,4 @@ pub trait Draft: Send {
         self,
         envelope: Envelope,
     ) -> impl Future<Output = Result<Self::Queued, NotStored>> + Send;
-}
-
-impl Intake for spool::Spool {
-    type Draft = spool::Draft;
-
-    fn is_writable(&self) -> bool {
-        Self::is_writable(self)
-    }
-
-    fn begin(&self, declared_octets: u64) -> Result<Self::Draft, Full> {
-        Self::begin(self, declared_octets).map_err(|spool::Full| Full)
-    }
-}
-
-impl Draft for spool::Draft {
-    type Queued = spool::Queued;
-
-    fn id(&self) -> impl fmt::Display + Send + Sync + 'static {
-        Self::id(self)
-    }
-
-    async fn push(&mut self, text: &[u8]) -> Result<(), NotStored> {
-        Self::push(self, text).await.map_err(|error| not_stored(&error))
-    }
-
-    async fn commit(self, envelope: Envelope) -> Result<Self::Queued, NotStored> {
-        Self::commit(self, envelope).await.map_err(|error| not_stored(&error))
-    }
-}
-
-/// The client only learns that it was not stored; the operator learns why.
-fn not_stored(error: &spool::SpoolError) -> NotStored {
-    tracing::warn!(target: "mxfleet::inbound", "a message was not stored: {error}");
-    NotStored
 }

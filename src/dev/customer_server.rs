@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::system::clock;
@@ -67,14 +67,16 @@ async fn accept(listener: TcpListener, mailbox: Arc<Mailbox>) {
 
 async fn converse(stream: TcpStream, mailbox: &Mailbox) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut stream = BufStream::new(stream);
+    let mut stream = BufReader::new(stream);
+    let mut replies: Vec<u8> = Vec::new();
     let mut delivery = Delivery::default();
     let mut line = Vec::new();
-    stream.write_all(b"220 mail.example.test stand-in customer server\r\n").await?;
+    replies.extend(b"220 mail.example.test stand-in customer server\r\n");
     loop {
         // Answers to a pipelined batch leave together.
         if stream.buffer().is_empty() {
-            stream.flush().await?;
+            stream.write_all(&replies).await?;
+            replies.clear();
         }
         line.clear();
         if stream.read_until(b'\n', &mut line).await? == 0 {
@@ -97,8 +99,9 @@ async fn converse(stream: TcpStream, mailbox: &Mailbox) -> std::io::Result<()> {
             "RCPT" => rcpt(&mut delivery, address(&text)),
             "DATA" if delivery.rcpt_to.is_empty() => "554 5.5.1 no valid recipients",
             "DATA" => {
-                stream.write_all(b"354 go on\r\n").await?;
-                stream.flush().await?;
+                replies.extend(b"354 go on\r\n");
+                stream.write_all(&replies).await?;
+                replies.clear();
                 let message = read_message(&mut stream).await?;
                 mailbox.keep(&message, &delivery)?;
                 delivery.rcpt_to.clear();
@@ -110,13 +113,13 @@ async fn converse(stream: TcpStream, mailbox: &Mailbox) -> std::io::Result<()> {
             }
             "NOOP" => "250 2.0.0 ok",
             "QUIT" => {
-                stream.write_all(b"221 2.0.0 bye\r\n").await?;
-                return stream.flush().await;
+                replies.extend(b"221 2.0.0 bye\r\n");
+                return stream.write_all(&replies).await;
             }
             _ => "502 5.5.1 not here",
         };
-        stream.write_all(reply.as_bytes()).await?;
-        stream.write_all(b"\r\n").await?;
+        replies.extend(reply.as_bytes());
+        replies.extend(b"\r\n");
     }
 }
 
@@ -136,7 +139,7 @@ fn address(line: &str) -> String {
     inside.map(|(address, _)| address).unwrap_or_default().to_owned()
 }
 
-async fn read_message(stream: &mut BufStream<TcpStream>) -> std::io::Result<Vec<u8>> {
+async fn read_message(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
     let mut message = Vec::new();
     let mut line = Vec::new();
     loop {

@@ -54,7 +54,10 @@ async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Res
     for id in 1..=nodes {
         let entry = NodeEntry::prepare(dir, id)?;
         if let Some(pid) = entry.running_pid() {
-            bail!("node {} already runs (process {pid}); stop it, or give another --dir", entry.name);
+            bail!(
+                "node {} already runs (process {pid}); stop it, or give another --dir",
+                entry.name
+            );
         }
         entries.push(entry);
     }
@@ -200,7 +203,10 @@ fn print_cheat_sheet(file: &FleetFile) {
     println!("  mxfleet queue summary");
     println!("  mxfleet explain rcpt somebody@elsewhere.test");
     println!("  mxfleet customer add acme --contact ops@acme.test");
-    println!("  mxfleet domain add acme.test --customer acme --route {}", file.customer_server.smtp);
+    println!(
+        "  mxfleet domain add acme.test --customer acme --route {}",
+        file.customer_server.smtp
+    );
     println!("\nThe stand-in customer server refuses unknown* and is busy for busy*.");
     for node in &file.nodes {
         let pid = node.pid.map_or("-".to_owned(), |pid| pid.to_string());

@@ -9,17 +9,15 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use mxfleet_cluster::Cluster;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{
-    BODY_OCTETS_MAX, CALL_PATH, Call, Changed, Explanation, Refused, RefusedKind, Which,
-};
+use super::call::{BODY_OCTETS_MAX, CALL_PATH, Call, Explanation, Refused, RefusedKind};
+use super::queue;
 use super::tables::Tables;
 use crate::policy::{Decision, Policy};
 use crate::smtp::Address;
-use crate::worker::{Deliveries, Selection};
+use crate::worker::Deliveries;
 
 /// What the admin API can reach.
 pub struct Admin {
@@ -28,9 +26,7 @@ pub struct Admin {
     /// What stage 3 would answer.
     pub policy: Arc<Policy>,
     /// The queue.
-    pub deliveries: Arc<Deliveries>,
-    /// Kept for calls that read the state directly.
-    pub cluster: Cluster,
+    pub deliveries: Deliveries,
 }
 
 /// Bind the socket; a stale one of a dead process is replaced.
@@ -75,5 +71,40 @@ async fn answer(State(admin): State<Arc<Admin>>, Json(call): Json<Call>) -> Resp
             };
             (status, Json(refused)).into_response()
         }
+    }
+}
+
+impl Admin {
+    async fn answer(&self, call: Call) -> Result<serde_json::Value, Refused> {
+        if let Call::ExplainRcpt { address, from } = &call {
+            return self.explain(address, from.as_deref());
+        }
+        if let Some(answer) = queue::answer(&self.deliveries, &call).await {
+            return answer;
+        }
+        match self.tables.answer(&call).await {
+            Some(answer) => answer,
+            None => Err(Refused::invalid("this node does not know that call")),
+        }
+    }
+
+    /// What stage 3 would answer, without counting it.
+    fn explain(&self, address: &str, from: Option<&str>) -> Result<serde_json::Value, Refused> {
+        let parse = |text: &str| {
+            Address::parse(text, true)
+                .map_err(|why| Refused::invalid(format!("{}: {why}", text.escape_debug())))
+        };
+        let sender = from.filter(|text| !text.is_empty()).map(parse).transpose()?;
+        let explanation = match self.policy.explain(&sender, &parse(address)?) {
+            Decision::Accept => Explanation {
+                accepted: true,
+                check: "all".to_owned(),
+                reply: "250 2.1.5 Ok".to_owned(),
+            },
+            Decision::Refuse { reply, check } => {
+                Explanation { accepted: false, check: check.to_owned(), reply: reply.to_string() }
+            }
+        };
+        Ok(serde_json::json!(explanation))
     }
 }

@@ -3,4 +3,5 @@
 pub mod admin;
 pub mod call;
 pub mod public;
+pub mod queue;
 pub mod tables;

@@ -203,9 +203,9 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
 
 fn domain_name(text: &str) -> Result<String, Refused> {
     let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name).map(String::from).map_err(|_| {
-        Refused::invalid(format!("{} is not a domain name", text.escape_debug()))
-    })
+    domain_to_ascii(name)
+        .map(String::from)
+        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
 }
 
 impl From<Refusal> for Refused {

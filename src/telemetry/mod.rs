@@ -1,4 +1,5 @@
-//! What an operator sees from outside: metrics and the delivery log.
+//! What an operator sees from outside: metrics, the delivery log, the node's own log.
 
 pub mod delivery_log;
 pub mod metrics;
+pub mod tracing;

@@ -1,0 +1,121 @@
+//! Admin calls about the mail that waits on this node.
+
+use super::call::{Call, Changed, Refused, RefusedKind, Which};
+use crate::smtp::address::domain_to_ascii;
+use crate::spool::EntryId;
+use crate::worker::{Deliveries, OperateError};
+
+/// Messages in one answer.
+const LIST_MAX: usize = 10_000;
+
+/// What an operator can do to one message.
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Hold,
+    Release,
+    Delete,
+    Bounce,
+}
+
+/// Answer a call about the queue; `None` when the call is about something else.
+pub async fn answer(
+    deliveries: &Deliveries,
+    call: &Call,
+) -> Option<Result<serde_json::Value, Refused>> {
+    Some(match call {
+        Call::QueueSummary => Ok(serde_json::json!(deliveries.summary())),
+        Call::QueueList { domain, after, limit } => {
+            list(deliveries, domain.as_deref(), after.as_deref(), *limit).await
+        }
+        Call::QueueShow { id } => show(deliveries, id).await,
+        Call::QueueRetry(which) => retry(deliveries, which).await.map(changed),
+        Call::QueueHold(which) => each(deliveries, which, Verb::Hold).await.map(changed),
+        Call::QueueRelease(which) => each(deliveries, which, Verb::Release).await.map(changed),
+        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete).await.map(changed),
+        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce).await.map(changed),
+        _ => return None,
+    })
+}
+
+async fn list(
+    deliveries: &Deliveries,
+    domain: Option<&str>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<serde_json::Value, Refused> {
+    let domain = domain.map(name).transpose()?;
+    let after = after.map(id).transpose()?;
+    let entries = deliveries.list(domain.as_deref(), after, limit.min(LIST_MAX)).await?;
+    Ok(serde_json::json!(entries))
+}
+
+async fn show(deliveries: &Deliveries, text: &str) -> Result<serde_json::Value, Refused> {
+    Ok(serde_json::json!(deliveries.show(id(text)?).await?))
+}
+
+async fn retry(deliveries: &Deliveries, which: &Which) -> Result<usize, Refused> {
+    match which {
+        Which::All => Ok(deliveries.retry_all()),
+        Which::Domain(domain) => Ok(deliveries.retry_domain(&name(domain)?)),
+        Which::Id(text) => {
+            deliveries.retry(id(text)?).await?;
+            Ok(1)
+        }
+    }
+}
+
+/// Do `verb` to each message. One that ends or is under way meanwhile is left out, unless it is
+/// the only one asked for: then the operator is told.
+async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usize, Refused> {
+    let ids = match which {
+        Which::Id(text) => {
+            once(deliveries, id(text)?, verb).await?;
+            return Ok(1);
+        }
+        Which::All => deliveries.ids(None),
+        Which::Domain(domain) => deliveries.ids(Some(&name(domain)?)),
+    };
+    let mut count = 0;
+    for id in ids {
+        match once(deliveries, id, verb).await {
+            Ok(()) => count += 1,
+            Err(OperateError::NotFound(_) | OperateError::Running(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(count)
+}
+
+async fn once(deliveries: &Deliveries, id: EntryId, verb: Verb) -> Result<(), OperateError> {
+    match verb {
+        Verb::Hold => deliveries.hold(id).await,
+        Verb::Release => deliveries.release(id).await,
+        Verb::Delete => deliveries.delete(id).await,
+        Verb::Bounce => deliveries.bounce(id).await,
+    }
+}
+
+fn changed(count: usize) -> serde_json::Value {
+    serde_json::json!(Changed { changed: count as u64 })
+}
+
+fn id(text: &str) -> Result<EntryId, Refused> {
+    text.parse().map_err(|_| Refused::invalid(format!("{} is not a queue id", text.escape_debug())))
+}
+
+fn name(text: &str) -> Result<String, Refused> {
+    domain_to_ascii(text)
+        .map(String::from)
+        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
+}
+
+impl From<OperateError> for Refused {
+    fn from(error: OperateError) -> Self {
+        let kind = match error {
+            OperateError::NotFound(_) => RefusedKind::NotFound,
+            OperateError::Running(_) => RefusedKind::Conflict,
+            OperateError::Unreadable(_) => RefusedKind::Unavailable,
+        };
+        Self { error: error.to_string(), kind }
+    }
+}

@@ -193,6 +193,11 @@ fn weight(enhanced: Option<Enhanced>) -> Weight {
     }
 }
 
+/// Whether a status code can stand for an unknown mailbox at all.
+pub(crate) fn may_be_unknown_user(status: Enhanced) -> bool {
+    !matches!(weight(Some(status)), Weight::Other)
+}
+
 /// What single providers say for an unknown mailbox, in words that mean something else elsewhere.
 fn provider_saying(code: u16, enhanced: Option<Enhanced>, text: &str) -> Option<&'static str> {
     let text = text.to_ascii_lowercase();

@@ -124,3 +124,13 @@ async fn those_who_left_make_room_for_others() {
     }
     panic!("nobody gets in any more");
 }
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let limits = Limits { tls_handshake_timeout_ms: 100, ..Limits::default() };
+    let server = Server::start(Setup { limits, tls: true, ..Setup::default() }).await;
+    let mut client = greeted(&server).await;
+    client.send(b"STARTTLS\r\n").await;
+    assert!(client.line().await.unwrap().starts_with("220 2.0.0"));
+    assert_eq!(client.line().await, None);
+}

@@ -132,8 +132,9 @@ mod tests {
 
     #[test]
     fn blocks_are_read_with_folded_lines_and_any_case() {
-        let text = "Reporting-MTA: dns; x\nArrival-Date: now\n\nfinal-recipient: RFC822; <A@b.test>\n\
-            ACTION: Failed (really)\nStatus: 5.1.1 (bad)\nDiagnostic-Code: smtp; 550 5.1.1\n  no\n\n";
+        let text = "Reporting-MTA: dns; x\nArrival-Date: now\n\n\
+            final-recipient: RFC822; <A@b.test>\nACTION: Failed (really)\n\
+            Status: 5.1.1 (bad)\nDiagnostic-Code: smtp; 550 5.1.1\n  no\n\n";
         let blocks = parse(text);
         assert_eq!(blocks.len(), 1);
         let block = &blocks[0];

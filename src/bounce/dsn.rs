@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{field, original};
-use crate::smtp::{Enhanced, Envelope, Recipient, Ret};
+use crate::smtp::{Enhanced, Envelope, Recipient, Ret, xtext};
 
 /// What a report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub struct Reported {
     pub diagnostic: String,
     /// Whether `diagnostic` is a reply of the far server.
     pub is_reply: bool,
-    /// The last attempt: microseconds since 1970, UTC.
-    pub attempted_at_us: u64,
+    /// The last attempt, if there was one: microseconds since 1970, UTC.
+    pub attempted_at_us: Option<u64>,
 }
 
 /// A report to be composed. Its return path is the null one, and the caller's business.
@@ -207,7 +207,7 @@ fn write_status(out: &mut String, report: &Report<'_>, boundary: &str, utf8: boo
     out.push_str(if utf8 { "Content-Transfer-Encoding: 8bit\r\n\r\n" } else { "\r\n" });
     field::write(out, "Reporting-MTA", &format!("dns; {}", report.host), utf8);
     if let Some(envid) = &report.envelope.envid {
-        let decoded = field::decode_xtext(envid);
+        let decoded = xtext::decode(envid);
         field::write(out, "Original-Envelope-Id", decoded.as_ref().unwrap_or(envid), utf8);
     }
     let arrived = date(report.envelope.origin.received_at_us);
@@ -246,7 +246,9 @@ fn write_recipient(
     }
     let kind = if reported.is_reply { "smtp" } else { "x-mxfleet" };
     add("Diagnostic-Code", &format!("{kind}; {}", reported.diagnostic));
-    add("Last-Attempt-Date", &date(reported.attempted_at_us));
+    if let Some(at) = reported.attempted_at_us {
+        add("Last-Attempt-Date", &date(at));
+    }
     if let (Kind::Delayed, Some(until)) = (report.kind, report.retry_until_us) {
         add("Will-Retry-Until", &date(until));
     }
@@ -260,7 +262,7 @@ fn original_recipient(orcpt: &str) -> Option<String> {
     if kind.is_empty() || !kind.chars().all(is_atom) || address.is_empty() {
         return None;
     }
-    let address = field::decode_xtext(address).unwrap_or_else(|| address.to_owned());
+    let address = xtext::decode(address).unwrap_or_else(|| address.to_owned());
     Some(format!("{kind}; {address}"))
 }
 

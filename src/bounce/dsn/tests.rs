@@ -17,7 +17,7 @@ fn reported(recipient: u32, diagnostic: &str) -> Reported {
         remote: Some("mail.example.test".to_owned()),
         diagnostic: diagnostic.to_owned(),
         is_reply: true,
-        attempted_at_us: 1_764_000_000_000_000,
+        attempted_at_us: Some(1_764_000_000_000_000),
     }
 }
 

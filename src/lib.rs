@@ -9,3 +9,4 @@ pub mod spool;
 pub mod system;
 pub mod telemetry;
 pub mod verdict;
+pub mod worker;

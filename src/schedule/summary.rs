@@ -87,9 +87,21 @@ impl<I: Id> Schedule<I> {
         self.dead
     }
 
+    /// Destinations known, as an upper bound.
+    pub fn destinations(&self) -> usize {
+        self.destinations.len()
+    }
+
     /// Connections in all.
     pub fn connections(&self) -> usize {
         self.connections
+    }
+
+    /// What is wrong with a destination that fails.
+    pub fn error_of(&self, domain: &str) -> Option<&str> {
+        let number = *self.by_name.get(domain)?;
+        let destination = self.destinations.get(number as usize)?.as_ref()?;
+        destination.pace.failing().map(|failing| failing.error.as_str())
     }
 
     /// Every destination, in no order.

@@ -1,0 +1,314 @@
+//! Joins stages 4 to 9 for one message after the other.
+//!
+//! [`Deliveries::accept`] takes what has just been committed, [`Deliveries::recover`] what was
+//! found at start, and [`Deliveries::run`] sees to it that each is offered to its customers'
+//! servers until each recipient has an outcome. A connection is a task; it lives as long as there
+//! is something to carry, and a moment longer.
+//!
+//! **Invariant:** what happened to a recipient is recorded in the spool before the schedule
+//! forgets the job, so that a crash in between repeats an attempt but loses nothing.
+//!
+//! **Invariant:** the lock is held for no I/O and for no `await`.
+
+mod attempt;
+mod connection;
+mod core;
+mod ending;
+mod expiry;
+mod inspect;
+mod operate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mxfleet_cluster::{Cluster, State};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::Client;
+use crate::config::Limits;
+use crate::route::Router;
+use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
+use crate::spool::{EntryId, Queued, ReadError, RecoveredEntry, Spool};
+use crate::system::clock::wall_us;
+use crate::system::random::random_u64;
+use crate::telemetry::delivery_log::DeliveryLog;
+use crate::telemetry::metrics::METRICS;
+
+use self::core::{Core, Work};
+pub use inspect::{DestinationView, EntryView, QueueSummary, RecipientView};
+pub use operate::OperateError;
+
+/// How often entries that could not be read at start are tried again.
+const REREAD_PAUSE: Duration = Duration::from_mins(1);
+
+/// What deliveries are made with.
+pub struct Parts {
+    /// Where messages are.
+    pub spool: Spool,
+    /// Finds servers.
+    pub router: Router,
+    /// Makes connections.
+    pub client: Client,
+    /// The tables and settings.
+    pub cluster: Cluster,
+    /// What is told of each attempt.
+    pub log: DeliveryLog,
+    /// Bounds.
+    pub limits: Arc<Limits>,
+}
+
+/// All deliveries of a node. Clones are handles to the same ones.
+#[derive(Clone)]
+pub struct Deliveries {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    core: Mutex<Core>,
+    /// The alarm must be set anew.
+    alarm: Notify,
+    /// No new attempts.
+    stopping: CancellationToken,
+    /// No attempts at all.
+    aborting: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Handle,
+    clock: Clock,
+}
+
+impl Deliveries {
+    /// Must be called inside a tokio runtime. Nothing is delivered before [`Deliveries::run`].
+    pub fn new(parts: Parts) -> Self {
+        let limits = &parts.limits;
+        let bounds = Bounds {
+            connections_max: limits.outbound_connections_max,
+            window_start: limits.window_start,
+            probe_pause_min: Duration::from_millis(limits.probe_pause_min_ms),
+            probe_pause_max: Duration::from_millis(limits.probe_pause_max_ms),
+        };
+        let schedule = Schedule::new(&bounds, Instant::now(), random_u64());
+        let inner = Inner {
+            parts,
+            core: Mutex::new(Core::new(schedule)),
+            alarm: Notify::new(),
+            stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+            clock: Clock { started: Instant::now(), started_us: wall_us() },
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Deliver a message that was just committed. Cheap: an idle connection is woken at once.
+    pub fn accept(&self, queued: Queued) {
+        self.inner.accept(queued);
+    }
+
+    /// Queue what was found in the spool at start. What was being attempted is due at once, since
+    /// its time has passed; the rest keeps its time.
+    pub fn recover(
+        &self,
+        entries: impl Iterator<Item = Result<RecoveredEntry, ReadError>>,
+    ) -> usize {
+        let mut recovered = 0;
+        for entry in entries {
+            match entry {
+                Ok(entry) => {
+                    self.inner.recover(&entry);
+                    recovered += 1;
+                }
+                Err(ReadError::Quarantined(id)) => {
+                    tracing::error!(%id, "a damaged entry was set aside");
+                }
+                Err(ReadError::Io { id, source }) => {
+                    tracing::error!(%id, %source, "an entry cannot be read; it is tried again");
+                    self.inner.lock().unread.push_back(id);
+                }
+            }
+        }
+        recovered
+    }
+
+    /// Deliver until `stop`; then let running transactions end, within bounds.
+    pub async fn run(&self, stop: CancellationToken) {
+        let inner = &self.inner;
+        inner.update(|core, _| core.running = true);
+        let expiry = tokio::spawn(Arc::clone(inner).expire_until(stop.clone()));
+        let mut tables = inner.parts.cluster.watch();
+        let mut reread = tokio::time::interval(REREAD_PAUSE);
+        loop {
+            let alarm = inner.lock().arm().unwrap_or_else(|| Instant::now() + REREAD_PAUSE);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(alarm.into()) => inner.update(|_, _| ()),
+                () = inner.alarm.notified() => {}
+                _ = reread.tick() => inner.reread().await,
+                Ok(()) = tables.changed() => inner.follow_tables(),
+            }
+        }
+        inner.drain().await;
+        let _ = expiry.await;
+    }
+}
+
+impl std::fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deliveries").finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn accept(self: &Arc<Self>, queued: Queued) {
+        let view = self.parts.cluster.view();
+        let (id, held) = (queued.id, queued.held);
+        let envelope = Arc::clone(&queued.envelope);
+        let destinations = attempt::by_domain(&envelope, |_| true);
+        self.update(|core, now| {
+            let mut jobs = 0;
+            for (domain, recipients) in &destinations {
+                let connections_max = connections_max(&view, domain);
+                let due = if held { Due::Held } else { Due::Fresh };
+                let recipients = recipients.clone();
+                let arrival = Arrival { id, domain, recipients, due, connections_max };
+                jobs += u32::from(core.schedule.add(arrival, now));
+            }
+            core.keep_fresh(queued, jobs, &destinations);
+        });
+    }
+
+    fn recover(self: &Arc<Self>, entry: &RecoveredEntry) {
+        let view = self.parts.cluster.view();
+        let now_us = wall_us();
+        let longest = setting(&view, "queue.retry_max");
+        self.update(|core, now| {
+            for destination in &entry.destinations {
+                let Some(recipients) = Recipients::new(&destination.recipients) else { continue };
+                // Bounded, in case the clock has been turned back since.
+                let wait = Duration::from_micros(destination.due_us.saturating_sub(now_us));
+                let due = match entry.held {
+                    true => Due::Held,
+                    false => Due::At(now + wait.min(longest.saturating_mul(2))),
+                };
+                let domain = destination.domain.as_str();
+                let connections_max = connections_max(&view, domain);
+                let arrival = Arrival { id: entry.id, domain, recipients, due, connections_max };
+                core.schedule.add(arrival, now);
+            }
+        });
+    }
+
+    /// Try again to read what could not be read at start.
+    async fn reread(self: &Arc<Self>) {
+        let ids = std::mem::take(&mut self.lock().unread);
+        for id in ids {
+            match self.load_entry(id).await {
+                Ok(Some(message)) => self.recover(&attempt::recovered(&message)),
+                Ok(None) | Err(ReadError::Quarantined(_)) => {}
+                Err(ReadError::Io { .. }) => self.lock().unread.push_back(id),
+            }
+        }
+    }
+
+    fn follow_tables(self: &Arc<Self>) {
+        let view = self.parts.cluster.view();
+        self.update(|core, now| {
+            core.schedule.set_limits(|domain| connections_max(&view, domain), now);
+        });
+    }
+
+    /// Change something under the lock, then start whatever that has made possible.
+    fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        let mut core = self.lock();
+        let now = Instant::now();
+        let result = change(&mut core, now);
+        let starts = core.starts(now);
+        let must_arm = core.must_arm();
+        METRICS.destinations_dead.set(i64::try_from(core.schedule.dead()).unwrap_or(i64::MAX));
+        drop(core);
+        for (permit, work) in starts {
+            self.start(permit, work);
+        }
+        if must_arm {
+            self.alarm.notify_one();
+        }
+        result
+    }
+
+    fn start(self: &Arc<Self>, permit: Permit, work: Work) {
+        let inner = Arc::clone(self);
+        let connection = async move {
+            tokio::select! {
+                biased;
+                () = inner.aborting.cancelled() => {}
+                () = inner.serve(permit, work) => {}
+            }
+        };
+        self.tasks.spawn_on(connection, &self.runtime);
+    }
+
+    /// Let connections end what they do, but not longer than the limit.
+    async fn drain(self: &Arc<Self>) {
+        self.stopping.cancel();
+        let dismissed = {
+            let mut core = self.lock();
+            core.running = false;
+            core.dismiss_all()
+        };
+        tracing::debug!(dismissed, "idle connections are closed");
+        self.tasks.close();
+        let within = Duration::from_millis(self.parts.limits.drain_timeout_ms);
+        if tokio::time::timeout(within, self.tasks.wait()).await.is_err() {
+            tracing::warn!("deliveries that did not end in time are cut; their mail stays queued");
+            self.aborting.cancel();
+            self.tasks.wait().await;
+        }
+        if let Err(error) = self.parts.spool.flush().await {
+            tracing::error!(%error, "outcomes of the last deliveries may be forgotten");
+        }
+        let log = self.parts.log.clone();
+        let _ = tokio::task::spawn_blocking(move || log.flush()).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wall time that no one can turn while we run: a jump of the clock neither expires mail nor
+/// keeps it for ever.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    started: Instant,
+    started_us: u64,
+}
+
+impl Clock {
+    fn now_us(self) -> u64 {
+        let elapsed = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.started_us.saturating_add(elapsed)
+    }
+}
+
+/// How many connections a domain may have.
+fn connections_max(view: &State, domain: &str) -> u32 {
+    let own = view.domain(domain).and_then(|row| row.connections_max);
+    own.unwrap_or_else(|| {
+        u32::try_from(view.settings().count("delivery.connections_max")).unwrap_or(u32::MAX)
+    })
+}
+
+/// A setting that is a duration.
+fn setting(view: &State, name: &str) -> Duration {
+    Duration::from_millis(view.settings().duration_ms(name))
+}
+
+/// Ids of entries to look at again.
+type Unread = VecDeque<EntryId>;

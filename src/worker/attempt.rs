@@ -1,0 +1,229 @@
+//! One attempt: a message, a connection, and what became of each recipient.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Inner;
+use super::connection::unreached;
+use crate::client::{Answer, Connection, Outgoing, Response, Text, TextError, TextSource};
+use crate::schedule::Recipients;
+use crate::smtp::{Enhanced, Envelope};
+use crate::spool::{
+    EntryId, Message, ReadError, RecipientState, RecoveredDestination, RecoveredEntry, TextReader,
+};
+use crate::verdict::{Scope, Verdict, judge};
+
+/// A message that can be offered.
+pub(super) struct Loaded {
+    pub(super) envelope: Arc<Envelope>,
+    pub(super) states: Vec<RecipientState>,
+    octets: u64,
+    body: Body,
+}
+
+enum Body {
+    Memory(Bytes),
+    Spool(Box<Message>),
+}
+
+impl Loaded {
+    pub(super) fn in_memory(
+        envelope: Arc<Envelope>,
+        states: Vec<RecipientState>,
+        octets: u64,
+        text: Bytes,
+    ) -> Self {
+        Self { envelope, states, octets, body: Body::Memory(text) }
+    }
+
+    pub(super) fn from_spool(message: Message) -> Self {
+        Self {
+            envelope: Arc::clone(&message.envelope),
+            states: message.states.clone(),
+            octets: message.octets,
+            body: Body::Spool(Box::new(message)),
+        }
+    }
+
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(self.body, Body::Memory(_))
+    }
+
+    fn text(&self) -> Text {
+        match &self.body {
+            Body::Memory(text) => Text::Whole(text.clone()),
+            Body::Spool(message) => Text::Pieces(Box::new(SpoolText(message.text()))),
+        }
+    }
+
+    /// The recipient's address; empty for an index that no envelope has.
+    pub(super) fn address(&self, recipient: u32) -> &str {
+        let recipient = self.envelope.recipients.get(recipient as usize);
+        recipient.map_or("", |recipient| recipient.address.as_str())
+    }
+
+    /// Attempts made for a recipient.
+    pub(super) fn attempts(&self, recipient: u32) -> u32 {
+        self.states.get(recipient as usize).map_or(0, |state| state.attempts)
+    }
+}
+
+struct SpoolText(TextReader);
+
+impl TextSource for SpoolText {
+    fn next_piece(
+        &mut self,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, TextError>> + Send + '_>> {
+        Box::pin(async { self.0.next_chunk().await.map_err(|error| TextError(error.to_string())) })
+    }
+}
+
+/// What became of an attempt.
+pub(super) struct Attempted {
+    /// The recipients that the server was asked about, with what it means.
+    pub(super) judged: Vec<(u32, Verdict)>,
+    /// Those that it was not asked about.
+    pub(super) untried: Vec<u32>,
+    /// The server gave an answer that says it works, whatever it was.
+    pub(super) answered: bool,
+}
+
+impl Attempted {
+    /// The same verdict for all.
+    pub(super) fn same(recipients: &[u32], verdict: &Verdict) -> Self {
+        let judged = recipients.iter().map(|recipient| (*recipient, verdict.clone())).collect();
+        Self { judged, untried: Vec::new(), answered: false }
+    }
+
+    /// Whoever the server was not asked about shares its refusal of the others.
+    pub(super) fn untried_as_refused(mut self) -> Self {
+        if let Some(why) = self.refusal() {
+            let verdict = unreached(Enhanced(4, 4, 2), why);
+            let untried = std::mem::take(&mut self.untried);
+            self.judged.extend(untried.into_iter().map(|recipient| (recipient, verdict.clone())));
+        }
+        self
+    }
+
+    /// The server takes nothing now, from anyone: why.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let mut words = None;
+        for (_, verdict) in &self.judged {
+            let Verdict::Retry { scope: Scope::Destination, text, .. } = verdict else {
+                return None;
+            };
+            words.get_or_insert(text);
+        }
+        match words {
+            Some(words) => Some(words.clone()),
+            None if self.judged.is_empty() => Some("the server closed the connection".to_owned()),
+            None => None,
+        }
+    }
+
+    /// The server said of some recipient that it has enough for now.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.judged.iter().find_map(|(_, verdict)| match verdict {
+            Verdict::Retry { scope: Scope::Destination, text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Offer a message to a server. Recipients that the server was not asked about, because it wants
+/// no more in one transaction, go into the next one at once.
+pub(super) async fn attempt(
+    connection: &mut Connection,
+    message: &Loaded,
+    recipients: &[u32],
+) -> Attempted {
+    let mut untried = recipients.to_vec();
+    let mut judged = Vec::with_capacity(untried.len());
+    let mut answered = false;
+    loop {
+        let outgoing = Outgoing {
+            envelope: &message.envelope,
+            recipients: &untried,
+            octets: message.octets,
+            text: message.text(),
+        };
+        let responses = connection.deliver(outgoing).await;
+        let asked = untried.len();
+        let mut left = Vec::new();
+        for (recipient, response) in untried.into_iter().zip(&responses) {
+            if response.answer == Answer::NotTried {
+                left.push(recipient);
+            } else {
+                let verdict = judge(response);
+                answered |= is_answer(response, &verdict);
+                judged.push((recipient, verdict));
+            }
+        }
+        untried = left;
+        if untried.is_empty() || untried.len() == asked || !connection.is_usable() {
+            return Attempted { judged, untried, answered };
+        }
+    }
+}
+
+fn is_answer(response: &Response, verdict: &Verdict) -> bool {
+    let refused = matches!(verdict, Verdict::Retry { scope: Scope::Destination, .. });
+    matches!(response.answer, Answer::Reply(_)) && !refused
+}
+
+impl Inner {
+    /// Read an entry from the spool, on a thread that may block.
+    pub(super) async fn load_entry(&self, id: EntryId) -> Result<Option<Message>, ReadError> {
+        let spool = self.parts.spool.clone();
+        let load = tokio::task::spawn_blocking(move || spool.load(id)).await;
+        load.unwrap_or_else(|error| Err(ReadError::Io { id, source: error.into() }))
+    }
+}
+
+/// The recipients that are still to be delivered, as recovery gives them.
+pub(super) fn recovered(message: &Message) -> RecoveredEntry {
+    let state = |index: u32| message.states.get(index as usize);
+    let pending = |index: u32| state(index).is_some_and(|state| state.outcome.is_none());
+    let destinations = by_domain(&message.envelope, pending)
+        .into_iter()
+        .map(|(domain, recipients)| {
+            let recipients = recipients.as_slice().to_vec();
+            let due_us = recipients.iter().filter_map(|r| state(*r)).map(|s| s.due_us).min();
+            let attempts = recipients.iter().filter_map(|r| state(*r)).map(|s| s.attempts).max();
+            RecoveredDestination {
+                domain: domain.to_owned(),
+                recipients,
+                due_us: due_us.unwrap_or(0),
+                attempts: attempts.unwrap_or(0),
+            }
+        })
+        .collect();
+    RecoveredEntry {
+        id: message.id,
+        octets: message.octets,
+        received_at_us: message.received_at_us,
+        held: message.held,
+        destinations,
+    }
+}
+
+/// The recipients that `wanted` picks, by domain.
+pub(super) fn by_domain(
+    envelope: &Envelope,
+    wanted: impl Fn(u32) -> bool,
+) -> Vec<(&str, Recipients)> {
+    let recipients = (0_u32..).zip(&envelope.recipients).filter(|(index, _)| wanted(*index));
+    let mut pairs: Vec<(&str, u32)> =
+        recipients.map(|(index, recipient)| (recipient.address.domain(), index)).collect();
+    // Stable, so the order of the envelope stays within a domain.
+    pairs.sort_by_key(|(domain, _)| *domain);
+    let runs = pairs.chunk_by(|(a, _), (b, _)| a == b);
+    runs.filter_map(|run| {
+        let indexes: Vec<u32> = run.iter().map(|(_, index)| *index).collect();
+        Some((run.first()?.0, Recipients::new(&indexes)?))
+    })
+    .collect()
+}

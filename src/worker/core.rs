@@ -1,0 +1,224 @@
+//! What is under the lock: the schedule, the texts of fresh messages, and who is idle.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::Unread;
+use super::attempt::Loaded;
+use crate::schedule::{Next, Permit, Recipients, Schedule, Start, Ticket};
+use crate::spool::{EntryId, Queued};
+
+/// A job for a connection.
+pub(super) struct Work {
+    pub(super) ticket: Ticket<EntryId>,
+    /// The message, when it is in memory.
+    pub(super) message: Option<Arc<Loaded>>,
+    /// When it was given to this connection.
+    pub(super) taken: Instant,
+    /// The spool has it, but it could not be read.
+    pub(super) unreadable: bool,
+}
+
+/// What a connection does next.
+pub(super) enum After {
+    /// Carry this.
+    Carry(Work),
+    /// Wait for something to carry.
+    Wait(Waiting),
+    /// End.
+    Close,
+}
+
+/// A connection that waits for work.
+struct Idle {
+    number: u64,
+    give: oneshot::Sender<Work>,
+}
+
+/// The place of a connection among the idle ones.
+pub(super) struct Waiting {
+    number: u64,
+    pub(super) work: oneshot::Receiver<Work>,
+}
+
+struct Fresh {
+    message: Arc<Loaded>,
+    /// Jobs that have not been taken yet.
+    jobs: u32,
+}
+
+pub(super) struct Core {
+    pub(super) schedule: Schedule<EntryId>,
+    /// Connections may be opened and used.
+    pub(super) running: bool,
+    /// Entries that could not be read at start.
+    pub(super) unread: Unread,
+    fresh: HashMap<EntryId, Fresh>,
+    idle: HashMap<u32, Vec<Idle>>,
+    idle_number: u64,
+    /// When the main loop will wake up by itself.
+    armed: Option<Instant>,
+}
+
+impl Core {
+    pub(super) fn new(schedule: Schedule<EntryId>) -> Self {
+        Self {
+            schedule,
+            running: false,
+            unread: Unread::new(),
+            fresh: HashMap::new(),
+            idle: HashMap::new(),
+            idle_number: 0,
+            armed: None,
+        }
+    }
+
+    /// Keep the text of a message until each of its `jobs` has been taken once; not for a
+    /// destination that fails, because memory for texts is scarce.
+    pub(super) fn keep_fresh(
+        &mut self,
+        queued: Queued,
+        jobs: u32,
+        destinations: &[(&str, Recipients)],
+    ) {
+        let Queued { id, octets, envelope, text: Some(text), states, held: false } = queued else {
+            return;
+        };
+        let failing = |(domain, _): &(&str, Recipients)| self.schedule.error_of(domain).is_some();
+        if jobs > 0 && !destinations.iter().all(failing) {
+            let message = Arc::new(Loaded::in_memory(envelope, states, octets, text));
+            self.fresh.insert(id, Fresh { message, jobs });
+        }
+    }
+
+    /// The message is not fresh any more.
+    pub(super) fn forget_fresh(&mut self, id: EntryId) {
+        self.fresh.remove(&id);
+    }
+
+    pub(super) fn work(&mut self, ticket: Ticket<EntryId>, now: Instant) -> Work {
+        let message = match self.fresh.get_mut(&ticket.id) {
+            Some(fresh) if fresh.jobs > 1 => {
+                fresh.jobs -= 1;
+                Some(Arc::clone(&fresh.message))
+            }
+            Some(_) => self.fresh.remove(&ticket.id).map(|fresh| fresh.message),
+            None => None,
+        };
+        Work { ticket, message, taken: now, unreadable: false }
+    }
+
+    /// No attempt was made: another connection will do it. A text that was in memory stays there.
+    pub(super) fn give_back(&mut self, work: Work, message: Option<Arc<Loaded>>, now: Instant) {
+        let id = work.ticket.id;
+        if let Some(message) = message.or(work.message).filter(|message| message.is_in_memory()) {
+            let fresh = self.fresh.entry(id).or_insert(Fresh { message, jobs: 0 });
+            fresh.jobs += 1;
+        }
+        self.schedule.give_back(work.ticket, now);
+    }
+
+    /// Give work to idle connections, and say which connections are to be opened.
+    pub(super) fn starts(&mut self, now: Instant) -> Vec<(Permit, Work)> {
+        let mut opened = Vec::new();
+        if !self.running {
+            return opened;
+        }
+        while let Some(start) = self.schedule.next(now) {
+            match start {
+                Start::Open(permit, ticket) => opened.push((permit, self.work(ticket, now))),
+                Start::Resume(destination, ticket) => {
+                    let work = self.work(ticket, now);
+                    let idle = self.idle.get_mut(&destination).and_then(Vec::pop);
+                    // The one that waited longest may be closed by its server soonest, hence the
+                    // last comes first.
+                    let refused = match idle {
+                        Some(idle) => idle.give.send(work).err(),
+                        None => Some(work),
+                    };
+                    if let Some(work) = refused {
+                        self.give_back(work, None, now);
+                    }
+                }
+            }
+        }
+        if self.schedule.is_short_of_connections() {
+            self.dismiss_one();
+        }
+        opened
+    }
+
+    /// What a connection does after a message; `carried` is how many it has carried, if it can
+    /// carry more.
+    pub(super) fn after(&mut self, permit: &Permit, carried: Option<u32>, now: Instant) -> After {
+        let Some(carried) = carried.filter(|_| self.running) else { return After::Close };
+        match self.schedule.take(permit, carried, now) {
+            Next::Deliver(ticket) => After::Carry(self.work(ticket, now)),
+            Next::Idle => After::Wait(self.wait(permit.destination())),
+            Next::Close => After::Close,
+        }
+    }
+
+    /// Stand among the idle connections; the schedule has been told.
+    fn wait(&mut self, destination: u32) -> Waiting {
+        let (give, work) = oneshot::channel();
+        self.idle_number += 1;
+        let number = self.idle_number;
+        self.idle.entry(destination).or_default().push(Idle { number, give });
+        Waiting { number, work }
+    }
+
+    /// Leave the idle ones; `false` if it was given work, or dismissed, a moment ago.
+    pub(super) fn leave(&mut self, destination: u32, waiting: &Waiting) -> bool {
+        let Some(idle) = self.idle.get_mut(&destination) else { return false };
+        let Some(at) = idle.iter().position(|idle| idle.number == waiting.number) else {
+            return false;
+        };
+        idle.remove(at);
+        if idle.is_empty() {
+            self.idle.remove(&destination);
+        }
+        self.schedule.stop_idling(destination);
+        true
+    }
+
+    /// Dismiss every idle connection.
+    pub(super) fn dismiss_all(&mut self) -> usize {
+        let mut dismissed = 0;
+        while self.dismiss_one() {
+            dismissed += 1;
+        }
+        dismissed
+    }
+
+    /// Let one idle connection close, for others that wait for one.
+    fn dismiss_one(&mut self) -> bool {
+        let Some(destination) = self.idle.keys().next().copied() else { return false };
+        let idle = self.idle.get_mut(&destination).and_then(Vec::pop);
+        if self.idle.get(&destination).is_some_and(Vec::is_empty) {
+            self.idle.remove(&destination);
+        }
+        if idle.is_some() {
+            self.schedule.stop_idling(destination);
+        }
+        true
+    }
+
+    /// When the main loop must wake up.
+    pub(super) fn arm(&mut self) -> Option<Instant> {
+        self.armed = self.schedule.next_wake();
+        self.armed
+    }
+
+    /// Whether the main loop would wake up too late.
+    pub(super) fn must_arm(&self) -> bool {
+        match (self.schedule.next_wake(), self.armed) {
+            (Some(wake), Some(armed)) => wake < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! From verdicts to what is recorded, logged, counted and scheduled.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+
+use super::attempt::{Attempted, Loaded, by_domain};
+use super::core::{After, Work};
+use super::{Inner, setting};
+use crate::schedule::{Permit, Recipients, retry};
+use crate::smtp::Enhanced;
+use crate::spool::{EntryId, Mark, Outcome};
+use crate::system::clock::wall_us;
+use crate::telemetry::delivery_log::{Attempt, Delays, Status};
+use crate::telemetry::metrics::METRICS;
+use crate::verdict::{Reason, Verdict};
+
+/// RFC 3463 section 3.5: delivery time expired.
+const EXPIRED: Enhanced = Enhanced(5, 4, 7);
+/// So much of a reply is kept for operators and reports.
+const REPLY_OCTETS_MAX: usize = 512;
+
+/// A message that was tried.
+pub(super) struct Trial<'a> {
+    pub(super) work: Work,
+    pub(super) message: &'a Loaded,
+    pub(super) relay: Option<&'a str>,
+    pub(super) delays: Delays,
+}
+
+/// What the attempt says of the destination.
+enum Feedback {
+    Works,
+    Fails(String),
+    Nothing,
+}
+
+/// When those that are to be tried again are due.
+struct Pause {
+    attempts: u32,
+    due: Instant,
+    due_us: u64,
+}
+
+impl Inner {
+    /// Record, log and count what became of each recipient, and go on: `carried` is how many
+    /// messages the connection has carried, if it can carry more.
+    pub(super) fn settle(
+        self: &Arc<Self>,
+        permit: &Permit,
+        trial: Trial<'_>,
+        attempted: Attempted,
+        carried: Option<u32>,
+    ) -> After {
+        let feedback = match attempted.trouble() {
+            Some(why) => Feedback::Fails(why.to_owned()),
+            None if attempted.answered => Feedback::Works,
+            None => Feedback::Nothing,
+        };
+        let Attempted { judged, untried, .. } = attempted;
+        let id = trial.work.ticket.id;
+        let tried: Vec<u32> = judged.iter().map(|(recipient, _)| *recipient).collect();
+        let pause = self.pause(id, trial.message, &tried);
+        let expired = self.is_expired(id);
+        let mut marks = Vec::with_capacity(judged.len());
+        let mut left = untried;
+        let mut due = if left.is_empty() { pause.due } else { Instant::now() };
+        for (recipient, verdict) in judged {
+            let verdict = if expired { given_up(verdict) } else { verdict };
+            if matches!(verdict, Verdict::Retry { .. }) {
+                left.push(recipient);
+            }
+            self.tell(&trial, recipient, &verdict);
+            marks.push(mark(recipient, verdict, &pause));
+        }
+        if !marks.iter().any(|mark| matches!(mark, Mark::Final { .. })) {
+            // Without progress nothing is tried again at once.
+            due = pause.due;
+        }
+        left.sort_unstable();
+        self.parts.spool.record(id, marks);
+        let left = Recipients::new(&left).map(|left| (left, due));
+        let gone = left.is_none().then(|| others(trial.message, permit.domain()));
+        let (gone, after) = self.update(|core, now| {
+            core.schedule.finish(trial.work.ticket, left, now);
+            match feedback {
+                Feedback::Works => core.schedule.works(permit, now),
+                Feedback::Fails(why) => core.schedule.fails(permit, &why, now),
+                Feedback::Nothing => {}
+            }
+            let queued = |domain: &String| core.schedule.state(id, domain).is_some();
+            let gone = gone.is_some_and(|others| !others.iter().any(queued));
+            (gone, core.after(permit, carried, now))
+        });
+        if gone {
+            self.parts.log.removed(&id.to_string());
+        }
+        after
+    }
+
+    /// No server was reached. The message was not tried, so its own retries are not used up: it
+    /// waits for the destination.
+    pub(super) fn unreached(
+        self: &Arc<Self>,
+        permit: &Permit,
+        trial: Trial<'_>,
+        verdict: &Verdict,
+    ) {
+        for recipient in trial.work.ticket.recipients.as_slice() {
+            self.tell(&trial, *recipient, verdict);
+        }
+        let text = verdict.text();
+        let why = trial.relay.map_or_else(|| text.clone(), |relay| format!("{relay}: {text}"));
+        self.update(|core, now| {
+            core.schedule.fails(permit, &why, now);
+            core.schedule.give_back(trial.work.ticket, now);
+        });
+    }
+
+    /// The message cannot be offered: it has left the queue, or cannot be read now.
+    pub(super) fn skip(self: &Arc<Self>, permit: &Permit, work: Work, carried: u32) -> After {
+        let pause = setting(&self.parts.cluster.view(), "queue.retry_min");
+        self.update(|core, now| {
+            let recipients = work.ticket.recipients.clone();
+            let left = work.unreadable.then_some((recipients, now + pause));
+            core.schedule.finish(work.ticket, left, now);
+            core.after(permit, Some(carried), now)
+        })
+    }
+
+    /// Recipients of jobs that waited too long fail.
+    pub(super) fn give_up(
+        self: &Arc<Self>,
+        trial: Trial<'_>,
+        domain: &str,
+        why: impl Fn(u32) -> String,
+    ) {
+        let id = trial.work.ticket.id;
+        let mut marks = Vec::new();
+        for recipient in trial.work.ticket.recipients.as_slice() {
+            let text = expired_text(&why(*recipient));
+            let verdict = Verdict::Fail { reason: Reason::Expired, dsn: EXPIRED, text };
+            self.tell(&trial, *recipient, &verdict);
+            marks.push(final_mark(*recipient, Outcome::Failed, EXPIRED, verdict.text()));
+        }
+        self.parts.spool.record(id, marks);
+        let others = others(trial.message, domain);
+        let gone = self.update(|core, now| {
+            core.schedule.finish(trial.work.ticket, None, now);
+            !others.iter().any(|domain| core.schedule.state(id, domain).is_some())
+        });
+        if gone {
+            self.parts.log.removed(&id.to_string());
+        }
+    }
+
+    pub(super) fn is_expired(&self, id: EntryId) -> bool {
+        let lifetime = setting(&self.parts.cluster.view(), "queue.lifetime");
+        let age = Duration::from_micros(self.clock.now_us().saturating_sub(id.micros()));
+        age >= lifetime
+    }
+
+    fn pause(&self, id: EntryId, message: &Loaded, tried: &[u32]) -> Pause {
+        let view = self.parts.cluster.view();
+        let made = tried.iter().map(|recipient| message.attempts(*recipient)).max().unwrap_or(0);
+        let attempts = made.saturating_add(1);
+        let least = setting(&view, "queue.retry_min");
+        let most = setting(&view, "queue.retry_max");
+        let pause = retry::pause(attempts, least, most, id.micros() ^ u64::from(attempts));
+        let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        Pause { attempts, due: Instant::now() + pause, due_us: wall_us().saturating_add(pause_us) }
+    }
+
+    /// Log and count how it ended for one recipient.
+    fn tell(&self, trial: &Trial<'_>, recipient: u32, verdict: &Verdict) {
+        let (status, counter) = match verdict {
+            Verdict::Delivered { .. } => (Status::Sent, &COUNTERS.delivered),
+            Verdict::Retry { .. } => (Status::Deferred, &COUNTERS.deferred),
+            Verdict::Fail { .. } => (Status::Bounced, &COUNTERS.failed),
+        };
+        counter.inc();
+        if status == Status::Sent {
+            let total = Duration::from_micros(trial.delays.total_us());
+            METRICS.delivery_delay_seconds.observe(total.as_secs_f64());
+        }
+        self.parts.log.attempt(&Attempt {
+            id: &trial.work.ticket.id.to_string(),
+            to: trial.message.address(recipient),
+            relay: trial.relay,
+            delays: trial.delays,
+            dsn: verdict.dsn(),
+            status,
+            reply: &verdict.text(),
+        });
+    }
+}
+
+/// What is recorded of a verdict.
+///
+/// This is where a failure becomes an outcome, and so the place where it is to be decided who is
+/// told of it (stage 9a): [`Outcome::Failed`] is a failure that the sender may be told of,
+/// [`Outcome::Suppressed`] one that nobody is.
+fn mark(recipient: u32, verdict: Verdict, pause: &Pause) -> Mark {
+    let dsn = verdict.dsn();
+    match verdict {
+        Verdict::Delivered { .. } => final_mark(recipient, Outcome::Delivered, dsn, verdict.text()),
+        Verdict::Fail { text, .. } => final_mark(recipient, Outcome::Failed, dsn, text),
+        Verdict::Retry { text, .. } => Mark::Deferred {
+            recipient,
+            attempts: pause.attempts,
+            due_us: pause.due_us,
+            dsn,
+            reply: cut(text),
+            at_us: wall_us(),
+        },
+    }
+}
+
+pub(super) fn final_mark(recipient: u32, outcome: Outcome, dsn: Enhanced, reply: String) -> Mark {
+    Mark::Final { recipient, outcome, dsn, reply: cut(reply), at_us: wall_us() }
+}
+
+/// The last try of a message has failed.
+fn given_up(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Retry { text, .. } => {
+            Verdict::Fail { reason: Reason::Expired, dsn: EXPIRED, text: expired_text(&text) }
+        }
+        other => other,
+    }
+}
+
+fn expired_text(why: &str) -> String {
+    format!("delivery time expired: {why}")
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(REPLY_OCTETS_MAX));
+    text
+}
+
+/// The other domains that the message is for.
+fn others(message: &Loaded, domain: &str) -> Vec<String> {
+    let recipients = &message.envelope.recipients;
+    if recipients.iter().all(|recipient| recipient.address.domain() == domain) {
+        return Vec::new();
+    }
+    let domains = by_domain(&message.envelope, |_| true).into_iter().map(|(other, _)| other);
+    domains.filter(|other| *other != domain).map(str::to_owned).collect()
+}
+
+/// Looking a counter up by its labels for each recipient would cost more than counting.
+struct Counters {
+    delivered: IntCounter,
+    deferred: IntCounter,
+    failed: IntCounter,
+}
+
+static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
+    let counter = |outcome| METRICS.delivery_attempts_total.with_label_values(&[outcome]);
+    Counters {
+        delivered: counter("delivered"),
+        deferred: counter("deferred"),
+        failed: counter("failed"),
+    }
+});

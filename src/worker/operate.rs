@@ -1,0 +1,158 @@
+//! What an operator may do to the queue.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attempt::by_domain;
+use super::core::Core;
+use super::ending::final_mark;
+use super::{Deliveries, Inner};
+use crate::schedule::{JobState, Removal};
+use crate::smtp::Enhanced;
+use crate::spool::{EntryId, Mark, Message, Outcome, ReadError};
+use crate::telemetry::delivery_log::{Attempt, Delays, Status};
+
+/// Why an operator's wish cannot be met.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// There is no such message.
+    #[error("there is no message {0} in the queue")]
+    NotFound(EntryId),
+    /// It is being delivered at this moment.
+    #[error("message {0} is being delivered at this moment; try again when that has ended")]
+    Running(EntryId),
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+}
+
+/// How an operator ends a message.
+#[derive(Clone, Copy)]
+struct End {
+    outcome: Outcome,
+    status: Status,
+    dsn: Enhanced,
+    text: &'static str,
+}
+
+impl Deliveries {
+    /// Everything that waits is due now. How many messages that are, once for each destination.
+    pub fn retry_all(&self) -> usize {
+        self.inner.update(|core, now| core.schedule.retry_all(now))
+    }
+
+    /// Everything that waits for this domain is due now.
+    pub fn retry_domain(&self, domain: &str) -> usize {
+        self.inner.update(|core, now| core.schedule.retry_domain(domain, now))
+    }
+
+    /// One message is due now, at all its destinations.
+    pub async fn retry(&self, id: EntryId) -> Result<(), OperateError> {
+        let each = |core: &mut Core, domain: &str, now| core.schedule.retry(id, domain, now);
+        self.inner.for_each_domain(id, each).await.map(drop)
+    }
+
+    /// Set a message aside until it is released, also after a restart.
+    pub async fn hold(&self, id: EntryId) -> Result<(), OperateError> {
+        let each = |core: &mut Core, domain: &str, _| core.schedule.hold(id, domain);
+        self.inner.for_each_domain(id, each).await?;
+        self.inner.parts.spool.hold(id);
+        Ok(())
+    }
+
+    /// Let a message that was set aside go on.
+    pub async fn release(&self, id: EntryId) -> Result<(), OperateError> {
+        let each = |core: &mut Core, domain: &str, now| core.schedule.release(id, domain, now);
+        self.inner.for_each_domain(id, each).await?;
+        self.inner.parts.spool.release(id);
+        Ok(())
+    }
+
+    /// Remove a message; nobody is told.
+    pub async fn delete(&self, id: EntryId) -> Result<(), OperateError> {
+        let end = End {
+            outcome: Outcome::Removed,
+            status: Status::Removed,
+            dsn: Enhanced(5, 0, 0),
+            text: "removed by an operator",
+        };
+        self.inner.end(id, end).await
+    }
+
+    /// Fail a message now, as if its time had expired.
+    pub async fn bounce(&self, id: EntryId) -> Result<(), OperateError> {
+        let end = End {
+            outcome: Outcome::Failed,
+            status: Status::Bounced,
+            dsn: Enhanced(5, 0, 0),
+            text: "returned by an operator",
+        };
+        self.inner.end(id, end).await
+    }
+}
+
+impl Inner {
+    pub(super) async fn find(&self, id: EntryId) -> Result<Message, OperateError> {
+        self.load_entry(id).await?.ok_or(OperateError::NotFound(id))
+    }
+
+    /// Do something to the message's job at each of its destinations; how often that did
+    /// something.
+    async fn for_each_domain(
+        self: &Arc<Self>,
+        id: EntryId,
+        each: impl Fn(&mut Core, &str, Instant) -> bool,
+    ) -> Result<usize, OperateError> {
+        let message = self.find(id).await?;
+        let domains = by_domain(&message.envelope, |_| true);
+        Ok(self.update(|core, now| {
+            domains.iter().filter(|(domain, _)| each(core, domain, now)).count()
+        }))
+    }
+
+    /// End a message for all recipients that are left; all or nothing.
+    async fn end(self: &Arc<Self>, id: EntryId, end: End) -> Result<(), OperateError> {
+        let message = self.find(id).await?;
+        let domains = by_domain(&message.envelope, |_| true);
+        let removed = self.update(|core, now| {
+            let states = domains.iter().map(|(domain, _)| core.schedule.state(id, domain));
+            if states.flatten().any(|state| state == JobState::Running) {
+                return false;
+            }
+            core.forget_fresh(id);
+            for (domain, _) in &domains {
+                let removal = core.schedule.remove(id, domain, now);
+                debug_assert_ne!(removal, Removal::Running, "looked at under the same lock");
+            }
+            true
+        });
+        if !removed {
+            return Err(OperateError::Running(id));
+        }
+        self.parts.spool.record(id, self.end_marks(&message, end));
+        self.parts.log.removed(&id.to_string());
+        Ok(())
+    }
+
+    fn end_marks(&self, message: &Message, end: End) -> Vec<Mark> {
+        let age_us = self.clock.now_us().saturating_sub(message.id.micros());
+        let mut marks = Vec::new();
+        let recipients = (0_u32..).zip(&message.envelope.recipients).zip(&message.states);
+        for ((index, recipient), state) in recipients {
+            if state.outcome.is_some() {
+                continue;
+            }
+            self.parts.log.attempt(&Attempt {
+                id: &message.id.to_string(),
+                to: recipient.address.as_str(),
+                relay: None,
+                delays: Delays { due_us: age_us, ..Delays::default() },
+                dsn: end.dsn,
+                status: end.status,
+                reply: end.text,
+            });
+            marks.push(final_mark(index, end.outcome, end.dsn, end.text.to_owned()));
+        }
+        marks
+    }
+}

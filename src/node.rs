@@ -1,7 +1,6 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -20,11 +19,9 @@ use crate::http::tables::Tables;
 use crate::policy::Policy;
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
+use crate::system::pid_file;
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
 use crate::worker::{self, Deliveries};
-
-/// Written into the data folder while the node runs.
-pub const PID_FILE: &str = "mxfleet.pid";
 
 /// A node whose stages are built and not yet started.
 struct Node {
@@ -52,9 +49,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let listeners = listen(&config).await?;
     let (node, recovered) = Node::build(&config)?;
-    let pid_file = data_dir.join(PID_FILE);
-    std::fs::write(&pid_file, std::process::id().to_string())
-        .with_context(|| format!("cannot write {}", pid_file.display()))?;
+    pid_file::write(data_dir)
+        .with_context(|| format!("cannot write into {}", data_dir.display()))?;
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     node.start(listeners, recovered, &stop, &mut tasks);
@@ -70,7 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ended.context("a part of the node broke")??;
     }
     node.spool.close().await?;
-    remove_if_there(&pid_file)?;
+    pid_file::remove(data_dir)?;
     tracing::info!("stopped");
     ended
 }
@@ -231,11 +227,4 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
         }
     };
     Ok(DeliveryLog::start(format, writer, config.limits.delivery_log_lines_max)?)
-}
-
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -10,7 +10,8 @@ const COLUMNS_MAX: usize = 100;
 /// A module that is not named here may use everything but `cli` and `node`.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("smtp", &[]),
-    ("session", &["smtp"]),
+    // The bounds are plain values that are passed in.
+    ("session", &["config", "smtp"]),
     ("schedule", &["smtp"]),
     ("verdict", &["smtp"]),
     ("system", &[]),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::{Admin, Output};
+use super::Output;
 use crate::http::call::{Call, Changed, DomainRow};
+use crate::http::client::Admin;
 
 /// What can be done with domains.
 #[derive(Debug, Subcommand)]

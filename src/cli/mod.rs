@@ -1,6 +1,5 @@
 //! The command line: one file a noun. Data goes to standard output, words to standard error.
 
-mod client;
 mod customer;
 mod domain;
 mod explain;
@@ -14,7 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use client::{Admin, AdminError};
+use crate::http::client::Admin;
+
 pub use output::Output;
 
 /// Exit code of a command that failed.

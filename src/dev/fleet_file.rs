@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::config;
+use crate::system::pid_file;
 
 /// Ports that are tried first, so that the cheat-sheet is the same every time.
 const FIRST_SMTP_PORT: u16 = 2525;
@@ -106,12 +107,7 @@ impl NodeEntry {
 
     /// The process that has this node's data folder, whoever started it.
     pub(super) fn running_pid(&self) -> Option<u32> {
-        let text = std::fs::read_to_string(self.data.join(crate::node::PID_FILE)).ok()?;
-        let pid: u32 = text.trim().parse().ok()?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // A zombie has died; it only waits for its parent to notice.
-        let state = stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z'));
-        (state == Some(false)).then_some(pid)
+        pid_file::running(&self.data)
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::cli::{Admin, AdminError};
 use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind};
+use crate::http::client::{Admin, AdminError};
 use fleet_file::{CustomerServer, FleetFile, NodeEntry};
 
 /// Longest wait for a node to answer on its admin socket.

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod call;
+pub mod client;
 pub mod public;
 pub mod queue;
 pub mod tables;

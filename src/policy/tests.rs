@@ -1,3 +1,5 @@
+//! What stage 3 lets pass, and which check objects.
+
 use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, Route, TlsPolicy};
 
 use super::*;

@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "delivery.connections_max",
         default: "20",
         kind: SettingKind::Count { min: 1, max: 1000 },
-        about: "connections to one domain's servers from one node, where the domain has no own limit",
+        about: "connections to a domain's servers from one node, unless the domain has a limit",
         caution: "too low: a backlog drains slowly; too high: small customers' servers refuse us",
     },
     Setting {
@@ -59,7 +59,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "5d",
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "how long delivery of a message is tried before it is given up",
-        caution: "too low: a customer's outage of a weekend loses mail; too high: senders learn late",
+        caution: "too low: a weekend's outage loses mail; too high: senders learn late",
     },
     Setting {
         name: "queue.retry_max",

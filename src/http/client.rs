@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::http::call::{BODY_OCTETS_MAX, CALL_PATH, Call, Refused};
+use super::call::{BODY_OCTETS_MAX, CALL_PATH, Call, Refused};
 
 /// A node's admin socket.
 #[derive(Debug, Clone)]

@@ -1,7 +1,10 @@
-//! Labelled replies and reports from public sources, judged and scored. See `tests/data/SOURCES.md`.
+//! Labelled replies and reports from public sources, judged and scored; `tests/data/SOURCES.md`
+//! says where they come from.
+
+use std::path::PathBuf;
 
 use mxfleet::smtp::Stage;
-use mxfleet::verdict::{Class, classify_text};
+use mxfleet::verdict::{Class, classify_dsn, classify_text};
 
 /// True and false positives, and what was missed.
 #[derive(Debug, Default)]
@@ -43,4 +46,29 @@ fn labelled_replies_give_no_false_positive_and_few_misses() {
         score.add(expected, judgement.class, format!("{raw} ({})", judgement.why));
     }
     score.check(0.95);
+}
+
+#[test]
+fn labelled_notifications_give_no_false_positive_and_few_misses() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/dsn");
+    let mut score = Score::default();
+    for row in include_str!("data/dsn.tsv").lines().skip(1) {
+        let columns: Vec<&str> = row.split('\t').collect();
+        let [file, expected, recipient, ..] = columns[..] else { panic!("{row}") };
+        if expected == "ambiguous" {
+            continue;
+        }
+        let found = classify_dsn(&std::fs::read(folder.join(file)).unwrap());
+        let ours = found.iter().find(|found| found.recipient.eq_ignore_ascii_case(recipient));
+        let class = ours.map_or(Class::OtherPermanent, |found| found.class);
+        score.add(expected, class, format!("{file} {recipient}: {found:?}"));
+        // Nor may a recipient be made up that the labels do not know.
+        let labels = include_str!("data/dsn.tsv").lines().filter(|row| row.starts_with(file));
+        let labels: Vec<&str> = labels.collect();
+        for other in found.iter().filter(|found| found.class == Class::UnknownUser) {
+            let name = other.recipient.to_lowercase();
+            assert!(labels.iter().any(|row| row.to_lowercase().contains(&name)), "{file} {name}");
+        }
+    }
+    score.check(0.85);
 }

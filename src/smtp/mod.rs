@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod parse;
 pub mod reply;
 pub mod response;
+pub mod xtext;
 
 pub use address::{Address, AddressError};
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, ReversePath};

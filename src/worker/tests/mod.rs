@@ -2,6 +2,7 @@
 
 mod customer;
 mod queue;
+mod trouble;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
@@ -56,6 +57,7 @@ fn limits() -> Limits {
         connection_idle_ms: 300,
         drain_timeout_ms: 3000,
         reply_timeout_ms: 5000,
+        dns_timeout_ms: 300,
         ..Limits::default()
     }
 }

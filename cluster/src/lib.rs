@@ -3,12 +3,17 @@
 //! [`Cluster`] is the whole interface. Reads come from the last applied [`State`] and never wait;
 //! changes are proposed and answered with an [`Outcome`].
 
+mod codec;
 mod local;
+mod log;
+mod machine;
+mod raft;
+mod snapshot;
 mod state;
 
-pub use local::{Cluster, OpenError, ProposeError};
+pub use local::{Cluster, ProposeError};
 pub use state::{
-    Command, Customer, CustomerStatus, Domain, DomainChange, Outcome, Refusal, Request, Route,
-    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
-    parse_duration_ms, render_duration,
+    AuditRecord, Command, Customer, CustomerStatus, Domain, DomainChange, Host, NewHost, Outcome,
+    Refusal, Request, Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State,
+    TlsPolicy, parse_duration_ms, render_duration,
 };

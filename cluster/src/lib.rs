@@ -3,13 +3,17 @@
 //! [`Cluster`] is the whole interface. Reads come from the last applied [`State`] and never wait;
 //! changes are proposed and answered with an [`Outcome`].
 
+mod authority;
 mod codec;
+mod identity;
 mod local;
 mod log;
 mod machine;
+mod network;
 mod raft;
 mod snapshot;
 mod state;
+mod transport;
 
 pub use local::{Cluster, ProposeError};
 pub use state::{

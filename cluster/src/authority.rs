@@ -22,7 +22,7 @@ use crate::state::Hash;
 const DAY_MS: u64 = 86_400_000;
 /// Certificates are good from a month back: a node's clock may be late.
 const BACKDATED_MS: u64 = 30 * DAY_MS;
-const NODE_LIFE_MS: u64 = 365 * DAY_MS;
+pub(crate) const NODE_LIFE_MS: u64 = 365 * DAY_MS;
 /// A node asks for a new certificate when the old one has less than this left.
 pub(crate) const RENEW_BEFORE_MS: u64 = 120 * DAY_MS;
 const AUTHORITY_LIFE_MS: u64 = 20 * NODE_LIFE_MS;
@@ -116,6 +116,18 @@ pub(crate) fn request(key: &KeyPair) -> Result<Vec<u8>, AuthorityError> {
 /// SHA-256 of the public key in a request, whose signature is checked.
 pub(crate) fn key_hash(csr: &[u8]) -> Result<Hash, AuthorityError> {
     Ok(hash(parse(csr)?.public_key.der_bytes()))
+}
+
+/// SHA-256 of the public half of a key in PEM.
+pub(crate) fn public_hash(key_pem: &str) -> Result<Hash, AuthorityError> {
+    Ok(hash(KeyPair::from_pem(key_pem)?.der_bytes()))
+}
+
+/// Whether a key in PEM is the one an authority's certificate is for.
+pub(crate) fn belongs(certificate: &CertificateDer<'_>, key_pem: &str) -> bool {
+    let Ok(key) = KeyPair::from_pem(key_pem) else { return false };
+    // The public key stands in the certificate as it is; 65 octets do not occur there by chance.
+    certificate.windows(key.der_bytes().len()).any(|window| window == key.der_bytes())
 }
 
 /// SHA-256.

@@ -34,6 +34,12 @@ pub(crate) struct Who {
     pub(crate) fleet: String,
     pub(crate) node: NodeId,
     pub(crate) name: String,
+    /// Whether this node began the fleet; otherwise it joined it.
+    pub(crate) founder: bool,
+    /// Whether its Raft log was ever in use: then it must be there.
+    pub(crate) begun: bool,
+    /// When its certificate was made: milliseconds since 1970, UTC.
+    pub(crate) certified_ms: u64,
 }
 
 impl Who {
@@ -203,7 +209,14 @@ mod tests {
         let fleet = Authority::found(7, 0).unwrap();
         let key = authority::new_key().unwrap();
         let certificate = fleet.sign(&authority::request(&key).unwrap(), 1, 0).unwrap();
-        let who = Who { fleet: format!("{:032x}", 7), node: 1, name: "mx1".to_owned() };
+        let who = Who {
+            fleet: format!("{:032x}", 7),
+            node: 1,
+            name: "mx1".to_owned(),
+            founder: true,
+            begun: false,
+            certified_ms: 0,
+        };
         home.settle(&who, fleet.certificate(), &certificate, &key.serialize_pem()).unwrap();
         let identity = home.load().unwrap();
         assert_eq!((identity.who, identity.fleet), (who, 7));

@@ -4,20 +4,33 @@
 //! changes are proposed and answered with an [`Outcome`].
 
 mod authority;
+mod cluster;
 mod codec;
 mod identity;
-mod local;
+mod join;
 mod log;
 mod machine;
+mod membership;
 mod network;
+mod propose;
 mod raft;
+mod recovery;
+mod service;
 mod snapshot;
+mod start;
 mod state;
+mod status;
 mod transport;
+mod upkeep;
 
-pub use local::{Cluster, ProposeError};
+pub use cluster::{Cluster, ClusterConfig, Detached};
+pub use join::{JoinError, ManageError, Token, TokenError, random_id};
+pub use propose::{Clock, ProposeError};
+pub use recovery::{Recovered, RecoveryError};
+pub use start::StartError;
 pub use state::{
     AuditRecord, Command, Customer, CustomerStatus, Domain, DomainChange, Host, NewHost, Outcome,
     Refusal, Request, Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State,
     TlsPolicy, parse_duration_ms, render_duration,
 };
+pub use status::{Member, Status};

@@ -3,13 +3,15 @@
 //! After each batch of entries the new state is published as the view everybody reads. Snapshots
 //! are built from such a view, so applying goes on meanwhile.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::raft::{
     Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, StorageIOError, Types,
@@ -24,12 +26,14 @@ pub(crate) struct View {
     applied: watch::Sender<u64>,
     /// Octets of entries applied since the last snapshot.
     unsaved_octets: AtomicU64,
+    saved: Mutex<Instant>,
 }
 
 impl View {
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(state.applied_index());
-        Self { state: ArcSwap::from_pointee(state), applied, unsaved_octets: AtomicU64::new(0) }
+        let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
+        Self { state: ArcSwap::from_pointee(state), applied, unsaved_octets, saved }
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -44,6 +48,16 @@ impl View {
         let index = state.applied_index();
         self.state.store(Arc::new(state));
         self.applied.send_replace(index);
+    }
+
+    /// A snapshot is begun.
+    pub(crate) fn saving(&self) {
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago the last snapshot was begun here.
+    pub(crate) fn since_saved(&self) -> Duration {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     pub(crate) fn unsaved_octets(&self) -> u64 {
@@ -77,7 +91,12 @@ impl Machine {
         Arc::clone(&self.view)
     }
 
-    fn apply_one(&mut self, entry: Entry) -> Result<Replies, StorageError> {
+    /// The log index that is applied next.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.last.map_or(0, |id| id.index + 1)
+    }
+
+    fn apply_one(&mut self, entry: Entry) -> Result<Replies, Box<StorageError>> {
         let id = entry.log_id;
         let replies = match entry.payload {
             EntryPayload::Blank => Replies::default(),
@@ -90,7 +109,9 @@ impl Machine {
                 self.view.unsaved_octets.fetch_add(octets, Ordering::Relaxed);
                 // An entry this version does not understand stops the node: skipping it would let
                 // its state differ from the others'.
-                let requests = batch.requests().map_err(|e| StorageIOError::apply(id, &e))?;
+                let requests = batch.requests();
+                let requests =
+                    requests.map_err(|e| StorageError::from(StorageIOError::apply(id, &e)))?;
                 Replies(requests.iter().map(|r| self.state.apply(id.index, r)).collect())
             }
         };
@@ -112,9 +133,9 @@ impl RaftStateMachine<Types> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let applied = entries.into_iter().map(|entry| self.apply_one(entry)).collect();
+        let applied: Result<_, _> = entries.into_iter().map(|e| self.apply_one(e)).collect();
         self.view.publish(self.state.clone());
-        applied
+        applied.map_err(|error| *error)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

@@ -47,7 +47,7 @@ const PURGE_ENTRIES: u64 = 1024;
 
 /// The timings. A leader is replaced within about `ELECTION_MAX_MS` (its lease) plus one election
 /// timeout: 1.6 to 2 seconds.
-pub(crate) fn config(fleet: &str) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+pub(crate) fn config(fleet: &str) -> Result<Arc<openraft::Config>, Box<openraft::ConfigError>> {
     let config = openraft::Config {
         cluster_name: fleet.to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -62,7 +62,7 @@ pub(crate) fn config(fleet: &str) -> Result<Arc<openraft::Config>, openraft::Con
         purge_batch_size: PURGE_ENTRIES,
         ..openraft::Config::default()
     };
-    config.validate().map(Arc::new)
+    config.validate().map(Arc::new).map_err(Box::new)
 }
 
 /// A leader that no quorum answered for this long refuses proposals instead of storing them.

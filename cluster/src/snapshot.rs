@@ -76,7 +76,7 @@ impl SnapshotDir {
     /// Write `state` as the snapshot `meta`.
     pub(crate) fn write(&self, meta: &SnapshotMeta, state: &State) -> io::Result<SnapshotFile> {
         let partial = self.partial(&meta.snapshot_id);
-        write_file(&partial, self.fleet, meta, state)?;
+        write_to(File::create(&partial)?, self.fleet, meta, state)?;
         self.finish(&partial, meta)
     }
 
@@ -87,7 +87,7 @@ impl SnapshotDir {
 
     /// Check a received file and read its state; it gets its final name.
     pub(crate) fn install(&self, received: &Path, meta: &SnapshotMeta) -> io::Result<State> {
-        let (found, state) = read_file(received, Some(self.fleet))?;
+        let (found, state) = read_file(received, self.fleet)?;
         if found != *meta {
             return Err(damaged("it is not the snapshot it was announced as"));
         }
@@ -103,7 +103,7 @@ impl SnapshotDir {
 
     /// Read a snapshot of this fleet.
     pub(crate) fn read(&self, file: &SnapshotFile) -> io::Result<(SnapshotMeta, State)> {
-        read_file(&file.path, Some(self.fleet))
+        read_file(&file.path, self.fleet)
     }
 
     /// Only what a snapshot is, not its content.
@@ -147,14 +147,14 @@ fn index_of(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-/// Write a snapshot file and sync it.
-pub(crate) fn write_file(
-    path: &Path,
+/// Write a snapshot to a file and sync it.
+pub(crate) fn write_to(
+    file: File,
     fleet: u128,
     meta: &SnapshotMeta,
     state: &State,
 ) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(256 << 10, File::create(path)?);
+    let mut out = BufWriter::with_capacity(256 << 10, file);
     out.write_all(&codec::encode(Kind::SnapshotHead, &Head { fleet, meta: meta.clone() })?)?;
     let mut digest = Context::new(&SHA256);
     let mut parts = 0;
@@ -169,9 +169,15 @@ pub(crate) fn write_file(
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
-/// Read a snapshot file, checking all of it.
-pub(crate) fn read_file(path: &Path, fleet: Option<u128>) -> io::Result<(SnapshotMeta, State)> {
-    let mut input = BufReader::with_capacity(256 << 10, File::open(path)?);
+fn read_file(path: &Path, fleet: u128) -> io::Result<(SnapshotMeta, State)> {
+    read_from(BufReader::with_capacity(256 << 10, File::open(path)?), Some(fleet))
+}
+
+/// Read a snapshot, checking all of it.
+pub(crate) fn read_from(
+    mut input: impl Read,
+    fleet: Option<u128>,
+) -> io::Result<(SnapshotMeta, State)> {
     let (head, _): (Head, _) = read_record(&mut input, Kind::SnapshotHead)?;
     if fleet.is_some_and(|fleet| fleet != head.fleet) {
         return Err(damaged("it is another fleet's"));
@@ -275,18 +281,18 @@ mod tests {
     fn every_cut_and_flipped_octet_of_a_snapshot_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        write_file(&path, 7, &SnapshotMeta::default(), &sample()).unwrap();
+        write_to(File::create(&path).unwrap(), 7, &SnapshotMeta::default(), &sample()).unwrap();
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
             fs::write(&path, &good[..at]).unwrap();
-            assert!(read_file(&path, Some(7)).is_err(), "cut at {at}");
+            assert!(read_file(&path, 7).is_err(), "cut at {at}");
             let mut bad = good.clone();
             bad[at] ^= 0x20;
             fs::write(&path, &bad).unwrap();
-            assert!(read_file(&path, Some(7)).is_err(), "octet {at}");
+            assert!(read_file(&path, 7).is_err(), "octet {at}");
         }
         let longer = [good.as_slice(), b"x"].concat();
         fs::write(&path, longer).unwrap();
-        assert!(read_file(&path, Some(7)).is_err(), "something after the end");
+        assert!(read_file(&path, 7).is_err(), "something after the end");
     }
 }

@@ -4,6 +4,7 @@
 //! only after the disk's barrier has passed. Reads hide what is purged; the disk deletes it later.
 
 mod disk;
+#[cfg(test)]
 mod memory;
 mod sled;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::disk::{LogDisk, MetaKey};
+#[cfg(test)]
 pub(crate) use self::memory::MemoryDisk;
 pub(crate) use self::sled::{OpenError, SledDisk};
 use crate::codec::{self, Kind};
@@ -115,8 +117,12 @@ impl LogStore {
         found.iter().map(|(index, bytes)| decode_entry(*index, bytes)).collect()
     }
 
-    /// The last vote, which says whether this node ever took part.
-    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
+    /// The first index that is not purged.
+    pub(crate) fn first_kept(&self) -> u64 {
+        self.purged.first_kept()
+    }
+
+    fn vote(&self) -> io::Result<Option<Vote>> {
         self.meta(MetaKey::Vote)
     }
 }
@@ -238,7 +244,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
-impl std::fmt::Debug for LogStore {
+impl Debug for LogStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LogStore(from {})", self.purged.first_kept())
     }

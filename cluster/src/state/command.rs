@@ -111,11 +111,6 @@ pub enum Command {
         /// Which host.
         name: String,
     },
-    /// Every host but this one is lost for good.
-    HostsLost {
-        /// The one that is left.
-        kept: u64,
-    },
     /// Only moves the fleet's clock on.
     Tick,
 }
@@ -148,7 +143,6 @@ impl Command {
             Self::HostJoin { host, .. } => format!("cluster join {}", host.name),
             Self::HostPrefer { name, .. } => format!("cluster promote {name}"),
             Self::HostRemove { name } => format!("cluster remove {name}"),
-            Self::HostsLost { kept } => format!("cluster recover, host {kept} is left"),
             Self::HostAnnounce { .. } | Self::Tick => return None,
         })
     }

@@ -102,10 +102,6 @@ impl State {
             }
             Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
             Command::HostRemove { name } => self.hosts.remove(name),
-            Command::HostsLost { kept } => {
-                self.hosts.keep_only(*kept);
-                Ok(1)
-            }
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
     }
@@ -217,6 +213,17 @@ impl State {
 
     pub(crate) fn token_is_good(&self, hash: &Hash, now_ms: u64) -> bool {
         self.hosts.token_is_good(hash, now_ms.max(self.clock_ms))
+    }
+
+    /// Every host but this one is lost for good; how a fleet is recovered, outside the log.
+    pub(crate) fn keep_only(&mut self, id: u64) {
+        self.hosts.keep_only(id);
+    }
+
+    /// All hosts are lost for good, and a new one carries on; outside the log.
+    pub(crate) fn refound(&mut self, host: &NewHost) -> Outcome {
+        self.hosts.keep_only(0);
+        self.hosts.found(host, self.clock_ms)
     }
 
     /// An entry of Raft's own was applied: only the index moves.

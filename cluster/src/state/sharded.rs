@@ -83,6 +83,7 @@ impl<K, V> Default for Sharded<K, V> {
 }
 
 impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -143,7 +144,6 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "six bits each")]
 fn place(hash: u64) -> (usize, usize) {
     let branch = hash >> (64 - FAN_BITS);
     let leaf = (hash >> REST_BITS) & (FAN as u64 - 1);
@@ -151,7 +151,6 @@ fn place(hash: u64) -> (usize, usize) {
 }
 
 /// Where the key is, or where it would go.
-#[expect(clippy::cast_possible_truncation, reason = "the product is below the leaf's length")]
 fn find<K, V, Q>(leaf: &[Slot<K, V>], hash: u64, key: &Q) -> Result<usize, usize>
 where
     K: Borrow<Q>,

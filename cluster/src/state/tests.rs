@@ -117,5 +117,5 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::HostFound(host.clone())), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
-    assert_eq!(first(Command::Tick), 16);
+    assert_eq!(first(Command::Tick), 15);
 }

@@ -37,19 +37,12 @@ const LOG_EVERY_SECONDS: u64 = 60;
 pub(crate) enum Rest {
     /// The rest of a QUIC stream.
     Stream(RecvStream),
-    /// A file that is on this machine already.
-    #[cfg(test)]
-    File(std::path::PathBuf),
 }
 
 impl Rest {
     /// Copy it to `path` and sync that; late or endless peers are cut off.
     pub(super) async fn save(self, path: &Path) -> io::Result<()> {
-        let mut stream = match self {
-            Self::Stream(stream) => stream,
-            #[cfg(test)]
-            Self::File(from) => return tokio::fs::copy(from, path).await.map(|_| ()),
-        };
+        let Self::Stream(mut stream) = self;
         let mut file = tokio::fs::File::create(path).await?;
         let mut octets = 0_u64;
         while let Some(piece) = timeout(READ, stream.read_chunk(64 << 10, true)).await?? {
@@ -65,13 +58,8 @@ impl Rest {
 
     /// Nothing may follow.
     async fn end(&mut self) -> bool {
-        match self {
-            Self::Stream(stream) => {
-                matches!(timeout(READ, stream.read(&mut [0])).await, Ok(Ok(None)))
-            }
-            #[cfg(test)]
-            Self::File(_) => true,
-        }
+        let Self::Stream(stream) = self;
+        matches!(timeout(READ, stream.read(&mut [0])).await, Ok(Ok(None)))
     }
 }
 

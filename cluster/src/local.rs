@@ -1,6 +1,0 @@
-//! placeholder
-use crate::state::State;
-/// x
-pub struct Cluster(pub State);
-/// x
-pub enum ProposeError {}

@@ -5,7 +5,7 @@
 //! ca.pem          the fleet's authority
 //! ca.key          its key; voters only
 //! node.pem node.key   this node's certificate and key; the key never leaves the host
-//! raft/ snapshots/
+//! raft/ raft.guard snapshots/
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -74,6 +74,11 @@ impl Home {
 
     pub(crate) fn log(&self) -> PathBuf {
         self.dir.join("raft")
+    }
+
+    /// Beside the log, not in it: one must not go with the other.
+    pub(crate) fn guard(&self) -> PathBuf {
+        self.dir.join("raft.guard")
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {

@@ -178,7 +178,7 @@ struct Known {
 /// All this node knows: its snapshot, and every entry of its log, confirmed or not.
 async fn replay(home: &Home, fleet: u128) -> io::Result<Known> {
     let disk: Arc<dyn LogDisk> = Arc::new(SledDisk::open(&home.log()).map_err(io::Error::other)?);
-    let mut log = LogStore::open(disk)?;
+    let mut log = LogStore::open(disk, None)?;
     let mut machine = Machine::open(SnapshotDir::open(home.snapshots(), fleet)?)?;
     let from = machine.next_index();
     let committed = log.read_committed().await.map_err(io::Error::other)?;
@@ -220,7 +220,7 @@ fn write_fleet(home: &Home, who: &Who, peer: Peer, last: LogId, state: &State) -
 
 /// An empty log that goes on after `last`, and a vote no older than it.
 fn begin_log(disk: Arc<dyn LogDisk>, last: LogId, node: NodeId) -> io::Result<()> {
-    let mut log = LogStore::open(disk)?;
+    let mut log = LogStore::open(disk, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         log.purge(last).await.map_err(io::Error::other)?;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authority;
 use crate::cluster::{Cluster, ClusterConfig, Node, Part, Shared};
 use crate::identity::{Home, Identity};
-use crate::log::{self, Claim, LogDisk, LogStore, SledDisk};
+use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::propose::{Forwarder, ProposeError, Proposer};
@@ -213,7 +213,8 @@ fn open(home: Home) -> Result<Kept, StartError> {
         return Err(damaged(format!("the Raft log in {} is gone", home.log().display())));
     }
     let disk: Arc<dyn LogDisk> = Arc::new(disk);
-    let log = LogStore::open(disk).map_err(of_log)?;
+    let guard = Guard::open(&home.guard()).map_err(of_log)?;
+    let log = LogStore::open(disk, Some(guard)).map_err(of_log)?;
     let of_snapshot = |source: io::Error| match source.kind() {
         io::ErrorKind::InvalidData => {
             let place = home.snapshots();

@@ -4,6 +4,7 @@
 //! only after the disk's barrier has passed. Reads hide what is purged; the disk deletes it later.
 
 mod disk;
+mod guard;
 #[cfg(test)]
 mod memory;
 mod sled;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::disk::{LogDisk, MetaKey};
+pub(crate) use self::guard::Guard;
 #[cfg(test)]
 pub(crate) use self::memory::MemoryDisk;
 pub(crate) use self::sled::{OpenError, SledDisk};
@@ -51,12 +53,13 @@ impl Purged {
 pub(crate) struct LogStore {
     disk: Arc<dyn LogDisk>,
     purged: Arc<Purged>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl LogStore {
     /// The log kept on `disk`, checked from end to end: a hole or a damaged entry is an error.
-    pub(crate) fn open(disk: Arc<dyn LogDisk>) -> io::Result<Self> {
-        let store = Self { disk, purged: Arc::default() };
+    pub(crate) fn open(disk: Arc<dyn LogDisk>, guard: Option<Guard>) -> io::Result<Self> {
+        let store = Self { disk, purged: Arc::default(), guard: guard.map(Arc::new) };
         let purged: Option<LogId> = store.meta(MetaKey::Purged)?;
         store.purged.raise(purged.map_or(0, |id| id.index + 1));
         store.check()?;
@@ -82,10 +85,19 @@ impl LogStore {
         let end = next.unwrap_or_else(|| self.purged.first_kept());
         match committed {
             Some(id) if id.index >= end => {
-                Err(damaged(format!("entries {end} to {} are missing", id.index)))
+                return Err(damaged(format!("entries {end} to {} are missing", id.index)));
             }
-            _ => self.meta::<Vote>(MetaKey::Vote).map(|_| ()),
+            _ => {}
         }
+        let vote = self.vote()?;
+        let least = self.guard.as_ref().map(|guard| guard.least()).unwrap_or_default();
+        if end < least.end {
+            return Err(damaged(format!("entries {end} to {} are missing", least.end - 1)));
+        }
+        if vote < least.vote {
+            return Err(damaged("the last vote is missing".to_owned()));
+        }
+        Ok(())
     }
 
     fn meta<T: DeserializeOwned>(&self, key: MetaKey) -> io::Result<Option<T>> {
@@ -189,6 +201,10 @@ impl RaftLogStorage<Types> for LogStore {
             Ok(()) => self.barrier().await,
             Err(error) => Err(error),
         };
+        let saved = match &self.guard {
+            Some(guard) => saved.and_then(|()| guard.voted(*vote)),
+            None => saved,
+        };
         Ok(saved.map_err(|e| StorageIOError::write_vote(&e))?)
     }
 
@@ -219,19 +235,31 @@ impl RaftLogStorage<Types> for LogStore {
         let encode = |entry: Entry| {
             codec::encode(Kind::Entry, &entry).map(|bytes| (entry.log_id.index, bytes))
         };
+        let mut end = 0;
         let written = entries
             .into_iter()
             .map(encode)
             .collect::<Result<Vec<_>, _>>()
             .map_err(io::Error::from)
-            .and_then(|batch| self.disk.append(batch));
+            .and_then(|batch| {
+                end = batch.last().map_or(0, |(index, _)| index + 1);
+                self.disk.append(batch)
+            });
         written.map_err(|e| StorageIOError::write_logs(&e))?;
-        self.disk.barrier(Box::new(move |result| flushed.log_io_completed(result)));
+        let guard = self.guard.clone();
+        self.disk.barrier(Box::new(move |result| {
+            if let (Some(guard), Ok(())) = (guard, &result) {
+                guard.appended(end);
+            }
+            flushed.log_io_completed(result);
+        }));
         Ok(())
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
-        Ok(self.disk.truncate(since.index).map_err(|e| StorageIOError::write_logs(&e))?)
+        let lowered = self.guard.as_ref().map_or(Ok(()), |guard| guard.truncated(since.index));
+        let truncated = lowered.and_then(|()| self.disk.truncate(since.index));
+        Ok(truncated.map_err(|e| StorageIOError::write_logs(&e))?)
     }
 
     /// Writes the marker and returns; the disk deletes in the background.

@@ -21,14 +21,15 @@ fn machine(dir: &tempfile::TempDir) -> Machine {
 }
 
 fn sled_at(dir: &std::path::Path) -> LogStore {
-    LogStore::open(Arc::new(SledDisk::open(dir).unwrap())).unwrap()
+    let disk = Arc::new(SledDisk::open(dir).unwrap());
+    LogStore::open(disk, Some(Guard::open(&dir.join("guard")).unwrap())).unwrap()
 }
 
 impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for InMemory {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         let machine = machine(&dir);
-        Ok((dir, LogStore::open(Arc::new(MemoryDisk::default())).unwrap(), machine))
+        Ok((dir, LogStore::open(Arc::new(MemoryDisk::default()), None).unwrap(), machine))
     }
 }
 
@@ -92,15 +93,15 @@ async fn a_read_for_sending_is_bounded_but_never_empty() {
 #[tokio::test]
 async fn a_hole_or_a_missing_tail_is_refused_at_opening() {
     let disk = Arc::new(MemoryDisk::default());
-    let mut log = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>).unwrap();
+    let mut log = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>, None).unwrap();
     log.blocking_append((0..10).map(|n| entry(n, 1))).await.unwrap();
     log.save_committed(Some(log_id(1, 1, 8))).await.unwrap();
-    assert!(LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>).is_ok());
+    assert!(LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>, None).is_ok());
     disk.truncate(8).unwrap();
-    let error = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>).unwrap_err();
+    let error = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>, None).unwrap_err();
     assert_eq!(error.to_string(), "entries 8 to 8 are missing");
     disk.append(vec![(9, codec::encode(Kind::Entry, &entry(9, 1)).unwrap())]).unwrap();
-    let error = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>).unwrap_err();
+    let error = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>, None).unwrap_err();
     assert_eq!(error.to_string(), "entry 9 is not where it belongs");
 }
 
@@ -108,7 +109,7 @@ async fn a_hole_or_a_missing_tail_is_refused_at_opening() {
 async fn purged_entries_are_deleted_from_the_disk_in_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(SledDisk::open(dir.path()).unwrap());
-    let mut log = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>).unwrap();
+    let mut log = LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>, None).unwrap();
     log.blocking_append((0..1000).map(|n| entry(n, 100))).await.unwrap();
     log.purge(log_id(1, 1, 989)).await.unwrap();
     for _ in 0..100 {
@@ -119,6 +120,36 @@ async fn purged_entries_are_deleted_from_the_disk_in_the_end() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("still there");
+}
+
+#[tokio::test]
+async fn whatever_octet_of_the_database_is_damaged_nothing_acknowledged_is_silently_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("raft");
+    let mut log = sled_at(&place);
+    log.blocking_append((0..40).map(|n| entry(n, 2000))).await.unwrap();
+    log.save_vote(&Vote::new(7, 2)).await.unwrap();
+    drop(log);
+    let good = std::fs::read(place.join("db")).unwrap();
+    let used = good.iter().rposition(|octet| *octet != 0).unwrap();
+    let mut refused = 0;
+    for at in (0..used).step_by(used / 60) {
+        let mut bad = good.clone();
+        bad[at] ^= 0xff;
+        std::fs::write(place.join("db"), &bad).unwrap();
+        let opened = SledDisk::open(&place).map_err(|_| ()).and_then(|disk| {
+            let guard = Guard::open(&place.join("guard")).unwrap();
+            LogStore::open(Arc::new(disk), Some(guard)).map_err(|_| ())
+        });
+        let Ok(mut log) = opened else {
+            refused += 1;
+            continue;
+        };
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(7, 2)), "octet {at}");
+        let all = log.try_get_log_entries(0..100).await.unwrap();
+        assert_eq!(all, (0..40).map(|n| entry(n, 2000)).collect::<Vec<_>>(), "octet {at}");
+    }
+    assert!(refused > 30, "{refused} of 60");
 }
 
 #[test]

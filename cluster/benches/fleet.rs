@@ -2,6 +2,9 @@
 //!
 //! `cargo bench -p mxfleet-cluster`. Prints a line each; compare runs on one machine only.
 
+#![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "for people")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

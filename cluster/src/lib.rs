@@ -12,6 +12,7 @@ mod log;
 mod machine;
 mod membership;
 mod network;
+mod octets;
 mod propose;
 mod raft;
 mod recovery;
@@ -29,8 +30,9 @@ pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
-    AuditRecord, Command, Customer, CustomerStatus, Domain, DomainChange, Host, NewHost, Outcome,
-    Refusal, Request, Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State,
-    TlsPolicy, parse_duration_ms, render_duration,
+    AuditRecord, BlacklistEntry, Command, Customer, CustomerStatus, Domain, DomainChange,
+    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, Request, Route, RouteError,
+    SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy, parse_duration_ms,
+    render_duration,
 };
 pub use status::{Member, Status};

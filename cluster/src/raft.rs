@@ -1,12 +1,11 @@
 //! openraft's types as this crate fills them in, and the timings.
 
-use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Kind};
+use crate::octets::Octets;
 use crate::snapshot::SnapshotFile;
 use crate::state::{Outcome, Request};
 
@@ -79,54 +78,20 @@ pub(crate) struct Peer {
 ///
 /// A node that does not know a command can so still store it and hand it on; applying it stops the
 /// node with a clear message instead of skipping it.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Batch(Bytes);
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Batch(Octets);
 
 impl Batch {
     pub(crate) fn new(requests: &[Request]) -> Result<Self, CodecError> {
-        codec::encode(Kind::Batch, &requests).map(|bytes| Self(bytes.into()))
+        codec::encode(Kind::Batch, &requests).map(|bytes| Self(Octets(bytes.into())))
     }
 
     pub(crate) fn requests(&self) -> Result<Vec<Request>, CodecError> {
-        codec::decode(Kind::Batch, &self.0)
+        codec::decode(Kind::Batch, &self.0.0)
     }
 
     pub(crate) fn octets(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Batch({} octets)", self.0.len())
-    }
-}
-
-impl Serialize for Batch {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Batch {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Batch;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the octets of a batch")
-            }
-
-            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Batch, E> {
-                Ok(Batch(Bytes::copy_from_slice(bytes)))
-            }
-
-            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Batch, E> {
-                Ok(Batch(bytes.into()))
-            }
-        }
-        deserializer.deserialize_byte_buf(Visitor)
+        self.0.0.len()
     }
 }
 

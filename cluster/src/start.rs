@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authority;
 use crate::cluster::{Cluster, ClusterConfig, Node, Part, Shared};
 use crate::identity::{Home, Identity};
+use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
 use crate::network::Network;
@@ -158,9 +159,10 @@ impl Cluster {
             version: node.config.version.clone(),
             key,
         };
+        let seed = u64::from_be_bytes(*random_id().to_be_bytes().first_chunk().unwrap_or(&[0; 8]));
         let id = node.who.fleet_id().unwrap_or_default();
         let now_ms = (node.config.clock)();
-        let request = Request::new(id, "fleet", now_ms, Command::HostFound(host));
+        let request = Request::new(id, "fleet", now_ms, Command::HostFound { host, seed });
         match self.propose(request).await.map_err(StartError::Begin)? {
             Ok(_) => Ok(()),
             Err(refusal) => Err(StartError::Raft(refusal.to_string())),

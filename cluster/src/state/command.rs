@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Customer, CustomerStatus, Domain, DomainChange, NewHost};
+use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,12 @@ pub enum Command {
         value: Option<String>,
     },
     /// The first host of a new fleet.
-    HostFound(NewHost),
+    HostFound {
+        /// The host.
+        host: NewHost,
+        /// A secret of the fleet that keys its hash tables.
+        seed: u64,
+    },
     /// A token that lets one host of this name join.
     HostToken {
         /// SHA-256 of the secret in the token.
@@ -111,8 +116,39 @@ pub enum Command {
         /// Which host.
         name: String,
     },
-    /// Only moves the fleet's clock on.
+    /// Moves the fleet's clock on, and forgets some of what no longer matters.
     Tick,
+    /// What customers' servers said of recipients, from one node. Taken once for each node,
+    /// incarnation and sequence, in order: a node has one report on its way at a time.
+    BlacklistReport {
+        /// The node that reports.
+        node: u64,
+        /// Grows with every start of the node.
+        incarnation: u64,
+        /// Grows with every report of an incarnation.
+        sequence: u64,
+        /// What happened.
+        events: Vec<RecipientEvent>,
+    },
+    /// Forget the rejections of an address.
+    BlacklistPardon {
+        /// Domain as lowercase A-label, local part in NFC and case-folded.
+        address: String,
+    },
+    /// Never list an address, or, with `None`, list it as any other.
+    BlacklistExempt {
+        /// As in `BlacklistPardon`.
+        address: String,
+        /// Why, and until when.
+        exemption: Option<Exemption>,
+    },
+    /// List nothing new in a domain whose server refuses too much, or do so again.
+    BlacklistFreeze {
+        /// Lowercase A-label.
+        domain: String,
+        /// Whether nothing new is listed.
+        frozen: bool,
+    },
 }
 
 impl Command {
@@ -138,12 +174,19 @@ impl Command {
             Self::DomainImport { domains } => format!("domain import of {}", domains.len()),
             Self::SettingSet { name, value: Some(value) } => format!("settings set {name} {value}"),
             Self::SettingSet { name, value: None } => format!("settings set {name} to its default"),
-            Self::HostFound(host) => format!("cluster init {}", host.name),
+            Self::HostFound { host, .. } => format!("cluster init {}", host.name),
             Self::HostToken { name, .. } => format!("cluster token {name}"),
             Self::HostJoin { host, .. } => format!("cluster join {}", host.name),
             Self::HostPrefer { name, .. } => format!("cluster promote {name}"),
             Self::HostRemove { name } => format!("cluster remove {name}"),
-            Self::HostAnnounce { .. } | Self::Tick => return None,
+            Self::BlacklistPardon { address } => format!("blacklist pardon {address}"),
+            Self::BlacklistExempt { address, exemption: Some(exemption) } => {
+                format!("blacklist exempt {address}: {}", exemption.reason)
+            }
+            Self::BlacklistExempt { address, .. } => format!("blacklist unexempt {address}"),
+            Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
+            Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
+            Self::HostAnnounce { .. } | Self::Tick | Self::BlacklistReport { .. } => return None,
         })
     }
 }

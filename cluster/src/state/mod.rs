@@ -4,6 +4,7 @@
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
 mod audit;
+mod blacklist;
 mod command;
 mod customers;
 mod domains;
@@ -17,6 +18,7 @@ mod sharded;
 mod tests;
 
 pub use audit::AuditRecord;
+pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
@@ -32,6 +34,7 @@ pub struct State {
     domains: domains::Domains,
     settings: Settings,
     hosts: hosts::Hosts,
+    blacklist: blacklist::Blacklist,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The newest time any command was stamped with; never goes back.
@@ -84,7 +87,21 @@ impl State {
                 self.domains.import(at, domains)
             }
             Command::SettingSet { name, value } => self.settings.set(at, name, value.as_deref()),
-            Command::Tick => Ok(0),
+            Command::Tick => {
+                self.blacklist.sweep(&self.settings, self.clock_ms);
+                Ok(0)
+            }
+            Command::BlacklistReport { node, incarnation, sequence, events } => {
+                let id = (*node, *incarnation, *sequence);
+                self.blacklist.report(&self.settings, self.clock_ms, id, events)
+            }
+            Command::BlacklistPardon { address } => self.blacklist.pardon(address),
+            Command::BlacklistExempt { address, exemption } => {
+                self.blacklist.set_exempt(address, exemption.as_ref())
+            }
+            Command::BlacklistFreeze { domain, frozen } => {
+                self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
+            }
             _ => self.change_hosts(command),
         }
     }
@@ -92,7 +109,11 @@ impl State {
     fn change_hosts(&mut self, command: &Command) -> Outcome {
         let now_ms = self.clock_ms;
         match command {
-            Command::HostFound(host) => self.hosts.found(host, now_ms),
+            Command::HostFound { host, seed } => {
+                let id = self.hosts.found(host, now_ms)?;
+                self.blacklist.set_seed(*seed);
+                Ok(id)
+            }
             Command::HostToken { hash, name, expires_ms } => {
                 self.hosts.issue(*hash, name, *expires_ms, now_ms)
             }
@@ -175,6 +196,37 @@ impl State {
     /// The version of a setting for [`Request::expecting`]; 0 when it is at its default.
     pub fn setting_version(&self, name: &str) -> u64 {
         self.settings.version(name)
+    }
+
+    /// Whether a RCPT for `address` is to be refused at `now_ms`, for too many rejections.
+    /// The address: domain as lowercase A-label, local part in NFC and case-folded.
+    pub fn is_blacklisted(&self, address: &str, now_ms: u64) -> bool {
+        self.blacklist.is_listed(&self.settings, address, now_ms)
+    }
+
+    /// What is known of an address: its rejections, its listing, its exemption.
+    pub fn blacklist_entry(&self, address: &str, now_ms: u64) -> Option<BlacklistEntry> {
+        self.blacklist.entry(&self.settings, address, now_ms)
+    }
+
+    /// Listed addresses with the end of their listing, in no useful order.
+    pub fn blacklisted(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.blacklist.listed(&self.settings, now_ms)
+    }
+
+    /// How many addresses have rejections that may still count.
+    pub fn blacklist_tracked(&self) -> u64 {
+        self.blacklist.tracked()
+    }
+
+    /// Addresses that are never listed, in order.
+    pub fn blacklist_exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
+        self.blacklist.exempt()
+    }
+
+    /// Domains in which nothing new is listed, with since when.
+    pub fn blacklist_frozen(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.blacklist.frozen()
     }
 
     /// All hosts, in order of id.

@@ -5,12 +5,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::AuditRecord;
+use super::blacklist::Rules;
 use super::hosts::Hosts;
 use super::recent::Remembered;
 use super::{Customer, Domain, Settings, State};
+use crate::octets::Octets;
 
 /// Rows in a part. A part must stay far below the codec's limit: a domain is at most some 6 KiB.
 const ROWS: usize = 256;
+/// A leaf is at most some 50 KiB.
+const LEAVES: usize = 64;
 
 /// A piece of the state. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +24,8 @@ pub(crate) enum Part {
     Domains(Vec<(u64, Domain)>),
     Recent(Vec<Remembered>),
     Audit(Vec<AuditRecord>),
+    BlacklistRules(Rules),
+    BlacklistLeaves(Vec<(u32, Octets)>),
 }
 
 impl State {
@@ -32,10 +38,12 @@ impl State {
             hosts: self.hosts.clone(),
         };
         std::iter::once(core)
-            .chain(in_pieces(self.customers.rows()).map(Part::Customers))
-            .chain(in_pieces(self.domains.rows()).map(Part::Domains))
+            .chain(in_pieces(self.customers.rows(), ROWS).map(Part::Customers))
+            .chain(in_pieces(self.domains.rows(), ROWS).map(Part::Domains))
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
+            .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
+            .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
     /// Add a part to a state that is being put together.
@@ -51,13 +59,15 @@ impl State {
             Part::Domains(rows) => self.domains.absorb(rows),
             Part::Recent(chunk) => self.recent.absorb(chunk),
             Part::Audit(chunk) => self.audit.absorb(chunk),
+            Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
+            Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }
     }
 }
 
-fn in_pieces<T>(mut rows: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<T>> {
+fn in_pieces<T>(mut rows: impl Iterator<Item = T>, most: usize) -> impl Iterator<Item = Vec<T>> {
     std::iter::from_fn(move || {
-        let piece: Vec<T> = rows.by_ref().take(ROWS).collect();
+        let piece: Vec<T> = rows.by_ref().take(most).collect();
         (!piece.is_empty()).then_some(piece)
     })
 }

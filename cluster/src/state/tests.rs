@@ -33,6 +33,10 @@ fn populated() -> State {
         let add = domain(&format!("d{n}.test"), "mx");
         state.apply(index, &request(u128::from(index), add)).unwrap();
     }
+    let rejected = |n| RecipientEvent::Rejected { address: format!("u{n}@d{n}.test"), at_ms: n };
+    let events = (0..500).map(rejected).collect();
+    let report = Command::BlacklistReport { node: 1, incarnation: 1, sequence: 1, events };
+    assert_eq!(state.apply(900, &request(900, report)), Ok(500));
     state
 }
 
@@ -89,6 +93,7 @@ fn a_state_put_together_from_its_parts_is_the_same_and_goes_on_the_same() {
         assert_eq!(state.apply(index, &remove), copy.apply(index, &remove));
     }
     assert!(state.parts().eq(copy.parts()));
+    assert_eq!(copy.blacklist_tracked(), state.blacklist_tracked());
     assert_eq!(copy.domains().count(), 300);
 }
 
@@ -114,8 +119,9 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::DomainImport { domains: Vec::new() }), 7);
     assert_eq!(first(Command::SettingSet { name: name(), value: None }), 8);
     let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32] };
-    assert_eq!(first(Command::HostFound(host.clone())), 9);
+    assert_eq!(first(Command::HostFound { host: host.clone(), seed: 0 }), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
     assert_eq!(first(Command::Tick), 15);
+    assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
 }

@@ -7,6 +7,7 @@ mod authority;
 mod cluster;
 mod codec;
 mod identity;
+mod import;
 mod join;
 mod log;
 mod machine;

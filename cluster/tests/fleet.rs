@@ -195,3 +195,27 @@ async fn a_survivor_goes_on_alone_after_the_quorum_is_lost() {
     fleet.join(4).await;
     assert!(fleet.view(4).customer("charlie").is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_domains_are_imported_through_a_follower() {
+    let fleet = Fleet::of(2).await;
+    fleet.node(1).propose(customer("acme")).await.unwrap().unwrap();
+    let domain = |n| mxfleet_cluster::Domain {
+        name: format!("domain-{n}.example"),
+        customer: "acme".to_owned(),
+        route: mxfleet_cluster::Route::Mx,
+        tls: mxfleet_cluster::TlsPolicy::Opportunistic,
+        connections_max: None,
+    };
+    let domains: Vec<_> = (0..100_000).map(domain).collect();
+    let clock: mxfleet_cluster::Clock = std::sync::Arc::new(support::now_ms);
+    let mut seen = 0;
+    let follower = fleet.others(fleet.leader().await)[0];
+    let import = fleet.node(follower).import_domains(&domains, "ops", &clock, |rows| seen = rows);
+    assert_eq!(import.await.unwrap(), Ok(100_000));
+    assert_eq!(seen, 100_000);
+    let again = fleet.node(1).import_domains(&domains, "ops", &clock, |_| {});
+    assert_eq!(again.await.unwrap(), Ok(0), "the same again changes nothing");
+    fleet.eventually_equal().await;
+    assert_eq!(fleet.view(2).domains().count(), 100_000);
+}

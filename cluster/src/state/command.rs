@@ -149,6 +149,22 @@ pub enum Command {
         /// Whether nothing new is listed.
         frozen: bool,
     },
+    /// A part of an import that is too large for one command. Nothing changes yet.
+    DomainStage {
+        /// Chosen by whoever imports.
+        import: u128,
+        /// Counted from 0, without gaps.
+        part: u32,
+        /// The domains as they shall be.
+        domains: Vec<Domain>,
+    },
+    /// The staged domains go in, all or none.
+    DomainCommit {
+        /// Which import.
+        import: u128,
+        /// How many parts it has.
+        parts: u32,
+    },
 }
 
 impl Command {
@@ -186,7 +202,11 @@ impl Command {
             Self::BlacklistExempt { address, .. } => format!("blacklist unexempt {address}"),
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
-            Self::HostAnnounce { .. } | Self::Tick | Self::BlacklistReport { .. } => return None,
+            Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::HostAnnounce { .. }
+            | Self::Tick
+            | Self::BlacklistReport { .. }
+            | Self::DomainStage { .. } => return None,
         })
     }
 }

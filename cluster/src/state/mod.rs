@@ -9,6 +9,7 @@ mod command;
 mod customers;
 mod domains;
 mod hosts;
+mod imports;
 mod parts;
 mod recent;
 mod ring;
@@ -35,6 +36,7 @@ pub struct State {
     settings: Settings,
     hosts: hosts::Hosts,
     blacklist: blacklist::Blacklist,
+    imports: imports::Imports,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The newest time any command was stamped with; never goes back.
@@ -80,11 +82,13 @@ impl State {
                 self.domains.set(at, name, change)
             }
             Command::DomainRemove { name } => self.domains.remove(name),
-            Command::DomainImport { domains } => {
-                for domain in domains {
-                    self.customers.require(&domain.customer)?;
-                }
-                self.domains.import(at, domains)
+            Command::DomainImport { domains } => self.import(at, domains),
+            Command::DomainStage { import, part, domains } => {
+                self.imports.stage(*import, *part, domains, self.clock_ms)
+            }
+            Command::DomainCommit { import, parts } => {
+                let domains = self.imports.finish(*import, *parts)?;
+                self.import(at, &domains)
             }
             Command::SettingSet { name, value } => self.settings.set(at, name, value.as_deref()),
             Command::Tick => {
@@ -125,6 +129,13 @@ impl State {
             Command::HostRemove { name } => self.hosts.remove(name),
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
+    }
+
+    fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {
+        for domain in domains {
+            self.customers.require(&domain.customer)?;
+        }
+        self.domains.import(at, domains)
     }
 
     fn remove_customer(&mut self, id: &str) -> Outcome {

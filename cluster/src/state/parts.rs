@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::AuditRecord;
 use super::blacklist::Rules;
 use super::hosts::Hosts;
+use super::imports::Staged;
 use super::recent::Remembered;
 use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
@@ -26,6 +27,7 @@ pub(crate) enum Part {
     Audit(Vec<AuditRecord>),
     BlacklistRules(Rules),
     BlacklistLeaves(Vec<(u32, Octets)>),
+    Import(Staged),
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
             .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
+            .chain(self.imports.staged().map(Part::Import))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
@@ -59,6 +62,7 @@ impl State {
             Part::Domains(rows) => self.domains.absorb(rows),
             Part::Recent(chunk) => self.recent.absorb(chunk),
             Part::Audit(chunk) => self.audit.absorb(chunk),
+            Part::Import(staged) => self.imports.absorb(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }

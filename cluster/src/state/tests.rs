@@ -124,4 +124,40 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
+    assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
+}
+
+#[test]
+fn a_large_import_goes_in_all_at_once_or_not_at_all() {
+    let mut state = populated();
+    let rows = |from: u32, customer: &str| -> Vec<Domain> {
+        let row = |n| Domain {
+            name: format!("new{n}.test"),
+            customer: customer.to_owned(),
+            route: Route::Mx,
+            tls: TlsPolicy::Opportunistic,
+            connections_max: None,
+        };
+        (from..from + 300).map(row).collect()
+    };
+    let mut id = 5000;
+    let mut ask = |state: &mut State, command| {
+        id += 1;
+        state.apply(id, &request(u128::from(id), command))
+    };
+    let stage = |import, part, domains| Command::DomainStage { import, part, domains };
+    assert_eq!(ask(&mut state, stage(1, 0, rows(0, "acme"))), Ok(300));
+    assert_eq!(ask(&mut state, stage(1, 1, rows(300, "acme"))), Ok(600));
+    assert_eq!(state.domains().count(), 600, "nothing changed yet");
+    let mut copy = rebuilt(&state);
+    for state in [&mut state, &mut copy] {
+        assert_eq!(ask(state, Command::DomainCommit { import: 1, parts: 2 }), Ok(600));
+        assert_eq!(state.domains().count(), 1200);
+    }
+    assert!(ask(&mut state, Command::DomainCommit { import: 1, parts: 2 }).is_err(), "gone");
+    ask(&mut state, stage(2, 0, rows(1000, "acme"))).unwrap();
+    assert!(ask(&mut state, stage(2, 2, rows(1300, "acme"))).is_err(), "a part is missing");
+    ask(&mut state, stage(2, 1, rows(1300, "nobody"))).unwrap();
+    assert!(ask(&mut state, Command::DomainCommit { import: 2, parts: 2 }).is_err());
+    assert_eq!(state.domains().count(), 1200, "not one of them");
 }

@@ -137,6 +137,11 @@ impl Cluster {
         home.settle(&who, authority.certificate(), &certificate, &key.serialize_pem()).map_err(io)
     }
 
+    /// Whether the folder belongs to a fleet, so that [`Cluster::start`] can take part.
+    pub fn is_settled(config: &ClusterConfig) -> bool {
+        Home::new(config.dir.clone()).is_settled()
+    }
+
     /// A token that lets one host named `name` join within `life_ms`, an hour at most.
     pub async fn token(&self, name: &str, life_ms: u64, actor: &str) -> Result<Token, ManageError> {
         let node = self.node()?;

@@ -86,7 +86,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         }
         Verb::Add { name, customer, route, tls, connections_max } => {
             let words = format!("domain {name} added; its mail goes to {route}");
-            let row = DomainRow { name, customer, route, tls, connections_max };
+            let row = DomainRow { name, customer, route, tls, connections_max, version: 0 };
             change(Call::DomainAdd(row), words)
         }
         Verb::Set { name, customer, route, tls, connections_max } => {

@@ -1,5 +1,6 @@
 //! mxfleet: a fleet of MX hosts that behaves as one mail relay.
 
+pub mod bounce;
 pub mod cli;
 pub mod client;
 pub mod config;

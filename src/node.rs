@@ -130,10 +130,16 @@ impl Node {
     ) {
         self.deliveries.recover(recovered);
         let (deliveries, token) = (self.deliveries.clone(), stop.clone());
-        tasks.spawn(async move { Ok(deliveries.run(token).await) });
+        tasks.spawn(async move {
+            deliveries.run(token).await;
+            Ok(())
+        });
         for listener in listeners.smtp {
             let serve = connection::serve(listener, Arc::clone(&self.inbound), stop.clone());
-            tasks.spawn(serve.map_ok());
+            tasks.spawn(async move {
+                serve.await;
+                Ok(())
+            });
         }
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
@@ -157,18 +163,6 @@ impl Node {
         }
     }
 }
-
-/// Turns a part that only ends into one that ends well.
-trait MapOk: Future<Output = ()> + Sized + Send + 'static {
-    fn map_ok(self) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-        async move {
-            self.await;
-            Ok(())
-        }
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> MapOk for F {}
 
 /// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
 async fn wait_for_the_end(node: &Node, tasks: &mut Tasks) -> anyhow::Result<()> {

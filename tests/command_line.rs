@@ -4,7 +4,8 @@ use std::process::{Command, Output};
 
 fn mxfleet(args: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_mxfleet");
-    Command::new(program).args(args).env_remove("MXFLEET_ADMIN").output().unwrap()
+    let output = Command::new(program).args(args).env_remove("MXFLEET_ADMIN").output();
+    output.unwrap_or_else(|error| unreachable!("{program} does not start: {error}"))
 }
 
 fn words(output: &Output) -> String {

@@ -1,4 +1,5 @@
-//! Labelled replies and reports from public sources, judged and scored. See `tests/data/SOURCES.md`.
+//! Labelled replies and reports from public sources, judged and scored; `tests/data/SOURCES.md`
+//! says where they come from.
 
 use std::path::PathBuf;
 

@@ -60,14 +60,14 @@ impl Admin {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| AdminError::Unreachable { socket: self.socket.clone(), source })?;
-        let body = serde_json::to_vec(call).map_err(broken)?;
-        let (status, bytes) = post(stream, body).await.map_err(|e| broken(format!("{e:#}")))?;
+        let body = serde_json::to_vec(call).map_err(|e| broken(&e))?;
+        let (status, bytes) = post(stream, body).await.map_err(|e| broken(&format!("{e:#}")))?;
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(broken);
+            return serde_json::from_slice(&bytes).map_err(|e| broken(&e));
         }
         match serde_json::from_slice::<Refused>(&bytes) {
             Ok(refused) => Err(refused.into()),
-            Err(_) => Err(broken(format!("{status}: {}", String::from_utf8_lossy(&bytes)))),
+            Err(_) => Err(broken(&format!("{status}: {}", String::from_utf8_lossy(&bytes)))),
         }
     }
 }
@@ -93,6 +93,6 @@ async fn post(stream: UnixStream, body: Vec<u8>) -> anyhow::Result<(StatusCode, 
     }
 }
 
-fn broken(error: impl ToString) -> AdminError {
+fn broken(error: &impl ToString) -> AdminError {
     AdminError::Broken(error.to_string())
 }

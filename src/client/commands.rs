@@ -5,7 +5,7 @@
 
 use super::capabilities::Capabilities;
 use super::dialog::Request;
-use crate::smtp::{BodyType, Enhanced, Envelope, Notify, Response, Ret, Stage};
+use crate::smtp::{BodyType, Enhanced, Envelope, Notify, Recipient, Response, Ret, Stage};
 
 /// Longest ENVID and ORCPT we pass on (RFC 3461 sections 4.4 and 4.2: 100 and 500).
 const PARAMETER_OCTETS_MAX: usize = 500;
@@ -14,7 +14,7 @@ const PARAMETER_OCTETS_MAX: usize = 500;
 pub(crate) fn check_fit(request: &Request<'_>, server: &Capabilities) -> Result<(), Response> {
     let unfit = |enhanced, text: &str| Err(Response::unfit(Stage::Mail, enhanced, text));
     let envelope = request.envelope;
-    if envelope.smtputf8 && !server.smtputf8 {
+    if needs_smtputf8(request) && !server.smtputf8 {
         return unfit(Enhanced(5, 6, 7), "the server does not offer SMTPUTF8");
     }
     if envelope.body == BodyType::EightBitMime && !server.eight_bit_mime {
@@ -27,6 +27,19 @@ pub(crate) fn check_fit(request: &Request<'_>, server: &Capabilities) -> Result<
         ),
         _ => Ok(()),
     }
+}
+
+/// The message says so, or one of its addresses does (RFC 6531 section 3.4).
+fn needs_smtputf8(request: &Request<'_>) -> bool {
+    let envelope = request.envelope;
+    let recipients = request.recipients.iter().filter_map(|index| recipient(envelope, *index));
+    envelope.smtputf8
+        || envelope.mail_from.as_ref().is_some_and(|sender| !sender.is_ascii())
+        || recipients.into_iter().any(|recipient| !recipient.address.is_ascii())
+}
+
+fn recipient(envelope: &Envelope, index: u32) -> Option<&Recipient> {
+    envelope.recipients.get(usize::try_from(index).ok()?)
 }
 
 /// Append MAIL FROM.
@@ -42,7 +55,7 @@ pub(crate) fn write_mail(request: &Request<'_>, server: &Capabilities, out: &mut
     if envelope.body == BodyType::EightBitMime {
         out.extend_from_slice(b" BODY=8BITMIME");
     }
-    if envelope.smtputf8 {
+    if needs_smtputf8(request) {
         out.extend_from_slice(b" SMTPUTF8");
     }
     if server.dsn {
@@ -64,9 +77,7 @@ pub(crate) fn write_rcpt(
     server: &Capabilities,
     out: &mut Vec<u8>,
 ) {
-    let recipient = index
-        .and_then(|index| usize::try_from(*index).ok())
-        .and_then(|index| envelope.recipients.get(index));
+    let recipient = index.and_then(|index| recipient(envelope, *index));
     out.extend_from_slice(b"RCPT TO:<");
     out.extend_from_slice(recipient.map_or(b"", |r| r.address.as_str().as_bytes()));
     out.push(b'>');
@@ -207,5 +218,7 @@ mod tests {
         envelope.smtputf8 = true;
         assert_eq!(check(&envelope, &plain, 1), Some(Enhanced(5, 6, 7)));
         assert_eq!(check(&envelope, &full(), 1), None);
+        let utf8 = crate::client::testing::envelope(&["jürgen@b.test"]);
+        assert_eq!(check(&utf8, &plain, 1), Some(Enhanced(5, 6, 7)));
     }
 }

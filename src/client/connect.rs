@@ -41,7 +41,7 @@ impl Client {
                     Failure::Tls(why) => Response::broken(Stage::StartTls, why),
                 })
             }
-            Err(Failure::Tls(why)) => Err(tls_required(&why)),
+            Err(Failure::Tls(why)) => Err(tls_required(Enhanced(4, 7, 5), &why)),
         }
     }
 
@@ -62,7 +62,7 @@ impl Client {
             // What was said before the handshake is void (RFC 3207 section 4.2).
             capabilities = self.greet(&mut wire).await?;
         } else if must {
-            let response = tls_required("the server does not offer STARTTLS");
+            let response = tls_required(Enhanced(4, 7, 4), "the server does not offer STARTTLS");
             return Err(Failure::Final(response));
         }
         Ok(Connection::new(wire, hop, capabilities, is_tls, self.limits.clone()))
@@ -145,8 +145,9 @@ fn broken<E: std::fmt::Display>(stage: Stage) -> impl Fn(E) -> Failure {
     move |error| Failure::Final(Response::broken(stage, error.to_string()))
 }
 
-/// RFC 8461 and friends: no TLS, no mail, for now (RFC 3463: 4.7.5 is a cryptographic failure).
-fn tls_required(why: &str) -> Response {
+/// No TLS, no mail, for now. RFC 3463 section 3.8: 4.7.4 is a feature that is not supported, 4.7.5
+/// a cryptographic failure.
+fn tls_required(enhanced: Enhanced, why: &str) -> Response {
     let text = format!("TLS is required for this domain: {why}");
-    Response::unfit(Stage::StartTls, Enhanced(4, 7, 5), text)
+    Response::unfit(Stage::StartTls, enhanced, text)
 }

@@ -61,49 +61,59 @@ impl Connection {
         let Outgoing { envelope, recipients, octets, text } = outgoing;
         let request = Request { envelope, recipients, octets };
         let batch_max = self.limits.pipelined_commands_max;
+        // Whoever drops this future leaves a connection of which nothing is known.
+        let was_closed = std::mem::replace(&mut self.closed, true);
         let capabilities = std::mem::take(&mut self.capabilities);
         let begun = Transaction::new(request, &capabilities, batch_max, self.before);
         let responses = match begun {
-            Err(response) => vec![response; recipients.len()],
-            Ok(transaction) => self.run(transaction, text).await,
+            Err(response) => {
+                self.closed = was_closed;
+                vec![response; recipients.len()]
+            }
+            Ok(mut transaction) => {
+                if was_closed || !self.wire.is_quiet() {
+                    transaction.fail("lost connection");
+                }
+                self.run(transaction, text).await
+            }
         };
         self.capabilities = capabilities;
         responses
     }
 
     async fn run(&mut self, mut transaction: Transaction<'_>, mut text: Text) -> Vec<Response> {
-        if self.closed || !self.wire.is_quiet() {
-            self.closed = true;
-            transaction.fail("lost connection");
-        }
+        let mut broken = false;
         loop {
             self.out.clear();
-            let done = match transaction.next(&mut self.out) {
+            let sent = match transaction.next(&mut self.out) {
                 Step::Done => break,
+                Step::Read(stage) => {
+                    match self.read(stage).await {
+                        Ok(reply) => transaction.answer(reply),
+                        Err(error) => transaction.fail(&error.to_string()),
+                    }
+                    continue;
+                }
                 Step::Send => self.send().await,
-                Step::Read(stage) => self.read(stage).await.map(|reply| transaction.answer(reply)),
                 Step::SendDot => self.send_block(Bytes::new(), b".\r\n").await,
                 Step::SendText => match self.send_text(&mut text).await {
+                    Ok(()) => Ok(()),
+                    Err(TextFailure::Wire(error)) => Err(error),
                     Err(TextFailure::Source(error)) => {
                         tracing::error!(%error, "a message's text could not be read");
                         transaction.abandon(Enhanced(4, 3, 0), "our copy could not be read");
-                        Ok(())
+                        continue;
                     }
-                    // It may have said why before it closed, but only a refusal can be true:
-                    // it has not seen the final dot.
-                    Err(TextFailure::Wire(error)) => match self.last_words().await {
-                        Some(reply) if !reply.is_positive() => {
-                            self.closed = true;
-                            transaction.answer(reply);
-                            Ok(())
-                        }
-                        _ => Err(error),
-                    },
-                    Ok(()) => Ok(()),
                 },
             };
-            if let Err(error) = done {
-                transaction.fail(&error.to_string());
+            if let Err(error) = sent {
+                broken = true;
+                // It may have said why before it closed. Only a refusal can be true: it has not
+                // seen all we had to say.
+                match self.last_words().await {
+                    Some(reply) if reply.code >= 400 => transaction.answer(reply),
+                    _ => transaction.fail(&error.to_string()),
+                }
             }
         }
         self.transactions += 1;
@@ -112,7 +122,7 @@ impl Connection {
             Ending::NeedsReset => Before::Unfinished,
             Ending::Clean | Ending::Closed => Before::Kept,
         };
-        self.closed |= ending == Ending::Closed;
+        self.closed = broken || ending == Ending::Closed;
         responses
     }
 

@@ -106,7 +106,7 @@ pub(crate) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Begin. An `Err` is our own refusal for all recipients: this message does not fit this server.
+    /// Begin. An `Err` is our own refusal for all recipients: the message does not fit the server.
     pub(crate) fn new(
         request: Request<'a>,
         capabilities: &'a Capabilities,

@@ -41,10 +41,10 @@ async fn answers(script: &str) -> Vec<String> {
 /// Timeouts that a test can wait for.
 fn quick() -> Limits {
     Limits {
-        reply_timeout_ms: 300,
-        data_reply_timeout_ms: 300,
-        final_reply_timeout_ms: 300,
-        data_block_timeout_ms: 300,
+        reply_timeout_ms: 700,
+        data_reply_timeout_ms: 700,
+        final_reply_timeout_ms: 700,
+        data_block_timeout_ms: 700,
         last_reply_timeout_ms: 100,
         tls_handshake_timeout_ms: 1000,
         ..Limits::default()
@@ -199,6 +199,20 @@ async fn a_connection_closed_while_idle_has_tried_nothing() {
     let responses = connection.deliver(outgoing(&envelope, &[0], "x\r\n")).await;
     assert_eq!(short(&responses), ["untried"]);
     assert!(!connection.is_usable());
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_given_up_midway_leaves_no_usable_connection() {
+    let server = Server::start(&[&script("< MAIL\n> 250 m\nsilence")]).await;
+    let mut connection = client().connect(&server.hop(Opportunistic)).await.unwrap();
+    let envelope = envelope(&["a@example.test"]);
+    // The time is for the server to answer MAIL, and not more.
+    let patience = std::time::Duration::from_millis(50);
+    let delivery = connection.deliver(outgoing(&envelope, &[0], "x\r\n"));
+    assert!(tokio::time::timeout(patience, delivery).await.is_err());
+    assert!(!connection.is_usable());
+    connection.quit().await;
+    server.seen().await;
 }
 
 #[tokio::test]

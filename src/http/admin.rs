@@ -95,7 +95,15 @@ impl Admin {
                 .map_err(|why| Refused::invalid(format!("{}: {why}", text.escape_debug())))
         };
         let sender = from.filter(|text| !text.is_empty()).map(parse).transpose()?;
-        let explanation = match self.policy.explain(&sender, &parse(address)?) {
+        let given = match address.eq_ignore_ascii_case("postmaster") {
+            true => None,
+            false => Some(parse(address)?),
+        };
+        let decision = match self.policy.target(given) {
+            Ok(target) => self.policy.explain(&sender, &target),
+            Err(reply) => Decision::Refuse { reply, check: "postmaster" },
+        };
+        let explanation = match decision {
             Decision::Accept => Explanation {
                 accepted: true,
                 check: "all".to_owned(),

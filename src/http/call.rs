@@ -239,17 +239,17 @@ pub enum RefusedKind {
 
 impl Refused {
     /// A value is not valid.
-    pub fn invalid(error: impl ToString) -> Self {
-        Self { error: error.to_string(), kind: RefusedKind::Invalid }
+    pub fn invalid(error: impl Into<String>) -> Self {
+        Self { error: error.into(), kind: RefusedKind::Invalid }
     }
 
     /// What it names does not exist.
-    pub fn not_found(error: impl ToString) -> Self {
-        Self { error: error.to_string(), kind: RefusedKind::NotFound }
+    pub fn not_found(error: impl Into<String>) -> Self {
+        Self { error: error.into(), kind: RefusedKind::NotFound }
     }
 
     /// The node cannot do it now.
-    pub fn unavailable(error: impl ToString) -> Self {
-        Self { error: error.to_string(), kind: RefusedKind::Unavailable }
+    pub fn unavailable(error: impl Into<String>) -> Self {
+        Self { error: error.into(), kind: RefusedKind::Unavailable }
     }
 }

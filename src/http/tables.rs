@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mxfleet_cluster::{
     Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, ProposeError, Refusal,
-    Request, Route, SETTINGS, Server, State,
+    Request, Route, RouteError, SETTINGS, Server, State,
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow};
@@ -79,7 +79,7 @@ impl Tables {
         match self.cluster.propose(request).await {
             Ok(Ok(changed)) => Ok(serde_json::json!(Changed { changed })),
             Ok(Err(refusal)) => Err(refusal.into()),
-            Err(error @ ProposeError::Storage(_)) => Err(Refused::unavailable(error)),
+            Err(error @ ProposeError::Storage(_)) => Err(Refused::unavailable(error.to_string())),
         }
     }
 
@@ -102,14 +102,14 @@ impl Tables {
         Ok(DomainChange {
             customer,
             route: route.map(|text| self.route(&text)).transpose()?,
-            tls: tls.map(|text| text.parse().map_err(Refused::invalid)).transpose()?,
+            tls: tls.map(|text| text.parse().map_err(invalid)).transpose()?,
             connections_max: connections_max.map(|count| (count != 0).then_some(count)),
         })
     }
 
     /// A route that does not lead back to us.
     fn route(&self, text: &str) -> Result<Route, Refused> {
-        let route: Route = text.parse().map_err(Refused::invalid)?;
+        let route: Route = text.parse().map_err(invalid)?;
         if let Route::Servers(servers) = &route {
             for server in servers {
                 if let Some(why) = objection(&self.own, server) {
@@ -119,6 +119,11 @@ impl Tables {
         }
         Ok(route)
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
+fn invalid(error: RouteError) -> Refused {
+    Refused::invalid(error.to_string())
 }
 
 /// Why a server can be no customer's server.

@@ -85,10 +85,10 @@ impl Destination {
     }
 
     /// Choose the next job that is due, and take the turn. The job stays where it is.
-    pub(super) fn choose<K>(&mut self, slab: &Slab<K>, now_ms: u64) -> Option<u32> {
+    pub(super) fn choose<K>(&mut self, slab: &Slab<K>, due_by_ms: u64) -> Option<u32> {
         for step in 0..TURNS.len() {
             let turn = (self.turn + step) % TURNS.len();
-            if let Some(slot) = self.head(slab, TURNS[turn], now_ms) {
+            if let Some(slot) = self.head(slab, TURNS[turn], due_by_ms) {
                 self.turn = (turn + 1) % TURNS.len();
                 return Some(slot);
             }
@@ -96,10 +96,16 @@ impl Destination {
         None
     }
 
-    pub(super) fn has_due<K>(&self, slab: &Slab<K>, now_ms: u64) -> bool {
+    pub(super) fn has_due<K>(&self, slab: &Slab<K>, due_by_ms: u64) -> bool {
         !self.fresh.is_empty()
             || !self.backlog.is_empty()
-            || self.head(slab, Lane::Waiting, now_ms).is_some()
+            || self.head(slab, Lane::Waiting, due_by_ms).is_some()
+    }
+
+    /// What a new connection may carry must be due by then: while the destination fails, a job
+    /// may be tried before its time, because the probe must carry something.
+    pub(super) fn due_by_ms(&self, now_ms: u64) -> u64 {
+        if self.pace.failing().is_some() { u64::MAX } else { now_ms }
     }
 
     /// When to look at it again, if nothing else happens before; `None` when there is no need.
@@ -113,16 +119,12 @@ impl Destination {
         self.waiting.peek().map(|slot| slab[slot].due_ms)
     }
 
-    /// The job at the head of a lane, if it is due. While the destination fails, a job may be
-    /// tried before its time, because the probe must carry something.
-    fn head<K>(&self, slab: &Slab<K>, lane: Lane, now_ms: u64) -> Option<u32> {
+    /// The job at the head of a lane, if it is due.
+    fn head<K>(&self, slab: &Slab<K>, lane: Lane, due_by_ms: u64) -> Option<u32> {
         match lane {
             Lane::Fresh => self.fresh.peek(),
             Lane::Backlog => self.backlog.peek(),
-            _ => self
-                .waiting
-                .peek()
-                .filter(|slot| slab[*slot].due_ms <= now_ms || self.pace.failing().is_some()),
+            _ => self.waiting.peek().filter(|slot| slab[*slot].due_ms <= due_by_ms),
         }
     }
 
@@ -167,6 +169,12 @@ impl Destination {
     /// Nothing would be forgotten with it.
     pub(super) fn is_empty(&self) -> bool {
         self.queued() == 0 && self.held == 0 && self.running == 0 && self.pace.connections == 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        let slots = self.fresh.len() + self.backlog.len() + self.waiting.len() + self.age.len();
+        slots * size_of::<u32>()
     }
 
     fn lane(&mut self, lane: Lane) -> &mut Heap {

@@ -77,6 +77,11 @@ impl Index {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        self.table.len() * size_of::<u32>()
+    }
+
     fn resize<K: Copy + Eq + Hash>(&mut self, slab: &Slab<K>, len: usize) {
         let old = std::mem::replace(&mut self.table, vec![EMPTY; len]);
         for slot in old.into_iter().filter(|slot| *slot != EMPTY) {

@@ -142,6 +142,11 @@ impl<K> Slab<K> {
         slot
     }
 
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        self.rows.len() * size_of::<Job<K>>() + self.free.len() * size_of::<u32>()
+    }
+
     /// All jobs with their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Job<K>)> {
         (0..).zip(&self.rows).filter(|(_, job)| job.place.lane() != Lane::Vacant)

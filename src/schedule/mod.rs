@@ -145,7 +145,8 @@ impl<I: Id> Schedule<I> {
             if !destination.pace.may_open(now_ms) {
                 continue;
             }
-            if let Some(ticket) = self.start(number, now_ms) {
+            let due_by_ms = destination.due_by_ms(now_ms);
+            if let Some(ticket) = self.start(number, due_by_ms) {
                 let permit = self.open(number)?;
                 self.look(number, now_ms);
                 return Some(Start::Open(permit, ticket));
@@ -262,12 +263,13 @@ impl<I: Id> Schedule<I> {
     /// A connection is gone.
     #[expect(clippy::needless_pass_by_value, reason = "the permit is given up")]
     pub fn closed(&mut self, permit: Permit, now: Instant) {
+        let now_ms = self.floor_ms(now);
         let number = permit.destination;
         let Some(destination) = self.destinations[number as usize].as_mut() else { return };
-        destination.pace.close(permit.serial);
+        destination.pace.close(permit.serial, now_ms);
         self.connections -= 1;
         self.connected -= usize::from(destination.pace.connections == 0);
-        self.look(number, self.floor_ms(now));
+        self.look(number, now_ms);
     }
 
     /// When [`Schedule::next`] may have something to start, if nothing else happens before.
@@ -310,9 +312,9 @@ impl<I: Id> Schedule<I> {
     }
 
     /// Move the job that is next at a destination to a worker.
-    fn start(&mut self, number: u32, now_ms: u64) -> Option<Ticket<I>> {
+    fn start(&mut self, number: u32, due_by_ms: u64) -> Option<Ticket<I>> {
         let destination = self.destinations[number as usize].as_mut()?;
-        let slot = destination.choose(&self.slab, now_ms)?;
+        let slot = destination.choose(&self.slab, due_by_ms)?;
         destination.leave(&mut self.slab, slot);
         destination.enter(&mut self.slab, slot, Lane::Running);
         Some(self.ticket(slot))
@@ -348,15 +350,16 @@ impl<I: Id> Schedule<I> {
             self.forget(number);
             return;
         }
-        if destination.has_due(&self.slab, now_ms) {
-            if destination.pace.idle > 0 && !destination.to_resume {
-                destination.to_resume = true;
-                self.resumable.push_back(number);
-            }
-            if destination.pace.may_open(now_ms) && !destination.in_line {
-                destination.in_line = true;
-                self.line.push_back(number);
-            }
+        let idle = destination.pace.idle > 0 && !destination.to_resume;
+        if idle && destination.has_due(&self.slab, now_ms) {
+            destination.to_resume = true;
+            self.resumable.push_back(number);
+        }
+        let due_by_ms = destination.due_by_ms(now_ms);
+        let may_open = destination.pace.may_open(now_ms) && !destination.in_line;
+        if may_open && destination.has_due(&self.slab, due_by_ms) {
+            destination.in_line = true;
+            self.line.push_back(number);
         }
         if let Some(at_ms) = destination.next_look_ms(&self.slab)
             && at_ms > now_ms
@@ -419,6 +422,13 @@ impl<I: Id> Schedule<I> {
             }
             self.vacant.push(number);
         }
+    }
+
+    /// Memory that jobs take, without what vectors have reserved and never touched.
+    #[cfg(test)]
+    fn octets(&self) -> usize {
+        let heaps: usize = self.destinations.iter().flatten().map(Destination::octets).sum();
+        self.slab.octets() + self.index.octets() + heaps
     }
 
     fn floor_ms(&self, at: Instant) -> u64 {

@@ -43,6 +43,8 @@ pub(super) struct Failing {
     count: u32,
     pub(super) since_ms: u64,
     pub(super) probe_ms: u64,
+    /// The pause before that.
+    pause_ms: u64,
     /// The connection that probes.
     prober: Option<u64>,
     /// Connections up to this serial were there when it last failed.
@@ -97,10 +99,12 @@ impl Pace {
         }
     }
 
-    pub(super) fn close(&mut self, serial: u64) {
+    pub(super) fn close(&mut self, serial: u64, now_ms: u64) {
         self.connections -= 1;
         if let Some(failing) = self.failing.as_mut().filter(|f| f.prober == Some(serial)) {
+            // It has shown nothing either way, which is no reason to hurry.
             failing.prober = None;
+            failing.probe_ms = now_ms.saturating_add(failing.pause_ms);
         }
     }
 
@@ -131,12 +135,14 @@ impl Pace {
             None => (1, now_ms),
         };
         let pause = retry::pause(count, bounds.probe_pause_min, bounds.probe_pause_max, entropy);
+        let pause_ms = super::ceil_ms(pause);
         self.window = (self.window.min(self.limit) / 2).max(1);
         self.credit = 0;
         self.failing = Some(Failing {
             count,
             since_ms,
-            probe_ms: now_ms.saturating_add(super::ceil_ms(pause)),
+            probe_ms: now_ms.saturating_add(pause_ms),
+            pause_ms,
             prober: None,
             last_serial: newest_serial,
             error: error.to_owned(),
@@ -214,7 +220,7 @@ mod tests {
         pace.window = 16;
         for serial in 0..16 {
             pace.trouble(serial, 15, &trouble(1000));
-            pace.close(serial);
+            pace.close(serial, 1000);
         }
         assert_eq!(pace.window(), 8);
         assert_eq!(pace.failing().map(|f| f.count), Some(1));
@@ -224,7 +230,7 @@ mod tests {
     fn a_failing_destination_gets_one_connection_after_each_pause() {
         let mut pace = busy(1, 20);
         pace.trouble(0, 0, &trouble(0));
-        pace.close(0);
+        pace.close(0, 0);
         assert!(!pace.may_open(3999));
         let mut now_ms = 0;
         for serial in 1..12 {
@@ -236,20 +242,21 @@ mod tests {
             assert!(probe_ms - now_ms <= 360_000, "the pause has an end");
             now_ms = probe_ms;
             pace.trouble(serial, serial, &trouble(now_ms));
-            pace.close(serial);
+            pace.close(serial, now_ms);
             assert_eq!(pace.is_dead(), serial >= 2);
         }
         assert!(pace.failing().unwrap().probe_ms - now_ms >= 240_000);
     }
 
     #[test]
-    fn a_probe_that_ends_without_a_word_lets_the_next_one_go() {
+    fn a_probe_that_ends_without_a_word_is_followed_by_another_after_a_pause() {
         let mut pace = busy(1, 20);
         pace.trouble(0, 0, &trouble(0));
-        pace.close(0);
+        pace.close(0, 0);
         pace.open(1);
-        pace.close(1);
-        assert!(pace.may_open(10_000));
+        pace.close(1, 10_000);
+        assert!(!pace.may_open(13_000));
+        assert!(pace.may_open(16_000));
     }
 
     #[test]

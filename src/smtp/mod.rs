@@ -10,6 +10,7 @@ pub mod parameters;
 pub mod parse;
 pub mod reply;
 pub mod response;
+pub mod xtext;
 
 pub use address::{Address, AddressError};
 pub use canned::Canned;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::format::{Kind, Location, RecordHeader};
 use super::item::MarkItem;
 use super::queue::{Copy, CopyOf, Request};
-use super::read::{Fault, Reader, Snapshot};
+use super::read::{Care, Fault, Reader, Snapshot};
 use super::record;
 use super::scan::{Depth, Found, Scan};
 use super::shared::Shared;
@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
     fn entry(&mut self, id: EntryId) -> io::Result<()> {
         let Some(snapshot) = Snapshot::of(self.shared, id) else { return Ok(()) };
         let mut reader = Reader::new(self.shared);
-        let copied = match reader.stored(&snapshot) {
+        let copied = match reader.stored(&snapshot, Care::Exact) {
             Ok(stored) => {
                 let chunks = stored.parts.len();
                 let sent = stored.parts.iter().try_for_each(|part| {

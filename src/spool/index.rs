@@ -37,7 +37,9 @@ impl Slot {
 
     fn apply(&mut self, mark: MarkItem) {
         match mark {
-            MarkItem::Final { outcome, .. } => self.outcome = Some(outcome),
+            MarkItem::Final { outcome, .. } => {
+                (self.outcome, self.due_s, self.attempts) = (Some(outcome), 0, 0);
+            }
             MarkItem::Deferred { attempts, due_us, .. } => {
                 self.due_s = u32::try_from(due_us / SECOND_US).unwrap_or(u32::MAX);
                 self.attempts = u16::try_from(attempts).unwrap_or(u16::MAX);

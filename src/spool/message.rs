@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::draft::CHUNK_OCTETS;
 use super::error::ReadError;
-use super::read::{Fault, OpenSegment, Reader, Snapshot, Stored};
+use super::read::{Care, Fault, OpenSegment, Reader, Snapshot, Stored};
 use super::record::{self, Part};
 use super::shared::Shared;
 use super::state::RecipientState;
@@ -90,8 +90,9 @@ pub(super) fn load(shared: &Arc<Shared>, id: EntryId) -> Result<Option<Message>,
     for _ in 0..TRIES {
         let Some(snapshot) = Snapshot::of(shared, id) else { return Ok(None) };
         let mut reader = Reader::new(shared);
-        let made =
-            reader.stored(&snapshot).and_then(|s| assemble(shared, &mut reader, &snapshot, s));
+        let made = reader
+            .stored(&snapshot, Care::Now)
+            .and_then(|s| assemble(shared, &mut reader, &snapshot, s));
         match made {
             Ok(message) => return Ok(Some(message)),
             Err(_) if moved(shared, &snapshot) => {}

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::EntryId;
 use super::format::{Kind, Location, RECORD_HEADER_OCTETS, RecordHeader};
 use super::fs::SpoolFile;
-use super::index::Entry;
+use super::index::{Entry, Slot};
 use super::record::{self, EntryMeta, Part};
 use super::shared::Shared;
 use super::state::Mark;
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The entry of `snapshot`, as it is on disk.
-    pub(super) fn stored(&mut self, snapshot: &Snapshot) -> Result<Stored, Fault> {
+    pub(super) fn stored(&mut self, snapshot: &Snapshot, care: Care) -> Result<Stored, Fault> {
         let home = snapshot.entry.home;
         let guess = snapshot.entry.octets() + META_GUESS_OCTETS;
         let record = self.segment(home.segment)?.record(home.offset, guess)?;
@@ -114,26 +114,13 @@ impl<'a> Reader<'a> {
             if slot.mark == Location::NONE {
                 continue;
             }
-            let newest = self.mark(snapshot.id, slot.mark);
-            let newest = newest.unwrap_or_else(|| match slot.outcome {
-                // Its record cannot be read, perhaps because it is not written yet. What it said,
-                // but for the reply, is in memory.
-                Some(outcome) => Mark::Final {
-                    recipient,
-                    outcome,
-                    dsn: Enhanced(2, 0, 0),
-                    reply: String::new(),
-                    at_us: 0,
-                },
-                None => Mark::Deferred {
-                    recipient,
-                    attempts: slot.attempts(),
-                    due_us: slot.due_us(),
-                    dsn: Enhanced(4, 0, 0),
-                    reply: String::new(),
-                    at_us: 0,
-                },
-            });
+            let newest = match self.mark(snapshot.id, slot.mark) {
+                Ok(mark) => mark,
+                Err(fault) if care == Care::Exact && !self.is_lost(slot.mark, &fault) => {
+                    return Err(Fault::Gone);
+                }
+                Err(_) => without_reply(recipient, *slot),
+            };
             let older = |mark: &Mark| record::recipient_of(mark) != record::recipient_of(&newest);
             marks.retain(older);
             marks.push(newest);
@@ -142,11 +129,40 @@ impl<'a> Reader<'a> {
         Ok(Stored { marks, envelope, text: record.text, parts: meta.parts })
     }
 
-    /// The mark at a place, if it is there.
-    fn mark(&mut self, id: EntryId, at: Location) -> Option<Mark> {
-        let record = self.segment(at.segment).ok()?.record(at.offset, 0).ok()?;
+    fn mark(&mut self, id: EntryId, at: Location) -> Result<Mark, Fault> {
+        let record = self.segment(at.segment)?.record(at.offset, 0)?;
         let ours = record.header.id == id && record.header.kind == Kind::Mark;
-        ours.then(|| record::decode_mark_meta(&record.meta)).flatten().map(|(_, mark)| mark)
+        let mark = ours.then(|| record::decode_mark_meta(&record.meta)).flatten();
+        mark.map(|(_, mark)| mark).ok_or(Fault::Damaged)
+    }
+
+    /// Whether a mark will never be readable. In the segment that is written to, it may just not
+    /// be written yet.
+    fn is_lost(&self, at: Location, fault: &Fault) -> bool {
+        let index = self.shared.index();
+        let sealed = index.segments.get(at.segment).is_some_and(|segment| segment.sealed);
+        matches!(fault, Fault::Damaged) && sealed
+    }
+}
+
+/// How good the marks of an entry must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// A mark that cannot be read now is made up from memory, without its reply.
+    Now,
+    /// They are to be kept, so only one that is lost for good is made up.
+    Exact,
+}
+
+/// What memory knows of a mark.
+fn without_reply(recipient: u32, slot: Slot) -> Mark {
+    let (reply, at_us) = (String::new(), 0);
+    match slot.outcome {
+        Some(outcome) => Mark::Final { recipient, outcome, dsn: Enhanced(2, 0, 0), reply, at_us },
+        None => {
+            let (attempts, due_us) = (slot.attempts(), slot.due_us());
+            Mark::Deferred { recipient, attempts, due_us, dsn: Enhanced(4, 0, 0), reply, at_us }
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub enum Mark {
 pub struct RecipientState {
     /// How it ended; `None` while it is still to be delivered.
     pub outcome: Option<Outcome>,
-    /// Attempts so far.
+    /// Attempts so far; no longer known of one that has ended.
     pub attempts: u32,
     /// Not to be tried before, microseconds since 1970; 0 is at once.
     pub due_us: u64,
@@ -81,7 +81,8 @@ impl RecipientState {
         match mark {
             _ if self.outcome.is_some() => {}
             Mark::Final { outcome, dsn, reply, at_us, .. } => {
-                self.outcome = Some(*outcome);
+                // A final mark replaces the one before, which goes.
+                (self.outcome, self.attempts, self.due_us) = (Some(*outcome), 0, 0);
                 self.told(*dsn, reply, *at_us);
             }
             Mark::Deferred { attempts, due_us, dsn, reply, at_us, .. } => {

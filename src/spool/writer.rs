@@ -39,7 +39,7 @@ pub(super) struct Writer {
     pub(super) next_segment: u32,
     /// Where segments end whose last write or sync failed, until a new header says so.
     pub(super) cuts: Vec<Cut>,
-    /// What is not yet covered by a sync, in order.
+    /// What is not yet covered by a sync, in order; empty without an active segment.
     pub(super) unsynced: Vec<Unsynced>,
     /// Small records that a failed segment did not keep.
     pub(super) redo: Vec<Redo>,
@@ -148,14 +148,12 @@ impl Writer {
             Request::Note { id, note } => self.note(id, note),
             Request::Copy(copy) => self.copy(*copy),
             Request::Flush(answer) => {
-                if !self.redo.is_empty() {
-                    self.reopen();
-                }
-                if self.redo.is_empty() {
+                self.reopen();
+                if self.active.is_some() {
                     self.unsynced.push(Unsynced::Flush(answer));
                     self.sync_needed = true;
                 } else {
-                    let _ = answer.send(Err(SpoolError::Disk("no segment can be written".into())));
+                    let _ = answer.send(Err(self.failure.clone()));
                 }
             }
             // The caller takes it out.

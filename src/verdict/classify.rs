@@ -68,10 +68,10 @@ pub fn classify(stage: Stage, reply: &Reply) -> Judgement {
     judge(stage, Some(reply.code), reply.enhanced, &text)
 }
 
-/// Judge a reply as it stands in a log or a report: one or more lines, with their codes. Any text
-/// will do; one without a reply code does not count.
+/// Judge a reply as it stands in a log or a report: one or more lines, with their codes; a line end
+/// may be written as `\n`. Any text will do; one without a reply code does not count.
 pub fn classify_text(stage: Stage, raw: &str) -> Judgement {
-    let (code, enhanced, text) = split(raw);
+    let (code, enhanced, text) = split(&raw.replace("\\n", "\n"));
     judge(stage, code, enhanced, &text)
 }
 
@@ -232,8 +232,9 @@ fn provider_saying(code: u16, enhanced: Option<Enhanced>, text: &str) -> Option<
 fn embedded_code(text: &str) -> Option<Enhanced> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .map(|piece| piece.trim_end_matches('.'))
-        .find_map(|piece| Enhanced::parse_prefix(piece).map(|(code, _)| code))
-        .filter(|Enhanced(class, ..)| matches!(class, 4 | 5))
+        .filter_map(|piece| Enhanced::parse_prefix(piece).map(|(code, _)| code))
+        // RFC 3463 has seven subjects; `4.96.2` is the version of some server.
+        .find(|Enhanced(class, subject, _)| matches!(class, 4 | 5) && *subject <= 7)
 }
 
 #[cfg(test)]

@@ -74,12 +74,14 @@ impl Patterns {
                 current = name;
                 continue;
             }
-            let parts = parse_parts(line, &sets).map_err(error)?;
-            match current {
-                "harmless" | "veto" | "unknown_user" => {
-                    lists.entry(current).or_default().add(line, parts);
+            for phrase in line.split(',').map(str::trim).filter(|phrase| !phrase.is_empty()) {
+                let parts = parse_parts(phrase, &sets).map_err(error)?;
+                match current {
+                    "harmless" | "veto" | "unknown_user" => {
+                        lists.entry(current).or_default().add(phrase, parts);
+                    }
+                    _ => sets.entry(current).or_default().push(parts),
                 }
-                _ => sets.entry(current).or_default().push(parts),
             }
         }
         let mut take = |name| lists.remove(name).unwrap_or_default();
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_phrase_is_words_prefixes_gaps_and_sets() {
-        let file = "[noun]\nuser # a comment\nmail box\n[veto]\n<noun> .. gone\nspam*\n*不存在*";
+        let file = "[noun]\nuser, mail box # a comment\n[veto]\n<noun> .. gone\nspam*\n*不存在*";
         for text in ["User gone", "the mail box is really gone", "SPAMMY", "此用户不存在了"]
         {
             assert!(finds(file, text), "{text}");

@@ -87,7 +87,8 @@ pub(super) struct Attempted {
     pub(super) judged: Vec<(u32, Verdict)>,
     /// Those that it was not asked about.
     pub(super) untried: Vec<u32>,
-    /// The server gave an answer that says it works, whatever it was.
+    /// The server gave an answer that says it works, whatever it was. To put off a whole message
+    /// says nothing: the message may be the cause, or the server have trouble with all.
     pub(super) answered: bool,
 }
 
@@ -170,8 +171,9 @@ pub(super) async fn attempt(
 }
 
 fn is_answer(response: &Response, verdict: &Verdict) -> bool {
-    let refused = matches!(verdict, Verdict::Retry { scope: Scope::Destination, .. });
-    matches!(response.answer, Answer::Reply(_)) && !refused
+    let vague =
+        matches!(verdict, Verdict::Retry { scope: Scope::Destination | Scope::Message, .. });
+    matches!(response.answer, Answer::Reply(_)) && !vague
 }
 
 impl Inner {

@@ -83,7 +83,8 @@ impl Inner {
         let mut carried = 0;
         let mut next = Some(first);
         while let Some(mut work) = next.take() {
-            if carried > 0 && !connection.is_usable() {
+            let current = route.is_current(permit.domain(), self.parts.cluster.view());
+            if carried > 0 && !(current && connection.is_usable()) {
                 self.update(|core, now| core.give_back(work, None, now));
                 break;
             }
@@ -105,9 +106,8 @@ impl Inner {
                 break;
             }
             carried += 1;
-            let more = connection.is_usable()
-                && carried < self.parts.limits.messages_per_connection_max
-                && route.is_current(permit.domain(), self.parts.cluster.view());
+            let more =
+                connection.is_usable() && carried < self.parts.limits.messages_per_connection_max;
             let delays = delays(&work, began);
             let trial = Trial { work, message: &message, relay: Some(&relay), delays };
             let after = self.settle(permit, trial, attempted, more.then_some(carried));

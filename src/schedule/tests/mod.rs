@@ -517,3 +517,67 @@ fn jobs_are_listed_page_by_page_in_order_of_id() {
     assert_eq!(ids(world.schedule.jobs(Some("odd.test"), Some(2), 9)), [3, 5, 7, 9]);
     assert!(world.schedule.jobs(Some("other.test"), None, 9).is_empty());
 }
+
+/// A server that breaks over each message without ever refusing a connection.
+#[test]
+fn a_probe_that_proves_nothing_is_not_repeated_at_once() {
+    let mut world = World::new(100);
+    world.fresh("odd.test", 20);
+    for (permit, ticket) in world.open() {
+        world.unreachable(permit, ticket);
+    }
+    let start = world.now;
+    let mut attempts = 0;
+    while world.now < start + Duration::from_mins(1) {
+        for (permit, ticket) in world.open() {
+            attempts += 1;
+            let left = Some((ticket.recipients.clone(), world.now + Duration::from_hours(1)));
+            world.schedule.finish(ticket, left, world.now);
+            world.schedule.closed(permit, world.now);
+        }
+        let wake = world.schedule.next_wake().expect("it will be probed");
+        assert!(wake > world.now, "never a busy loop");
+        world.now = wake;
+    }
+    assert!(attempts <= 20, "{attempts}");
+}
+
+/// An old connection that still works while new ones fail.
+#[test]
+fn only_a_probe_carries_what_is_not_due() {
+    let mut world = World::new(100);
+    world.fresh("a.test", 2);
+    let mut opened = world.open();
+    let (old, ticket) = opened.remove(0);
+    let (new, second) = opened.remove(0);
+    world.schedule.fails(&new, "refused", world.now);
+    let later = Some((Recipients::One(0), world.now + Duration::from_hours(1)));
+    world.schedule.finish(second, later.clone(), world.now);
+    world.schedule.closed(new, world.now);
+    world.schedule.finish(ticket, later, world.now);
+    assert!(matches!(world.schedule.take(&old, 1, world.now), Next::Idle));
+    assert!(world.schedule.next(world.now).is_none());
+    world.now = world.schedule.next_wake().unwrap();
+    assert!(matches!(world.schedule.next(world.now), Some(Start::Open(..))));
+    assert!(world.schedule.next(world.now).is_none());
+}
+
+#[test]
+fn a_job_takes_sixty_octets_at_most() {
+    // One more than fits in the index before it doubles.
+    const JOBS: u32 = (1 << 18) / 5 * 4 + 1;
+    let now = Instant::now();
+    let mut schedule = Schedule::new(&BOUNDS, now, 1);
+    for n in 0..JOBS {
+        let arrival = Arrival {
+            id: (u64::from(n), 1_u16),
+            domain: "a.test",
+            recipients: Recipients::One(0),
+            due: Due::At(now + Duration::from_secs(u64::from(n) % 3600)),
+            connections_max: 20,
+        };
+        schedule.add(arrival, now);
+    }
+    let octets = schedule.octets() / JOBS as usize;
+    assert!((50..60).contains(&octets), "{octets}");
+}

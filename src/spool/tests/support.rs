@@ -1,7 +1,9 @@
 //! What the spool's tests share.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use crate::config::Limits;
 use crate::smtp::envelope::Origin;
@@ -115,7 +117,13 @@ pub(super) fn deferred(recipient: u32, attempts: u32, due_us: u64) -> Mark {
 
 /// Do all upkeep there is.
 pub(super) fn upkeep(spool: &Spool) {
-    while crate::spool::upkeep::step(&spool.handle.shared).unwrap() {}
+    while upkeep_step(spool).unwrap() {}
+}
+
+/// Do one step of upkeep, on a thread of its own as always.
+pub(super) fn upkeep_step(spool: &Spool) -> io::Result<bool> {
+    let shared = &spool.handle.shared;
+    thread::scope(|scope| scope.spawn(|| crate::spool::upkeep::step(shared)).join().unwrap())
 }
 
 /// The entries a restart would schedule.

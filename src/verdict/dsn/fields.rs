@@ -1,6 +1,6 @@
 //! The machine-readable part of a notification: blocks of fields (RFC 3464 section 2.1).
 
-use crate::smtp::Enhanced;
+use crate::smtp::{Enhanced, xtext};
 
 /// The fields about one recipient.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,36 +94,12 @@ fn address(field: &str) -> String {
     }
 }
 
-/// The same address, one of them perhaps in xtext (RFC 3461 section 4).
+/// The same address, one of them perhaps in xtext.
 fn same(a: &str, b: &str) -> bool {
+    let plain = |text: &str| xtext::decode(text).unwrap_or_else(|| text.to_owned());
     a.eq_ignore_ascii_case(b)
-        || decode_xtext(a).eq_ignore_ascii_case(b)
-        || a.eq_ignore_ascii_case(&decode_xtext(b))
-}
-
-fn decode_xtext(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if let (b'+', [high, low, after @ ..]) = (*first, tail)
-            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-        {
-            decoded.push(16 * high + low);
-            rest = after;
-        } else {
-            decoded.push(*first);
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+        || plain(a).eq_ignore_ascii_case(b)
+        || a.eq_ignore_ascii_case(&plain(b))
 }
 
 #[cfg(test)]
@@ -132,8 +108,9 @@ mod tests {
 
     #[test]
     fn blocks_are_read_with_folded_lines_and_any_case() {
-        let text = "Reporting-MTA: dns; x\nArrival-Date: now\n\nfinal-recipient: RFC822; <A@b.test>\n\
-            ACTION: Failed (really)\nStatus: 5.1.1 (bad)\nDiagnostic-Code: smtp; 550 5.1.1\n  no\n\n";
+        let text = "Reporting-MTA: dns; x\nArrival-Date: now\n\n\
+            final-recipient: RFC822; <A@b.test>\nACTION: Failed (really)\n\
+            Status: 5.1.1 (bad)\nDiagnostic-Code: smtp; 550 5.1.1\n  no\n\n";
         let blocks = parse(text);
         assert_eq!(blocks.len(), 1);
         let block = &blocks[0];

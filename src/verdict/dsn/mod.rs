@@ -46,18 +46,19 @@ struct Finding {
 /// has no recipients.
 pub fn classify_dsn(bytes: &[u8]) -> Vec<DsnRecipient> {
     let Some(notice) = Notice::read(bytes) else { return Vec::new() };
-    let mut found: Vec<DsnRecipient> = Vec::new();
-    let reported = notice.blocks.iter().filter_map(|block| judge_block(block, &notice));
-    let told = || plain::findings(&notice).into_iter().map(|finding| judge_finding(&finding));
-    let mut add = |recipient: DsnRecipient| {
-        let known = found.iter().any(|other| other.recipient == recipient.recipient);
-        if !known && !recipient.recipient.is_empty() && found.len() < RECIPIENTS_MAX {
+    let mut told = plain::findings(&notice);
+    told.truncate(RECIPIENTS_MAX);
+    let judged: Vec<DsnRecipient> = if notice.blocks.is_empty() {
+        told.iter().map(judge_finding).collect()
+    } else {
+        let blocks = notice.blocks.iter().take(RECIPIENTS_MAX);
+        blocks.filter_map(|block| judge_block(block, &told)).collect()
+    };
+    let mut found: Vec<DsnRecipient> = Vec::with_capacity(judged.len());
+    for recipient in judged {
+        if !found.iter().any(|other| other.recipient == recipient.recipient) {
             found.push(recipient);
         }
-    };
-    reported.for_each(&mut add);
-    if notice.blocks.is_empty() {
-        told().for_each(&mut add);
     }
     found
 }
@@ -68,19 +69,16 @@ fn judge_finding(finding: &Finding) -> DsnRecipient {
     DsnRecipient { recipient: finding.recipient.clone(), class, status, why }
 }
 
-fn judge_block(block: &Block, notice: &Notice) -> Option<DsnRecipient> {
+fn judge_block(block: &Block, told: &[Finding]) -> Option<DsnRecipient> {
     let recipient = block.recipient()?;
     let status = block.status();
-    let Judgement { class, why } = judge_report(block, &recipient, status, notice);
+    let told = told.iter().find(|finding| finding.recipient.eq_ignore_ascii_case(&recipient));
+    let Judgement { class, why } = judge_report(block, status, told);
     Some(DsnRecipient { recipient, class, status, why })
 }
 
-fn judge_report(
-    block: &Block,
-    recipient: &str,
-    status: Option<Enhanced>,
-    notice: &Notice,
-) -> Judgement {
+/// `told` is what the words for people say about the same recipient.
+fn judge_report(block: &Block, status: Option<Enhanced>, told: Option<&Finding>) -> Judgement {
     use Class::{OtherPermanent, Temporary, UnknownUser};
     let action = block.action();
     if action == "delayed" || matches!(status, Some(Enhanced(4, ..))) {
@@ -92,8 +90,7 @@ fn judge_report(
     if !matches!(status, None | Some(Enhanced(5, ..))) {
         return Judgement::new(OtherPermanent, "a failure without a failure's status");
     }
-    let told = plain::about(notice, recipient);
-    let Some(words) = block.diagnostic().or_else(|| told.clone().map(|finding| finding.reply))
+    let Some(words) = block.diagnostic().or_else(|| told.map(|finding| finding.reply.clone()))
     else {
         return match status {
             Some(Enhanced(5, 1, 1)) => {

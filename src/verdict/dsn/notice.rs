@@ -132,12 +132,13 @@ mod tests {
 
     #[test]
     fn parts_are_found_whatever_their_encoding() {
-        let text = "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; boundary=b\r\n\r\n\
+        let text = "Subject: x\r\nContent-Type: multipart/report; boundary=b\r\n\r\n\
             --b\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
             <a@b.test>: un=\r\nknown\r\n--b\r\nContent-Type: message/delivery-status\r\n\
             Content-Transfer-Encoding: base64\r\n\r\n\
             RmluYWwtUmVjaXBpZW50OiByZmM4MjI7YUBiLnRlc3QKQWN0aW9uOiBmYWlsZWQK\r\n\
-            --b\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\n<c@d.test>: z\r\n--b--\r\n";
+            --b\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\n<c@d.test>: z\r\n\
+            --b--\r\n";
         let notice = Notice::read(text.as_bytes()).unwrap();
         assert_eq!(notice.text.trim(), "<a@b.test>: unknown");
         assert_eq!(notice.blocks.len(), 1);

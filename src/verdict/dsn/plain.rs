@@ -12,11 +12,6 @@ pub(super) fn findings(notice: &Notice) -> Vec<Finding> {
     forms.iter().map(|form| form(notice)).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// What the text says about one recipient.
-pub(super) fn about(notice: &Notice, recipient: &str) -> Option<Finding> {
-    findings(notice).into_iter().find(|finding| finding.recipient.eq_ignore_ascii_case(recipient))
-}
-
 /// A finding from the words about a recipient, if they hold a reply, or if a failure without a
 /// reply is what this form reports.
 fn finding(recipient: &str, words: &str, codeless: bool) -> Option<Finding> {

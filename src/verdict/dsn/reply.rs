@@ -19,7 +19,9 @@ fn starts_with_code(reply: &str) -> bool {
     if let [_, b'0'..=b'9', b'0'..=b'9', after, ..] = reply.as_bytes() {
         return matches!(after, b' ' | b'-' | b':' | b'\n' | b'\t');
     }
-    Enhanced::parse_prefix(reply.lines().next().unwrap_or_default()).is_some()
+    // An enhanced code is at most 9 octets long; this is asked at many places of a long text.
+    let end = reply.char_indices().nth(10).map_or(reply.len(), |(end, _)| end);
+    Enhanced::parse_prefix(&reply[..end].replace('\n', " ")).is_some()
 }
 
 /// Words as a reply that the classifier reads: with one code in front. Words without a code get

@@ -230,6 +230,18 @@ impl Node {
         serde_json::from_str(&self.admin(&words)).unwrap()
     }
 
+    /// Wait for the delivery log's first line that has `words`. The log is written by a thread
+    /// of its own, so that a line may come after its effect.
+    pub fn await_log(&self, words: &str) -> String {
+        let mut found = None;
+        eventually(&format!("{words} in the delivery log"), SOON, || {
+            let log = std::fs::read_to_string(self.delivery_log()).unwrap_or_default();
+            found = log.lines().find(|line| line.contains(words)).map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
     /// Messages in the queue.
     pub fn queued(&self) -> u64 {
         self.json(&["queue", "summary"])["messages"].as_u64().unwrap()

@@ -7,9 +7,9 @@ mod support;
 use std::net::SocketAddr;
 
 use support::dns::{NameServer, Software};
+use support::free_address;
 use support::node::{Node, Setup};
 use support::sink::{Manner, Sink};
-use support::{SOON, eventually, free_address};
 
 const TEXT: &[u8] = b"Subject: route\r\n\r\nroute\r\n";
 
@@ -87,7 +87,7 @@ fn mail_goes_where_it_says(software: Software) {
     }
     for (domain, _, expected) in DOMAINS {
         let recipient = format!("to=<u@{domain}>");
-        let line = attempt_in_log(&node, &recipient);
+        let line = node.await_log(&recipient);
         match expected {
             At(number) => assert!(line.contains("status=sent"), "{domain} to {number}: {line}"),
             Fails(status) => {
@@ -102,17 +102,6 @@ fn mail_goes_where_it_says(software: Software) {
             assert_eq!(hops, 1, "it went through us once");
         });
     }
-}
-
-/// The delivery log's line on a recipient.
-fn attempt_in_log(node: &Node, recipient: &str) -> String {
-    let mut found = None;
-    eventually(recipient, SOON, || {
-        let log = std::fs::read_to_string(node.delivery_log()).unwrap_or_default();
-        found = log.lines().find(|line| line.contains(recipient)).map(str::to_owned);
-        found.is_some()
-    });
-    found.unwrap()
 }
 
 fn wanted(expected: &Expected) -> Vec<u8> {
@@ -150,7 +139,7 @@ fn a_silent_name_server_delays_mail_and_loses_none() {
     node.serve("acme.test", "mx");
     let reply = node.client().deliver("s@client.test", &["u@acme.test"], TEXT);
     assert_eq!(reply.code, 250);
-    let line = attempt_in_log(&node, "to=<u@acme.test>");
+    let line = node.await_log("to=<u@acme.test>");
     assert!(line.contains("dsn=4.4.3") && line.contains("status=deferred"), "{line}");
     assert_eq!(node.queued(), 1);
 }

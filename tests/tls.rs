@@ -217,11 +217,8 @@ fn a_domain_that_requires_tls_never_gets_mail_in_the_clear() {
     let ca = Ca::new(folder.path());
     let sink = Sink::start();
     let node = sending_node(&ca, "acme.test", &sink.route(), &["--tls", "require"]);
-    eventually("a deferred attempt", SOON, || {
-        std::fs::read_to_string(node.delivery_log()).is_ok_and(|log| log.contains("to=<user@"))
-    });
-    let log = std::fs::read_to_string(node.delivery_log()).unwrap();
-    assert!(log.contains("status=deferred"), "{log}");
+    let line = node.await_log("to=<user@");
+    assert!(line.contains("status=deferred"), "{line}");
     assert_eq!((sink.count(), node.queued()), (0, 1));
 }
 

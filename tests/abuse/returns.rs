@@ -1,7 +1,7 @@
 //! What comes back: hostile replies of a customer's server, and parameters about reports.
 
 use super::support::sink::{Act, Sink, Step};
-use super::{CONTROL, Relay, SOON, Setup, USER, assert_in_step};
+use super::{CONTROL, Relay, Setup, USER, assert_in_step};
 
 fn refusing(reply: &'static [u8]) -> Relay {
     let sink = Sink::scripted(move |step| match step {
@@ -26,10 +26,7 @@ fn a_hostile_refusal_can_not_write_lines_or_control_characters() {
         let relay = refusing(reply);
         let to = ["victim@customer.test"];
         assert_eq!(relay.client().deliver("s@client.test", &to, CONTROL.as_bytes()).code, 250);
-        super::support::eventually("an attempt in the log", SOON, || {
-            std::fs::read_to_string(relay.node.delivery_log())
-                .is_ok_and(|log| log.contains("victim"))
-        });
+        relay.node.await_log("victim");
         let log = std::fs::read(relay.node.delivery_log()).unwrap();
         let log = String::from_utf8(log).expect("the log is UTF-8");
         assert!(!log.lines().any(|line| line.starts_with("X-Injected")), "{log:?}");
@@ -43,9 +40,7 @@ fn an_endless_reply_is_cut_and_takes_no_memory() {
     let mut relay = refusing(endless);
     let to = ["victim@customer.test"];
     assert_eq!(relay.client().deliver("s@client.test", &to, CONTROL.as_bytes()).code, 250);
-    super::support::eventually("an attempt in the log", SOON, || {
-        std::fs::read_to_string(relay.node.delivery_log()).is_ok_and(|log| log.contains("victim"))
-    });
+    relay.node.await_log("victim");
     let log = std::fs::read_to_string(relay.node.delivery_log()).unwrap();
     assert!(log.lines().all(|line| line.len() <= 4096), "a bounded line");
     assert!(relay.node.process().is_running());
@@ -59,9 +54,7 @@ fn a_long_refusal_is_shortened() {
     let relay = refusing(long);
     let to = ["victim@customer.test"];
     assert_eq!(relay.client().deliver("s@client.test", &to, CONTROL.as_bytes()).code, 250);
-    super::support::eventually("an attempt in the log", SOON, || {
-        std::fs::read_to_string(relay.node.delivery_log()).is_ok_and(|log| log.contains("victim"))
-    });
+    relay.node.await_log("victim");
     let log = std::fs::read_to_string(relay.node.delivery_log()).unwrap();
     assert!(log.lines().all(|line| line.len() <= 1500), "a bounded line");
 }

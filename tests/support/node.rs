@@ -87,7 +87,7 @@ impl Node {
         let listen: Vec<String> = listen.iter().map(|address| format!("\"{address}\"")).collect();
         let exempt = if setup.count_loopback { "" } else { "\"127.0.0.0/8\"" };
         let mut text = format!(
-            "[node]\nname = \"mx1\"\nid = 1\nhostname = \"mx1.relay.example\"\n\
+            "[node]\nname = \"mx1\"\nhostname = \"mx1.relay.example\"\n\
              data_dir = \"{data}\"\n\
              [smtp]\nlisten = [{listen}]\nexempt_networks = [{exempt}]\n\
              [admin]\nsocket = \"{socket}\"\n\
@@ -228,6 +228,18 @@ impl Node {
         let mut words = vec!["--output", "json"];
         words.extend(arguments);
         serde_json::from_str(&self.admin(&words)).unwrap()
+    }
+
+    /// Wait for the delivery log's first line that has `words`. The log is written by a thread
+    /// of its own, so that a line may come after its effect.
+    pub fn await_log(&self, words: &str) -> String {
+        let mut found = None;
+        eventually(&format!("{words} in the delivery log"), SOON, || {
+            let log = std::fs::read_to_string(self.delivery_log()).unwrap_or_default();
+            found = log.lines().find(|line| line.contains(words)).map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     /// Messages in the queue.

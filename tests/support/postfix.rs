@@ -89,6 +89,7 @@ fn main_cf(folder: &Path, domain: &str, users: &[&str]) -> String {
          myhostname = mail.{domain}\n\
          mydestination =\n\
          mynetworks = 192.0.2.0/24\n\
+         local_header_rewrite_clients =\n\
          inet_interfaces = 127.0.0.1\n\
          inet_protocols = ipv4\n\
          smtputf8_enable = yes\n\

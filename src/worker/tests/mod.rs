@@ -94,7 +94,7 @@ impl World {
     /// What a start of the node does.
     fn open(dir: Arc<tempfile::TempDir>, limits: Limits) -> Self {
         let limits = Arc::new(limits);
-        let cluster = Cluster::open(&dir.path().join("cluster")).unwrap();
+        let cluster = Cluster::detached();
         let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits);
         let lines = Lines::default();
         let log = DeliveryLog::start(Format::Text, Box::new(lines.clone()), 10_000).unwrap();
@@ -124,7 +124,7 @@ impl World {
     async fn propose(&mut self, command: Command) {
         self.requests += 1;
         let id = self.requests + u128::from(random_u64());
-        let request = Request { id, actor: "test".into(), at_ms: 1, command };
+        let request = Request::new(id, "test", 1, command);
         self.cluster.propose(request).await.unwrap().unwrap();
     }
 

@@ -110,7 +110,8 @@ pub async fn serve<I: Intake>(
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(target: "mxfleet::inbound", "{} sessions did not end in time", sessions.len());
+        let late = sessions.len();
+        tracing::warn!(target: "mxfleet::inbound", "{late} sessions did not end in time");
         sessions.shutdown().await;
     }
 }

@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod dev;
+pub mod fleet;
 pub mod http;
 pub mod node;
 pub mod policy;

@@ -1,7 +1,6 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -14,20 +13,20 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
+use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::public::{self, Health};
 use crate::http::tables::Tables;
 use crate::policy::Policy;
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
+use crate::system::pid_file;
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
 use crate::worker::{self, Deliveries};
 
-/// Written into the data folder while the node runs.
-pub const PID_FILE: &str = "mxfleet.pid";
-
 /// A node whose stages are built and not yet started.
 struct Node {
+    cluster: Cluster,
     spool: Spool,
     inbound: Arc<Inbound<Spool>>,
     deliveries: Deliveries,
@@ -51,10 +50,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let listeners = listen(&config).await?;
-    let (node, recovered) = Node::build(&config)?;
-    let pid_file = data_dir.join(PID_FILE);
-    std::fs::write(&pid_file, std::process::id().to_string())
-        .with_context(|| format!("cannot write {}", pid_file.display()))?;
+    let place = fleet::take_part(&config).await?;
+    // Without the tables every recipient would be refused for good.
+    place.cluster.settled().await;
+    let (node, recovered) = Node::build(&config, place)?;
+    pid_file::write(data_dir)
+        .with_context(|| format!("cannot write into {}", data_dir.display()))?;
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     node.start(listeners, recovered, &stop, &mut tasks);
@@ -70,21 +71,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ended.context("a part of the node broke")??;
     }
     node.spool.close().await?;
-    remove_if_there(&pid_file)?;
+    node.cluster.shutdown().await;
+    pid_file::remove(data_dir)?;
     tracing::info!("stopped");
     ended
 }
 
 impl Node {
-    fn build(config: &Config) -> anyhow::Result<(Self, Recovered)> {
+    fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
+        let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
         let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
-        let cluster = Cluster::open(&data_dir.join("cluster"))?;
-        let spool_config = SpoolConfig {
-            dir: data_dir.join("spool"),
-            node_id: config.node.id,
-            limits: Arc::clone(&limits),
-        };
+        let spool_config =
+            SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(&limits) };
         let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
         let own = Own {
             names: [hostname.clone()].into(),
@@ -114,10 +113,11 @@ impl Node {
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
-        let tables = Tables::new(cluster, Arc::new(own));
-        let admin = Admin { tables, policy, deliveries: deliveries.clone() };
+        let tables = Tables::new(cluster.clone(), Arc::new(own));
+        let admin =
+            Admin { tables, policy, deliveries: deliveries.clone(), cluster: cluster.clone() };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        Ok((Self { spool, inbound, deliveries, admin, tls }, recovered))
+        Ok((Self { cluster, spool, inbound, deliveries, admin, tls }, recovered))
     }
 
     /// Start everything. A message recovered from the spool is scheduled before new ones come.
@@ -174,6 +174,7 @@ async fn wait_for_the_end(node: &Node, tasks: &mut Tasks) -> anyhow::Result<()> 
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hang_up.recv() => node.reload(),
+            why = node.cluster.failed() => anyhow::bail!(why),
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node broke")??;
                 anyhow::bail!("a part of the node ended by itself");
@@ -231,11 +232,4 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
         }
     };
     Ok(DeliveryLog::start(format, writer, config.limits.delivery_log_lines_max)?)
-}
-
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

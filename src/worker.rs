@@ -181,7 +181,7 @@ impl Inner {
                 let arrival = Arrival { id, domain, recipients, due, connections_max };
                 jobs += u32::from(core.schedule.add(arrival, now));
             }
-            core.keep_fresh(queued, jobs, &destinations);
+            core.keep_fresh(queued, jobs, &destinations, now);
         });
     }
 

@@ -3,12 +3,37 @@
 //! [`Cluster`] is the whole interface. Reads come from the last applied [`State`] and never wait;
 //! changes are proposed and answered with an [`Outcome`].
 
-mod local;
+mod authority;
+mod cluster;
+mod codec;
+mod identity;
+mod import;
+mod join;
+mod log;
+mod machine;
+mod membership;
+mod network;
+mod octets;
+mod propose;
+mod raft;
+mod recovery;
+mod service;
+mod snapshot;
+mod start;
 mod state;
+mod status;
+mod transport;
+mod upkeep;
 
-pub use local::{Cluster, OpenError, ProposeError};
+pub use cluster::{Cluster, ClusterConfig, Detached};
+pub use join::{JoinError, ManageError, Token, TokenError, random_id};
+pub use propose::{Clock, ProposeError};
+pub use recovery::{Recovered, RecoveryError};
+pub use start::StartError;
 pub use state::{
-    Command, Customer, CustomerStatus, Domain, DomainChange, Outcome, Refusal, Request, Route,
-    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
-    parse_duration_ms, render_duration,
+    AuditRecord, BlacklistEntry, Command, Customer, CustomerStatus, Domain, DomainChange,
+    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, Request, Route, RouteError,
+    SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy, parse_duration_ms,
+    render_duration,
 };
+pub use status::{Member, Status};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::{Admin, Output};
+use super::Output;
 use crate::http::call::{Call, Changed, DomainRow};
+use crate::http::client::Admin;
 
 /// What can be done with domains.
 #[derive(Debug, Subcommand)]
@@ -85,7 +86,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         }
         Verb::Add { name, customer, route, tls, connections_max } => {
             let words = format!("domain {name} added; its mail goes to {route}");
-            let row = DomainRow { name, customer, route, tls, connections_max };
+            let row = DomainRow { name, customer, route, tls, connections_max, version: 0 };
             change(Call::DomainAdd(row), words)
         }
         Verb::Set { name, customer, route, tls, connections_max } => {

@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
-use super::{Admin, Output};
+use super::Output;
 use crate::http::call::{Call, Explanation};
+use crate::http::client::Admin;
 
 /// What can be explained.
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! The command line: one file a noun. Data goes to standard output, words to standard error.
 
-mod client;
+mod cluster;
 mod customer;
 mod domain;
 mod explain;
@@ -14,7 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use client::{Admin, AdminError};
+use crate::http::call::Terms;
+use crate::http::client::Admin;
+
 pub use output::Output;
 
 /// Exit code of a command that failed.
@@ -32,6 +34,12 @@ struct Cli {
     /// How data is printed.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     output: Output,
+    /// Retry a change whose outcome is unknown with the id it had; it is done once.
+    #[arg(long, global = true, value_name = "HEX", value_parser = request_id)]
+    request_id: Option<u128>,
+    /// Change only what still has this version (`--output json` shows it; 0: is not there yet).
+    #[arg(long, global = true, value_name = "VERSION")]
+    expect_version: Option<u64>,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -49,6 +57,9 @@ enum Noun {
     CheckConfig(run::CheckArgs),
     /// Run a fleet on this machine to try things out, with a stand-in customer server.
     Dev(run::DevArgs),
+    /// The fleet: its hosts, who may join, backup and recovery.
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
     /// Customers: who owns domains, and whom to tell.
     #[command(subcommand)]
     Customer(customer::Verb),
@@ -69,11 +80,16 @@ enum Noun {
 /// Parse the command line and do what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let admin = || Admin::at(cli.admin.clone());
+    let terms = Terms { request_id: cli.request_id, expected_version: cli.expect_version };
+    let admin = || Admin::at(cli.admin.clone()).map(|admin| admin.on(terms));
     let done = match cli.noun {
         Noun::Run(args) => return run::run(&args),
         Noun::CheckConfig(args) => return run::check_config(&args),
         Noun::Dev(args) => return run::dev(&args),
+        Noun::Cluster(verb) => match cluster::offline(&verb) {
+            Some(code) => return code,
+            None => admin().and_then(|admin| cluster::call(verb, &admin, cli.output)),
+        },
         Noun::Customer(verb) => admin().and_then(|admin| customer::call(verb, &admin, cli.output)),
         Noun::Domain(verb) => admin().and_then(|admin| domain::call(verb, &admin, cli.output)),
         Noun::Settings(verb) => admin().and_then(|admin| settings::call(verb, &admin, cli.output)),
@@ -87,4 +103,8 @@ pub fn main() -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+fn request_id(text: &str) -> Result<u128, String> {
+    u128::from_str_radix(text, 16).map_err(|_| "is not a hexadecimal number".to_owned())
 }

@@ -2,8 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Admin, Output};
+use super::Output;
 use crate::http::call::{Call, Changed, Which};
+use crate::http::client::Admin;
 use crate::worker::{DestinationView, EntryView, QueueSummary};
 
 /// What can be done with mail that waits.

@@ -32,7 +32,7 @@ pub(super) struct DevArgs {
     #[arg(long, default_value = "mxfleet-dev")]
     dir: PathBuf,
     /// How many nodes.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn dev(args: &DevArgs) -> ExitCode {
 }
 
 /// Read and check the file; every problem goes to standard error.
-fn load(path: &Path) -> Result<Config, ExitCode> {
+pub(super) fn load(path: &Path) -> Result<Config, ExitCode> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         eprintln!("mxfleet: cannot read {}: {error}", path.display());
         ExitCode::from(EXIT_CONFIG)
@@ -74,7 +74,7 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-fn in_runtime(main: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+pub(super) fn in_runtime(main: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(main));
     match done {

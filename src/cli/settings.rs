@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
-use super::{Admin, Output};
+use super::Output;
 use crate::http::call::{Call, Changed, SettingRow};
+use crate::http::client::Admin;
 
 /// What can be done with settings.
 #[derive(Debug, Subcommand)]

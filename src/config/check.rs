@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::limits::{Limits, Slot};
 use super::read::{Problem, Section, Source};
-use super::{Certificate, Config, Delivery, Log, LogFormat, Node, Smtp};
+use super::{Certificate, Cluster, Config, Delivery, Log, LogFormat, Node, Smtp};
 use crate::smtp::address::domain_to_ascii;
 
 const NODE_NAME_OCTETS_MAX: usize = 63;
@@ -30,10 +30,13 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
 
 fn read(source: &Source<'_>) -> Option<Config> {
     let root = source.root();
-    root.only(&["node", "smtp", "admin", "http", "metrics", "dns", "delivery", "log", "limits"]);
+    root.only(&[
+        "node", "smtp", "admin", "cluster", "http", "metrics", "dns", "delivery", "log", "limits",
+    ]);
     let limits = limits(source, &root.section("limits"));
     let smtp = smtp(&root.section("smtp"));
     let (http, metrics) = (listener(&root, "http"), listener(&root, "metrics"));
+    let cluster = cluster(&root.section("cluster"));
     let dns = root.section("dns");
     dns.only(&["servers"]);
     let dns_servers = dns.texts("servers", name_server).unwrap_or_default();
@@ -45,27 +48,26 @@ fn read(source: &Source<'_>) -> Option<Config> {
     let admin_socket = admin.text("socket", path);
     let (node, smtp) = (node?, smtp?);
     let admin_socket = admin_socket.unwrap_or_else(|| node.data_dir.join("admin.sock"));
-    Some(Config { node, smtp, admin_socket, http, metrics, dns_servers, delivery, log, limits })
+    Some(Config {
+        node,
+        smtp,
+        admin_socket,
+        cluster,
+        http,
+        metrics,
+        dns_servers,
+        delivery,
+        log,
+        limits,
+    })
 }
 
 fn node(section: &Section<'_>) -> Option<Node> {
-    section.only(&["name", "id", "hostname", "data_dir"]);
+    section.only(&["name", "hostname", "data_dir"]);
     let name = section.required("name", node_name);
-    let id = section.number("id", |_| Err("must be a whole number without quotes".into()));
-    let id = match (section.get("id"), id) {
-        (Some(found), Some(id)) => match u16::try_from(id) {
-            Ok(id) if id != 0 => Some(id),
-            _ => {
-                section.problem(&found, "must be 1 to 65535");
-                None
-            }
-        },
-        (None, _) => Some(1),
-        (Some(_), None) => None,
-    };
     let hostname = section.required("hostname", host_name);
     let data_dir = section.required("data_dir", path);
-    Some(Node { name: name?, id: id?, hostname: hostname?, data_dir: data_dir? })
+    Some(Node { name: name?, hostname: hostname?, data_dir: data_dir? })
 }
 
 fn smtp(section: &Section<'_>) -> Option<Smtp> {
@@ -93,6 +95,23 @@ fn smtp(section: &Section<'_>) -> Option<Smtp> {
         }
     }
     Some(Smtp { listen: listen?, exempt_networks, certificates })
+}
+
+fn cluster(section: &Section<'_>) -> Cluster {
+    section.only(&["listen", "advertise", "segmentation_offload"]);
+    let listen = section.text("listen", socket_address);
+    let advertise = section.text("advertise", socket_address);
+    if let (Some(found), None) = (section.get("advertise"), listen) {
+        section.problem(&found, "needs cluster.listen beside it");
+    }
+    let unreachable = |address: SocketAddr| address.ip().is_unspecified() || address.port() == 0;
+    if let (Some(found), Some(address), None) = (section.get("listen"), listen, advertise)
+        && unreachable(address)
+    {
+        section.problem(&found, "is no address others can reach; add cluster.advertise");
+    }
+    let segmentation_offload = section.flag("segmentation_offload").unwrap_or(true);
+    Cluster { listen, advertise, segmentation_offload }
 }
 
 fn listener(root: &Section<'_>, key: &str) -> Option<SocketAddr> {

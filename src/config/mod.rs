@@ -24,6 +24,8 @@ pub struct Config {
     pub smtp: Smtp,
     /// The socket that `mxfleet` commands talk to.
     pub admin_socket: PathBuf,
+    /// Where this node talks with the others of its fleet.
+    pub cluster: Cluster,
     /// The public listener: health, later the status page.
     pub http: Option<SocketAddr>,
     /// Where Prometheus reads `/metrics`.
@@ -43,12 +45,21 @@ pub struct Config {
 pub struct Node {
     /// Short name in the fleet, for example `mx1`.
     pub name: String,
-    /// Number in the fleet, never used again for another node.
-    pub id: u16,
     /// The name in the banner, in EHLO and in Received fields.
     pub hostname: String,
     /// Everything the node keeps.
     pub data_dir: PathBuf,
+}
+
+/// Where this node talks with the others of its fleet, by QUIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The UDP address to listen on; `None` is a fleet of one, which nobody else can join.
+    pub listen: Option<SocketAddr>,
+    /// Where others reach it; where it listens when absent.
+    pub advertise: Option<SocketAddr>,
+    /// UDP segmentation offload. Some network cards fail at it.
+    pub segmentation_offload: bool,
 }
 
 /// Where and how mail comes in.

@@ -5,7 +5,6 @@ use super::{Limits, LogFormat, check};
 const GOOD: &str = r#"
 [node]
 name = "mx1"
-id = 7
 hostname = "MX1.relay.example"
 data_dir = "/var/lib/mxfleet"
 [smtp]
@@ -31,7 +30,7 @@ fn problems(text: &str) -> Vec<String> {
 #[test]
 fn a_good_file_is_read_whole() {
     let config = check(GOOD).unwrap();
-    assert_eq!(config.node.id, 7);
+    assert_eq!(config.cluster.listen, None);
     assert_eq!(config.node.hostname, "mx1.relay.example");
     assert_eq!(config.smtp.listen.len(), 2);
     assert_eq!(config.dns_servers[0].port(), 53);
@@ -47,7 +46,6 @@ fn a_good_file_is_read_whole() {
 fn every_problem_is_said_with_its_line() {
     let text = r#"[node]
 name = "MX 1"
-id = 0
 data_dir = ""
 [smtp]
 listne = ["127.0.0.1:25"]
@@ -67,21 +65,20 @@ format = "xml"
     let expected = [
         "node.hostname is missing",
         "line 2: node.name = \"MX 1\": must be lowercase letters, digits, hyphens",
-        "line 3: node.id must be 1 to 65535",
-        "line 4: node.data_dir = \"\": must not be empty",
-        "line 6: there is no key smtp.listne; did you mean listen?",
-        "line 7: smtp.exempt_networks \"127.0.0.0/99\": is not a network such as 192.0.2.0/24",
-        "line 9: limits.recipients_max must be at least 100",
-        "line 10: limits.command_timeout_ms = \"soon\": is not a duration such as 90s, 4h or 5d",
-        "line 11: limits.message_octets_max = \"25MB\": is not a size such as 64KiB or 25MiB",
-        "line 12: limits.window_start is too large a number",
-        "line 14: delivery.allow_loopback_routes must be true or false",
-        "line 15: delivery.mx_port must be a port, 1 to 65535",
-        "line 17: log.format = \"xml\": must be text or json",
+        "line 3: node.data_dir = \"\": must not be empty",
+        "line 5: there is no key smtp.listne; did you mean listen?",
+        "line 6: smtp.exempt_networks \"127.0.0.0/99\": is not a network such as 192.0.2.0/24",
+        "line 8: limits.recipients_max must be at least 100",
+        "line 9: limits.command_timeout_ms = \"soon\": is not a duration such as 90s, 4h or 5d",
+        "line 10: limits.message_octets_max = \"25MB\": is not a size such as 64KiB or 25MiB",
+        "line 11: limits.window_start is too large a number",
+        "line 13: delivery.allow_loopback_routes must be true or false",
+        "line 14: delivery.mx_port must be a port, 1 to 65535",
+        "line 16: log.format = \"xml\": must be text or json",
     ];
     let found = problems(text);
     assert_eq!(found[..expected.len()], expected);
-    assert!(found.last().unwrap().starts_with("line 18: there is no key bogus_section;"));
+    assert!(found.last().unwrap().starts_with("line 17: there is no key bogus_section;"));
 }
 
 #[test]

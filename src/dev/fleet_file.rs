@@ -1,18 +1,20 @@
 //! `fleet.json`: what runs where, kept true while the fleet runs.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::config;
+use crate::config::{self, Config};
+use crate::system::pid_file;
 
 /// Ports that are tried first, so that the cheat-sheet is the same every time.
 const FIRST_SMTP_PORT: u16 = 2525;
 const FIRST_HTTP_PORT: u16 = 8025;
 const FIRST_METRICS_PORT: u16 = 9025;
+const FIRST_CLUSTER_PORT: u16 = 4191;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,6 +36,8 @@ pub(super) struct NodeEntry {
     pub(super) http: String,
     pub(super) metrics: String,
     pub(super) admin: PathBuf,
+    /// Where other nodes reach it.
+    pub(super) cluster: String,
     pub(super) config: PathBuf,
     pub(super) data: PathBuf,
 }
@@ -82,14 +86,11 @@ impl NodeEntry {
             let address = |first: u16| free_address(first + id - 1);
             let (smtp, http) = (address(FIRST_SMTP_PORT)?, address(FIRST_HTTP_PORT)?);
             let metrics = address(FIRST_METRICS_PORT)?;
-            let text = render(&name, id, &data, [smtp, http, metrics]);
+            let cluster = free_udp_address(FIRST_CLUSTER_PORT + id - 1)?;
+            let text = render(&name, &data, [smtp, http, metrics, cluster]);
             std::fs::write(&config, text)?;
         }
-        let text = std::fs::read_to_string(&config)?;
-        let checked = config::check(&text).map_err(|problems| {
-            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            anyhow::anyhow!("{}:\n{}", config.display(), problems.join("\n"))
-        })?;
+        let checked = read_config(&config)?;
         let show = |address: Option<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
         Ok(Self {
             name,
@@ -99,29 +100,39 @@ impl NodeEntry {
             http: show(checked.http),
             metrics: show(checked.metrics),
             admin: checked.admin_socket,
+            cluster: show(checked.cluster.listen),
             config,
             data,
         })
     }
 
+    /// Its configuration file, checked.
+    pub(super) fn read_config(&self) -> anyhow::Result<Config> {
+        read_config(&self.config)
+    }
+
     /// The process that has this node's data folder, whoever started it.
     pub(super) fn running_pid(&self) -> Option<u32> {
-        let text = std::fs::read_to_string(self.data.join(crate::node::PID_FILE)).ok()?;
-        let pid: u32 = text.trim().parse().ok()?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // A zombie has died; it only waits for its parent to notice.
-        let state = stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z'));
-        (state == Some(false)).then_some(pid)
+        pid_file::running(&self.data)
     }
 }
 
-fn render(name: &str, id: u16, data: &Path, [smtp, http, metrics]: [SocketAddr; 3]) -> String {
+fn read_config(path: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path)?;
+    config::check(&text).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}:\n{}", path.display(), problems.join("\n"))
+    })
+}
+
+fn render(name: &str, data: &Path, [smtp, http, metrics, cluster]: [SocketAddr; 4]) -> String {
     format!(
         "# A node of `mxfleet dev`. Start it again with:  mxfleet run --config THIS_FILE\n\
-         [node]\nname = \"{name}\"\nid = {id}\nhostname = \"{name}.relay.test\"\n\
+         [node]\nname = \"{name}\"\nhostname = \"{name}.relay.test\"\n\
          data_dir = {data:?}\n\n\
          [smtp]\nlisten = [\"{smtp}\"]\n\
          exempt_networks = [\"127.0.0.0/8\"]  # everybody is on this machine\n\n\
+         [cluster]\nlisten = \"{cluster}\"\n\n\
          [http]\nlisten = \"{http}\"\n\n\
          [metrics]\nlisten = \"{metrics}\"\n\n\
          [delivery]\nallow_loopback_routes = true  # so is the customer's server\n\n\
@@ -135,4 +146,11 @@ pub(super) fn free_address(port: u16) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     Ok(listener.local_addr()?)
+}
+
+/// As [`free_address`], for UDP.
+fn free_udp_address(port: u16) -> anyhow::Result<SocketAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))
+        .or_else(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    Ok(socket.local_addr()?)
 }

@@ -11,12 +11,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mxfleet_cluster::Cluster;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::cli::{Admin, AdminError};
-use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind};
+use crate::fleet;
+use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind, TokenRow};
+use crate::http::client::{Admin, AdminError};
 use fleet_file::{CustomerServer, FleetFile, NodeEntry};
 
 /// Longest wait for a node to answer on its admin socket.
@@ -25,6 +27,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long nodes may take to stop before they are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// A token is used at once.
+const TOKEN_LIFE_MS: u64 = 60_000;
+
+/// The default of `cluster.voters_max`: more nodes than these do not vote.
+const VOTERS_MAX: usize = 5;
 
 const DEMO_CUSTOMER: &str = "demo";
 const DEMO_DOMAIN: &str = "example.test";
@@ -61,12 +69,31 @@ async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Res
         }
         entries.push(entry);
     }
+    // Nodes that are in the fleet already need each other to decide anything, so they start first.
+    let mut settled = Vec::new();
+    let mut new = Vec::new();
     for entry in &entries {
+        let place = fleet::config(&entry.read_config()?);
+        if Cluster::is_settled(&place) { settled.push(entry) } else { new.push(entry) }
+    }
+    for entry in &settled {
         children.push(start(entry)?);
     }
-    for (entry, child) in entries.iter().zip(children.iter_mut()) {
+    for (entry, child) in settled.iter().zip(children.iter_mut()) {
         wait_until_it_answers(entry, child).await?;
+    }
+    let mut through = settled.first().copied();
+    for entry in new {
+        enter_fleet(entry, through).await?;
+        let mut child = start(entry)?;
+        let answered = wait_until_it_answers(entry, &mut child).await;
+        children.push(child);
+        answered?;
+        through = through.or(Some(entry));
+    }
+    if let Some(entry) = through {
         set_up_demo(entry, &smtp.to_string()).await?;
+        wait_until_all_vote(entry, entries.len()).await?;
     }
     let customer_server = CustomerServer { smtp: smtp.to_string(), mailbox };
     let mut file = FleetFile::new(dir, entries, customer_server);
@@ -83,6 +110,40 @@ async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Res
         }
         if file.refresh() {
             file.write()?;
+        }
+    }
+}
+
+/// Begin the fleet with this node, or join it through one that runs.
+async fn enter_fleet(entry: &NodeEntry, through: Option<&NodeEntry>) -> anyhow::Result<()> {
+    let config = entry.read_config()?;
+    let (place, name) = (fleet::config(&config), &entry.name);
+    let Some(through) = through else {
+        return Cluster::init(&place, name).with_context(|| format!("a fleet with {name}"));
+    };
+    let admin = Admin::at(Some(through.admin.clone()))?;
+    let call = Call::ClusterToken { name: name.clone(), life_ms: TOKEN_LIFE_MS };
+    let row: TokenRow = retry(|| admin.ask(&call)).await?;
+    let peer = through.cluster.parse()?;
+    Cluster::join(&place, name, peer, &row.token.parse()?)
+        .await
+        .with_context(|| format!("{name} does not join"))
+}
+
+/// A fleet that has just begun, or has just taken a host in, may need a moment to decide.
+async fn retry<T, F>(mut ask: impl FnMut() -> F) -> Result<T, AdminError>
+where
+    F: Future<Output = Result<T, AdminError>>,
+{
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        match ask().await {
+            Err(AdminError::Refused(Refused { kind: RefusedKind::Unavailable, .. }))
+                if Instant::now() < deadline =>
+            {
+                sleep(LOOK_PAUSE).await;
+            }
+            answered => return answered,
         }
     }
 }
@@ -124,6 +185,24 @@ async fn wait_until_it_answers(entry: &NodeEntry, child: &mut Child) -> anyhow::
     }
 }
 
+/// From then on any one node of three can be killed.
+async fn wait_until_all_vote(entry: &NodeEntry, nodes: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let admin = Admin::at(Some(entry.admin.clone()))?;
+    loop {
+        let status: serde_json::Value = admin.ask(&Call::ClusterStatus).await?;
+        let members = status["members"].as_array();
+        let votes = members.map_or(0, |m| m.iter().filter(|m| m["role"] == "voter").count());
+        if votes >= nodes.min(VOTERS_MAX) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("only {votes} of {nodes} nodes vote; see `mxfleet cluster status`");
+        }
+        sleep(LOOK_PAUSE).await;
+    }
+}
+
 /// Customer `demo` with `example.test`, whose mail goes to the stand-in server.
 async fn set_up_demo(entry: &NodeEntry, smtp: &str) -> anyhow::Result<()> {
     let admin = Admin::at(Some(entry.admin.clone()))?;
@@ -132,7 +211,7 @@ async fn set_up_demo(entry: &NodeEntry, smtp: &str) -> anyhow::Result<()> {
         name: Some("Demo".to_owned()),
         contacts: vec![format!("ops@{DEMO_DOMAIN}")],
     };
-    unless_there(admin.ask::<Changed>(&customer).await)?;
+    unless_there(retry(|| admin.ask::<Changed>(&customer)).await)?;
     let domain = Call::DomainImport {
         domains: vec![DomainRow {
             name: DEMO_DOMAIN.to_owned(),
@@ -140,9 +219,10 @@ async fn set_up_demo(entry: &NodeEntry, smtp: &str) -> anyhow::Result<()> {
             route: smtp.to_owned(),
             tls: "opportunistic".to_owned(),
             connections_max: None,
+            version: 0,
         }],
     };
-    admin.ask::<Changed>(&domain).await?;
+    retry(|| admin.ask::<Changed>(&domain)).await?;
     Ok(())
 }
 
@@ -200,6 +280,7 @@ fn print_cheat_sheet(file: &FleetFile) {
     println!("  curl http://{}/readyz", node.http);
     println!("  curl http://{}/metrics", node.metrics);
     println!("  export MXFLEET_ADMIN={admin}");
+    println!("  mxfleet cluster status");
     println!("  mxfleet queue summary");
     println!("  mxfleet explain rcpt somebody@elsewhere.test");
     println!("  mxfleet customer add acme --contact ops@acme.test");

@@ -5,16 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use mxfleet_cluster::Cluster;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{BODY_OCTETS_MAX, CALL_PATH, Call, Explanation, Refused, RefusedKind};
-use super::queue;
+use super::call::{
+    BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, Explanation, REQUEST_ID_HEADER,
+    Refused, RefusedKind, Terms,
+};
 use super::tables::Tables;
+use super::{members, queue};
 use crate::policy::{Decision, Policy};
 use crate::smtp::Address;
 use crate::worker::Deliveries;
@@ -27,6 +31,8 @@ pub struct Admin {
     pub policy: Arc<Policy>,
     /// The queue.
     pub deliveries: Deliveries,
+    /// The fleet.
+    pub cluster: Cluster,
 }
 
 /// Bind the socket; a stale one of a dead process is replaced.
@@ -59,8 +65,16 @@ pub async fn serve(
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-async fn answer(State(admin): State<Arc<Admin>>, Json(call): Json<Call>) -> Response {
-    match admin.answer(call).await {
+async fn answer(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    Json(call): Json<Call>,
+) -> Response {
+    let answer = match terms(&headers) {
+        Ok(terms) => admin.answer(call, terms).await,
+        Err(refused) => Err(refused),
+    };
+    match answer {
         Ok(value) => Json(value).into_response(),
         Err(refused) => {
             let status = match refused.kind {
@@ -74,15 +88,32 @@ async fn answer(State(admin): State<Arc<Admin>>, Json(call): Json<Call>) -> Resp
     }
 }
 
+fn terms(headers: &HeaderMap) -> Result<Terms, Refused> {
+    let read = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let request_id = read(REQUEST_ID_HEADER).map(|text| u128::from_str_radix(text, 16));
+    let expected_version = read(EXPECTED_VERSION_HEADER).map(str::parse);
+    Ok(Terms {
+        request_id: request_id
+            .transpose()
+            .map_err(|_| Refused::invalid("a request id is a hexadecimal number"))?,
+        expected_version: expected_version
+            .transpose()
+            .map_err(|_| Refused::invalid("a version is a whole number"))?,
+    })
+}
+
 impl Admin {
-    async fn answer(&self, call: Call) -> Result<serde_json::Value, Refused> {
+    async fn answer(&self, call: Call, terms: Terms) -> Result<serde_json::Value, Refused> {
         if let Call::ExplainRcpt { address, from } = &call {
             return self.explain(address, from.as_deref());
         }
         if let Some(answer) = queue::answer(&self.deliveries, &call).await {
             return answer;
         }
-        match self.tables.answer(&call).await {
+        if let Some(answer) = members::answer(&self.cluster, &call).await {
+            return answer;
+        }
+        match self.tables.answer(&call, &terms).await {
             Some(answer) => answer,
             None => Err(Refused::invalid("this node does not know that call")),
         }

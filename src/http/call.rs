@@ -125,6 +125,30 @@ pub enum Call {
     QueueDelete(Which),
     /// Give up, as if the customer's server had refused.
     QueueBounce(Which),
+    /// How the fleet is, as this node sees it.
+    ClusterStatus,
+    /// A token that lets a host join.
+    ClusterToken {
+        /// The name of the host.
+        name: String,
+        /// How long it is good for, in milliseconds.
+        life_ms: u64,
+    },
+    /// Remove a host for good.
+    ClusterRemove {
+        /// Its name.
+        name: String,
+    },
+    /// Let a host vote before others.
+    ClusterPromote {
+        /// Its name.
+        name: String,
+    },
+    /// Write the replicated state to a file on the node's host.
+    ClusterBackup {
+        /// An absolute path that does not exist yet.
+        path: std::path::PathBuf,
+    },
     /// What RCPT TO would be answered, and why.
     ExplainRcpt {
         /// RCPT TO.
@@ -132,6 +156,31 @@ pub enum Call {
         /// MAIL FROM; the null reverse-path when absent.
         from: Option<String>,
     },
+}
+
+/// The header that carries [`Terms::request_id`], in hexadecimal.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// The header that carries [`Terms::expected_version`].
+pub const EXPECTED_VERSION_HEADER: &str = "x-expected-version";
+
+/// On which terms a change is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Chosen by who asks; the same id is done once, however often it is asked.
+    pub request_id: Option<u128>,
+    /// Only if the row was last changed at this version (0: is not there yet).
+    pub expected_version: Option<u64>,
+}
+
+/// A token as it is printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// The host it is for.
+    pub name: String,
+    /// Whoever holds it can join under that name, once.
+    pub token: String,
+    /// How long it is good for, in seconds.
+    pub life_seconds: u64,
 }
 
 /// Which messages a queue command is for.
@@ -157,6 +206,9 @@ pub struct CustomerRow {
     pub status: String,
     /// Contact addresses.
     pub contacts: Vec<String>,
+    /// When it was last changed, as a log index.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// A domain as it is typed and printed.
@@ -174,6 +226,9 @@ pub struct DomainRow {
     /// Limit of connections from one node; the fleet's setting when absent.
     #[serde(default)]
     pub connections_max: Option<u32>,
+    /// When it was last changed, as a log index; ignored where a domain is given.
+    #[serde(default)]
+    pub version: u64,
 }
 
 fn opportunistic() -> String {
@@ -193,6 +248,9 @@ pub struct SettingRow {
     pub about: String,
     /// What breaks when it is too low or too high.
     pub caution: String,
+    /// When it was last changed, as a log index; 0 is never.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// What a change did.

@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod call;
+pub mod client;
+pub mod members;
 pub mod public;
 pub mod queue;
 pub mod tables;

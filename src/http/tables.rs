@@ -4,14 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mxfleet_cluster::{
-    Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, ProposeError, Refusal,
-    Request, Route, RouteError, SETTINGS, Server, State,
+    Clock, Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, Outcome, ProposeError,
+    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id,
 };
 
-use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow};
+use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
 use crate::route::Own;
 use crate::smtp::address::domain_to_ascii;
-use crate::system::{clock, random};
+use crate::system::clock;
+
+/// Who changes things over the admin socket, for the audit trail.
+const ACTOR: &str = "admin socket";
 
 /// The tables, with what a route must not lead to.
 pub struct Tables {
@@ -26,13 +29,20 @@ impl Tables {
     }
 
     /// Answer a call about a table; `None` when the call is about something else.
-    pub async fn answer(&self, call: &Call) -> Option<Result<serde_json::Value, Refused>> {
+    pub async fn answer(
+        &self,
+        call: &Call,
+        terms: &Terms,
+    ) -> Option<Result<serde_json::Value, Refused>> {
         if let Some(answer) = read(&self.cluster.view(), call) {
             return Some(answer);
         }
+        if let Call::DomainImport { domains } = call {
+            return Some(self.import(domains.clone()).await);
+        }
         let command = self.command(call)?;
         Some(match command {
-            Ok(command) => self.propose(command).await,
+            Ok(command) => self.propose(command, terms).await,
             Err(refused) => Err(refused),
         })
     }
@@ -62,25 +72,24 @@ impl Tables {
             Call::DomainRemove { name } => {
                 return Some(domain_name(&name).map(|name| Command::DomainRemove { name }));
             }
-            Call::DomainImport { domains } => {
-                let domains = domains.into_iter().map(|row| self.domain(row));
-                let domains = domains.collect::<Result<Vec<_>, _>>();
-                return Some(domains.map(|domains| Command::DomainImport { domains }));
-            }
             Call::SettingsSet { name, value } => Command::SettingSet { name, value },
             _ => return None,
         }))
     }
 
-    async fn propose(&self, command: Command) -> Result<serde_json::Value, Refused> {
-        let id = u128::from(random::random_u64()) << 64 | u128::from(random::random_u64());
-        let actor = "admin socket".to_owned();
-        let request = Request { id, actor, at_ms: clock::wall_ms(), command };
-        match self.cluster.propose(request).await {
-            Ok(Ok(changed)) => Ok(serde_json::json!(Changed { changed })),
-            Ok(Err(refusal)) => Err(refusal.into()),
-            Err(error @ ProposeError::Storage(_)) => Err(Refused::unavailable(error.to_string())),
-        }
+    async fn propose(&self, command: Command, terms: &Terms) -> Result<serde_json::Value, Refused> {
+        let id = terms.request_id.unwrap_or_else(random_id);
+        let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
+        request.expected_version = terms.expected_version;
+        changed(self.cluster.propose(request).await)
+    }
+
+    /// Many rows go in parts, so that no log entry is large.
+    async fn import(&self, rows: Vec<DomainRow>) -> Result<serde_json::Value, Refused> {
+        let domains =
+            rows.into_iter().map(|row| self.domain(row)).collect::<Result<Vec<_>, _>>()?;
+        let clock: Clock = Arc::new(clock::wall_ms);
+        changed(self.cluster.import_domains(&domains, ACTOR, &clock, |_| ()).await)
     }
 
     fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
@@ -121,6 +130,14 @@ impl Tables {
     }
 }
 
+fn changed(decided: Result<Outcome, ProposeError>) -> Result<serde_json::Value, Refused> {
+    match decided {
+        Ok(Ok(changed)) => Ok(serde_json::json!(Changed { changed })),
+        Ok(Err(refusal)) => Err(refusal.into()),
+        Err(error) => Err(Refused::unavailable(error.to_string())),
+    }
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
 fn invalid(error: RouteError) -> Refused {
     Refused::invalid(error.to_string())
@@ -142,18 +159,19 @@ fn objection(own: &Own, server: &Server) -> Option<&'static str> {
 /// Answer from the last applied state.
 fn read(state: &State, call: &Call) -> Option<Result<serde_json::Value, Refused>> {
     Some(match call {
-        Call::CustomerList => {
-            Ok(serde_json::json!(state.customers().map(customer_row).collect::<Vec<_>>()))
-        }
+        Call::CustomerList => Ok(serde_json::json!(
+            state.customers().map(|c| customer_row(state, c)).collect::<Vec<_>>()
+        )),
         Call::CustomerShow { id } => match state.customer(id) {
-            Some(customer) => Ok(serde_json::json!(customer_row(customer))),
+            Some(customer) => Ok(serde_json::json!(customer_row(state, customer))),
             None => Err(Refused::not_found(format!("there is no customer {id}"))),
         },
         Call::DomainList => {
-            Ok(serde_json::json!(state.domains().map(domain_row).collect::<Vec<_>>()))
+            Ok(serde_json::json!(state.domains().map(|d| domain_row(state, d)).collect::<Vec<_>>()))
         }
         Call::DomainShow { name } => {
-            let found = domain_name(name).map(|name| state.domain(&name).map(domain_row));
+            let found =
+                domain_name(name).map(|name| state.domain(&name).map(|d| domain_row(state, d)));
             found.and_then(|row| match row {
                 Some(row) => Ok(serde_json::json!(row)),
                 None => Err(Refused::not_found(format!("there is no domain {name}"))),
@@ -172,7 +190,7 @@ fn read(state: &State, call: &Call) -> Option<Result<serde_json::Value, Refused>
     })
 }
 
-fn customer_row(customer: &Customer) -> CustomerRow {
+fn customer_row(state: &State, customer: &Customer) -> CustomerRow {
     let status = match customer.status {
         CustomerStatus::Active => "active",
         CustomerStatus::Suspended => "suspended",
@@ -182,16 +200,18 @@ fn customer_row(customer: &Customer) -> CustomerRow {
         name: customer.name.clone(),
         status: status.to_owned(),
         contacts: customer.contacts.clone(),
+        version: state.customer_version(&customer.id),
     }
 }
 
-fn domain_row(domain: &Domain) -> DomainRow {
+fn domain_row(state: &State, domain: &Domain) -> DomainRow {
     DomainRow {
         name: domain.name.clone(),
         customer: domain.customer.clone(),
         route: domain.route.to_string(),
         tls: domain.tls.to_string(),
         connections_max: domain.connections_max,
+        version: state.domain_version(&domain.name),
     }
 }
 
@@ -203,6 +223,7 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
         default: setting.default.to_owned(),
         about: setting.about.to_owned(),
         caution: setting.caution.to_owned(),
+        version: state.setting_version(name),
     })
 }
 

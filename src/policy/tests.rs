@@ -1,10 +1,12 @@
+//! What stage 3 lets pass, and which check objects.
+
 use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, Route, TlsPolicy};
 
 use super::*;
 
 async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::open(dir.path()).unwrap();
+    let cluster = Cluster::detached();
     let customer = |id: &str, status| {
         let (name, contacts) = (String::new(), Vec::new());
         Command::CustomerAdd(Customer { id: id.into(), name, contacts, status })
@@ -25,7 +27,7 @@ async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
         domain("late.test", "late"),
     ];
     for (id, command) in commands.into_iter().enumerate() {
-        let request = Request { id: id as u128, actor: "test".into(), at_ms: 0, command };
+        let request = Request::new(id as u128, "test", 0, command);
         cluster.propose(request).await.unwrap().unwrap();
     }
     let hostnames = vec!["mx1.relay.test".to_owned()];
@@ -81,7 +83,6 @@ async fn our_own_postmaster_is_somebody() {
 
 #[tokio::test]
 async fn without_any_domain_there_is_no_postmaster() {
-    let dir = tempfile::tempdir().unwrap();
-    let policy = Policy::new(Cluster::open(dir.path()).unwrap(), Vec::new(), None);
+    let policy = Policy::new(Cluster::detached(), Vec::new(), None);
     assert_eq!(policy.target(None).unwrap_err().to_string(), "550 5.1.1 No postmaster here yet");
 }

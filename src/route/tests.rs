@@ -96,7 +96,7 @@ async fn router(
     zones: &[(&str, Zone)],
 ) -> (Router, Arc<AtomicUsize>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::open(dir.path()).unwrap();
+    let cluster = Cluster::detached();
     let customer = Customer {
         id: "acme".into(),
         name: "Acme".into(),
@@ -112,7 +112,7 @@ async fn router(
     };
     let commands = [Command::CustomerAdd(customer), Command::DomainAdd(domain)];
     for (id, command) in (1..).zip(commands) {
-        let request = Request { id, actor: "test".into(), at_ms: 1, command };
+        let request = Request::new(id, "test", 1, command);
         cluster.propose(request).await.unwrap().unwrap();
     }
     let zones = zones.iter().map(|(name, zone)| ((*name).to_owned(), zone.clone())).collect();

@@ -1,3 +1,5 @@
+//! Dialogs with the pure session.
+
 use super::*;
 use crate::config::Limits;
 use crate::smtp::Address;

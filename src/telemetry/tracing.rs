@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// What is logged when `MXFLEET_LOG` does not say otherwise.
-const DEFAULT_FILTER: &str = "warn,mxfleet=info";
+const DEFAULT_FILTER: &str = "warn,mxfleet=info,openraft=error";
 
 /// Start logging. A second start in one process (a test) is without effect.
 pub fn start(format: LogFormat) {

@@ -1,8 +1,8 @@
 //! What is under the lock: the schedule, the texts of fresh messages, and who is idle.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -50,6 +50,10 @@ struct Fresh {
     jobs: u32,
 }
 
+/// A text that has not been asked for by then is not fresh any more. Its destination is slow or
+/// fails, and memory is for those that are quick.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+
 pub(super) struct Core {
     pub(super) schedule: Schedule<EntryId>,
     /// Connections may be opened and used.
@@ -57,6 +61,8 @@ pub(super) struct Core {
     /// Entries that could not be read at start.
     pub(super) unread: Unread,
     fresh: HashMap<EntryId, Fresh>,
+    /// Ids of fresh messages, by arrival; most of them have been delivered since.
+    fresh_since: VecDeque<(Instant, EntryId)>,
     idle: HashMap<u32, Vec<Idle>>,
     idle_number: u64,
     /// When the main loop will wake up by itself.
@@ -70,6 +76,7 @@ impl Core {
             running: false,
             unread: Unread::new(),
             fresh: HashMap::new(),
+            fresh_since: VecDeque::new(),
             idle: HashMap::new(),
             idle_number: 0,
             armed: None,
@@ -83,6 +90,7 @@ impl Core {
         queued: Queued,
         jobs: u32,
         destinations: &[(&str, Recipients)],
+        now: Instant,
     ) {
         let Queued { id, octets, envelope, text: Some(text), states, held: false } = queued else {
             return;
@@ -91,7 +99,20 @@ impl Core {
         if jobs > 0 && !destinations.iter().all(failing) {
             let message = Arc::new(Loaded::in_memory(envelope, states, octets, text));
             self.fresh.insert(id, Fresh { message, jobs });
+            self.fresh_since.push_back((now, id));
         }
+    }
+
+    /// Forget texts that nobody has asked for in time.
+    pub(super) fn forget_stale(&mut self, now: Instant) {
+        while let Some((since, id)) = self.fresh_since.front().copied() {
+            if now.saturating_duration_since(since) < FRESH_FOR {
+                break;
+            }
+            self.fresh_since.pop_front();
+            self.fresh.remove(&id);
+        }
+        self.fresh_since.shrink_to(2 * self.fresh_since.len());
     }
 
     /// The message is not fresh any more.
@@ -117,6 +138,7 @@ impl Core {
         if let Some(message) = message.or(work.message).filter(|message| message.is_in_memory()) {
             let fresh = self.fresh.entry(id).or_insert(Fresh { message, jobs: 0 });
             fresh.jobs += 1;
+            self.fresh_since.push_back((now, id));
         }
         self.schedule.give_back(work.ticket, now);
     }

@@ -31,10 +31,12 @@ impl Inner {
         }
     }
 
+    /// Search once.
     async fn expire(self: &Arc<Self>, stop: &CancellationToken) {
         let lifetime = setting(&self.parts.cluster.view(), "queue.lifetime");
         let lifetime_us = u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX);
         let newest_us = self.clock.now_us().saturating_sub(lifetime_us);
+        self.update(|core, now| core.forget_stale(now));
         let mut looks = self.lock().schedule.destinations().div_ceil(LOOKED_AT).min(LOOKS_MAX);
         while looks > 0 {
             looks -= 1;

@@ -54,7 +54,10 @@ impl Deliveries {
 
     /// Set a message aside until it is released, also after a restart.
     pub async fn hold(&self, id: EntryId) -> Result<(), OperateError> {
-        let each = |core: &mut Core, domain: &str, _| core.schedule.hold(id, domain);
+        let each = |core: &mut Core, domain: &str, _| {
+            core.forget_fresh(id);
+            core.schedule.hold(id, domain)
+        };
         self.inner.for_each_domain(id, each).await?;
         self.inner.parts.spool.hold(id);
         Ok(())

@@ -15,7 +15,8 @@ const GROUPS: &[&[u8]] = &[
     b"Subject: x\r\nReceived: by mx1.relay.test; x\r\n\r\n.\r.\n..dots\r\n.\r\r\n\r\n.\r\n\
       MAIL FROM:<>\r\nRCPT TO:<v@customer.test> NOTIFY=NEVER\r\nDATA\r\n",
     b"..\r\n.x\r\n\r\n.\r\n\
-      MAIL FROM:<b@sender.test>\r\nRCPT TO:<w@customer.test>\r\nBDAT 9\r\n.a\r\n.\r\n.\rBDAT 5\r\n\n\r\n.x\
+      MAIL FROM:<b@sender.test>\r\nRCPT TO:<w@customer.test>\r\n\
+      BDAT 9\r\n.a\r\n.\r\n.\rBDAT 5\r\n\n\r\n.x\
       BDAT 0 LAST\r\nMAIL FROM:<c@sender.test>\r\nRCPT TO:<w@customer.test>\r\nBDAT 4 LAST\r\na\rbc\
       NOOP\r\nRSET\r\nQUIT\r\n",
 ];

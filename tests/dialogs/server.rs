@@ -113,7 +113,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cluster = tables(dir.path()).await;
+        let cluster = tables().await;
         let postmaster =
             setup.postmaster.map(|text| mxfleet::smtp::Address::parse(text, false).unwrap());
         let hostnames = vec![HOSTNAME.to_owned(), MX_NAME.to_owned()];
@@ -138,8 +138,8 @@ impl Server {
 }
 
 /// The customers and domains that every dialog knows.
-async fn tables(dir: &Path) -> Cluster {
-    let cluster = Cluster::open(dir).unwrap();
+async fn tables() -> Cluster {
+    let cluster = Cluster::detached();
     let customer = |id: &str| {
         Command::CustomerAdd(Customer {
             id: id.to_owned(),
@@ -169,7 +169,7 @@ async fn tables(dir: &Path) -> Cluster {
         suspend,
     ];
     for (id, command) in commands.into_iter().enumerate() {
-        let request = Request { id: id as u128, actor: "test".into(), at_ms: 0, command };
+        let request = Request::new(id as u128, "test", 0, command);
         cluster.propose(request).await.unwrap().unwrap();
     }
     cluster

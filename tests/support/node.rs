@@ -87,7 +87,7 @@ impl Node {
         let listen: Vec<String> = listen.iter().map(|address| format!("\"{address}\"")).collect();
         let exempt = if setup.count_loopback { "" } else { "\"127.0.0.0/8\"" };
         let mut text = format!(
-            "[node]\nname = \"mx1\"\nid = 1\nhostname = \"mx1.relay.example\"\n\
+            "[node]\nname = \"mx1\"\nhostname = \"mx1.relay.example\"\n\
              data_dir = \"{data}\"\n\
              [smtp]\nlisten = [{listen}]\nexempt_networks = [{exempt}]\n\
              [admin]\nsocket = \"{socket}\"\n\

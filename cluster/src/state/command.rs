@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Customer, CustomerStatus, Domain, DomainChange};
+use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct Request {
     pub actor: String,
     /// When it was proposed: milliseconds since 1970, UTC.
     pub at_ms: u64,
+    /// Do it only if the row it names was last changed at this log index (0: does not exist yet),
+    /// so that two operators do not overwrite each other. `None` does it in any case.
+    pub expected_version: Option<u64>,
     /// What to do.
     pub command: Command,
 }
@@ -69,6 +72,143 @@ pub enum Command {
         /// Its new value as text.
         value: Option<String>,
     },
+    /// The first host of a new fleet.
+    HostFound {
+        /// The host.
+        host: NewHost,
+        /// A secret of the fleet that keys its hash tables.
+        seed: u64,
+    },
+    /// A token that lets one host of this name join.
+    HostToken {
+        /// SHA-256 of the secret in the token.
+        hash: [u8; 32],
+        /// The name it is for.
+        name: String,
+        /// Until when: milliseconds since 1970, UTC.
+        expires_ms: u64,
+    },
+    /// A host joins with a token; the outcome is its id.
+    HostJoin {
+        /// SHA-256 of the secret in the token.
+        token: [u8; 32],
+        /// Who joins.
+        host: NewHost,
+    },
+    /// A host says where it is now and what it runs.
+    HostAnnounce {
+        /// Which host.
+        id: u64,
+        /// Where other nodes reach it.
+        address: String,
+        /// What it runs.
+        version: String,
+    },
+    /// Whether a host shall vote before others.
+    HostPrefer {
+        /// Which host.
+        name: String,
+        /// Before others, or as any other.
+        preferred: bool,
+    },
+    /// A host leaves the fleet for good; its certificate is refused from then on.
+    HostRemove {
+        /// Which host.
+        name: String,
+    },
+    /// Moves the fleet's clock on, and forgets some of what no longer matters.
+    Tick,
+    /// What customers' servers said of recipients, from one node. Taken once for each node,
+    /// incarnation and sequence, in order: a node has one report on its way at a time.
+    BlacklistReport {
+        /// The node that reports.
+        node: u64,
+        /// Grows with every start of the node.
+        incarnation: u64,
+        /// Grows with every report of an incarnation.
+        sequence: u64,
+        /// What happened.
+        events: Vec<RecipientEvent>,
+    },
+    /// Forget the rejections of an address.
+    BlacklistPardon {
+        /// Domain as lowercase A-label, local part in NFC and case-folded.
+        address: String,
+    },
+    /// Never list an address, or, with `None`, list it as any other.
+    BlacklistExempt {
+        /// As in `BlacklistPardon`.
+        address: String,
+        /// Why, and until when.
+        exemption: Option<Exemption>,
+    },
+    /// List nothing new in a domain whose server refuses too much, or do so again.
+    BlacklistFreeze {
+        /// Lowercase A-label.
+        domain: String,
+        /// Whether nothing new is listed.
+        frozen: bool,
+    },
+    /// A part of an import that is too large for one command. Nothing changes yet.
+    DomainStage {
+        /// Chosen by whoever imports.
+        import: u128,
+        /// Counted from 0, without gaps.
+        part: u32,
+        /// The domains as they shall be.
+        domains: Vec<Domain>,
+    },
+    /// The staged domains go in, all or none.
+    DomainCommit {
+        /// Which import.
+        import: u128,
+        /// How many parts it has.
+        parts: u32,
+    },
+}
+
+impl Command {
+    /// What it asks, for the audit trail; `None` for what nodes do by themselves.
+    pub fn summary(&self) -> Option<String> {
+        Some(match self {
+            Self::CustomerAdd(customer) => format!("customer add {}", customer.id),
+            Self::CustomerSet { id, .. } => format!("customer set {id}"),
+            Self::CustomerStatus { id, status: CustomerStatus::Active } => {
+                format!("customer resume {id}")
+            }
+            Self::CustomerStatus { id, .. } => format!("customer suspend {id}"),
+            Self::CustomerRemove { id } => format!("customer remove {id}"),
+            Self::DomainAdd(domain) => format!(
+                "domain add {} --customer {} --route {}",
+                domain.name, domain.customer, domain.route
+            ),
+            Self::DomainSet { name, change } => match &change.route {
+                Some(route) => format!("domain set {name} --route {route}"),
+                None => format!("domain set {name}"),
+            },
+            Self::DomainRemove { name } => format!("domain remove {name}"),
+            Self::DomainImport { domains } => format!("domain import of {}", domains.len()),
+            Self::SettingSet { name, value: Some(value) } => format!("settings set {name} {value}"),
+            Self::SettingSet { name, value: None } => format!("settings set {name} to its default"),
+            Self::HostFound { host, .. } => format!("cluster init {}", host.name),
+            Self::HostToken { name, .. } => format!("cluster token {name}"),
+            Self::HostJoin { host, .. } => format!("cluster join {}", host.name),
+            Self::HostPrefer { name, .. } => format!("cluster promote {name}"),
+            Self::HostRemove { name } => format!("cluster remove {name}"),
+            Self::BlacklistPardon { address } => format!("blacklist pardon {address}"),
+            Self::BlacklistExempt { address, exemption: Some(exemption) } => {
+                format!("blacklist exempt {address}: {}", exemption.reason)
+            }
+            Self::BlacklistExempt { address, .. } => format!("blacklist unexempt {address}"),
+            Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
+            Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
+            Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::HostAnnounce { .. }
+            | Self::Tick
+            | Self::BlacklistReport { .. }
+            | Self::DomainStage { .. } => return None,
+        })
+    }
 }
 
 /// What a command did: the number of rows it changed, or why it was refused.
@@ -86,6 +226,19 @@ pub enum Refusal {
     /// A value is not valid.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl Request {
+    /// A request that is done whatever the version of the row it names.
+    pub fn new(id: u128, actor: impl Into<String>, at_ms: u64, command: Command) -> Self {
+        Self { id, actor: actor.into(), at_ms, expected_version: None, command }
+    }
+
+    /// The same, to be done only if the row it names has this version.
+    #[must_use]
+    pub fn expecting(self, version: u64) -> Self {
+        Self { expected_version: Some(version), ..self }
+    }
 }
 
 impl Refusal {

@@ -1,10 +1,8 @@
 //! The customers: who owns domains, and whom to tell.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
+use super::sharded::Sharded;
 use super::{Outcome, Refusal};
 
 const ID_OCTETS_MAX: usize = 64;
@@ -37,18 +35,22 @@ pub enum CustomerStatus {
 }
 
 /// The table of customers.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Customers {
-    rows: Arc<BTreeMap<String, Arc<Customer>>>,
+    rows: Sharded<Box<str>, Customer>,
 }
 
 impl Customers {
     pub(super) fn get(&self, id: &str) -> Option<&Customer> {
-        self.rows.get(id).map(Arc::as_ref)
+        self.rows.get(id).map(|row| &row.value)
+    }
+
+    pub(super) fn version(&self, id: &str) -> u64 {
+        self.rows.get(id).map_or(0, |row| row.version)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Customer> {
-        self.rows.values().map(Arc::as_ref)
+        self.rows.sorted().into_iter().map(|row| &row.value)
     }
 
     pub(super) fn require(&self, id: &str) -> Result<&Customer, Refusal> {
@@ -59,16 +61,17 @@ impl Customers {
         })
     }
 
-    pub(super) fn add(&mut self, customer: &Customer) -> Outcome {
+    pub(super) fn add(&mut self, at: u64, customer: &Customer) -> Outcome {
         check(customer)?;
-        if self.rows.contains_key(&customer.id) {
+        if self.get(&customer.id).is_some() {
             return Err(Refusal::conflict(format!("customer {} already exists", customer.id)));
         }
-        self.put(customer.clone())
+        self.put(at, customer.clone())
     }
 
     pub(super) fn set(
         &mut self,
+        at: u64,
         id: &str,
         name: Option<&str>,
         contacts: Option<&[String]>,
@@ -81,24 +84,35 @@ impl Customers {
             customer.contacts = contacts.to_vec();
         }
         check(&customer)?;
-        self.put(customer)
+        self.put(at, customer)
     }
 
-    pub(super) fn set_status(&mut self, id: &str, status: CustomerStatus) -> Outcome {
+    pub(super) fn set_status(&mut self, at: u64, id: &str, status: CustomerStatus) -> Outcome {
         let mut customer = self.require(id)?.clone();
         customer.status = status;
-        self.put(customer)
+        self.put(at, customer)
     }
 
     pub(super) fn remove(&mut self, id: &str) -> Outcome {
         self.require(id)?;
-        Arc::make_mut(&mut self.rows).remove(id);
+        self.rows.remove(id);
         Ok(1)
     }
 
-    fn put(&mut self, customer: Customer) -> Outcome {
-        Arc::make_mut(&mut self.rows).insert(customer.id.clone(), Arc::new(customer));
+    fn put(&mut self, at: u64, customer: Customer) -> Outcome {
+        self.rows.put(customer.id.as_str().into(), at, customer);
         Ok(1)
+    }
+
+    /// Rows with their versions, in order, as a snapshot holds them.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (u64, Customer)> {
+        self.rows.sorted().into_iter().map(|row| (row.version, row.value.clone()))
+    }
+
+    pub(super) fn absorb(&mut self, rows: Vec<(u64, Customer)>) {
+        for (at, customer) in rows {
+            self.rows.put(customer.id.as_str().into(), at, customer);
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! The customers' domains: where their mail goes, and how.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::sharded::Sharded;
 use super::{Outcome, Refusal};
 
 const SERVERS_MAX: usize = 20;
@@ -202,25 +201,29 @@ fn is_host_name(text: &str) -> bool {
 }
 
 /// The table of domains.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Domains {
-    rows: Arc<BTreeMap<String, Arc<Domain>>>,
+    rows: Sharded<Box<str>, Domain>,
 }
 
 impl Domains {
     pub(super) fn get(&self, name: &str) -> Option<&Domain> {
-        self.rows.get(name).map(Arc::as_ref)
+        self.rows.get(name).map(|row| &row.value)
+    }
+
+    pub(super) fn version(&self, name: &str) -> u64 {
+        self.rows.get(name).map_or(0, |row| row.version)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Domain> {
-        self.rows.values().map(Arc::as_ref)
+        self.rows.sorted().into_iter().map(|row| &row.value)
     }
 
     pub(super) fn first_of(&self, customer: &str) -> Option<&str> {
         self.iter().find(|domain| domain.customer == customer).map(|domain| domain.name.as_str())
     }
 
-    pub(super) fn add(&mut self, domain: &Domain) -> Outcome {
+    pub(super) fn add(&mut self, at: u64, domain: &Domain) -> Outcome {
         check(domain)?;
         if let Some(existing) = self.get(&domain.name) {
             return Err(Refusal::conflict(format!(
@@ -228,10 +231,10 @@ impl Domains {
                 domain.name, existing.customer
             )));
         }
-        self.put(domain.clone())
+        self.put(at, domain.clone())
     }
 
-    pub(super) fn set(&mut self, name: &str, change: &DomainChange) -> Outcome {
+    pub(super) fn set(&mut self, at: u64, name: &str, change: &DomainChange) -> Outcome {
         let mut domain = self.require(name)?.clone();
         if let Some(customer) = &change.customer {
             domain.customer.clone_from(customer);
@@ -246,17 +249,17 @@ impl Domains {
             domain.connections_max = connections_max;
         }
         check(&domain)?;
-        self.put(domain)
+        self.put(at, domain)
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Outcome {
         self.require(name)?;
-        Arc::make_mut(&mut self.rows).remove(name);
+        self.rows.remove(name);
         Ok(1)
     }
 
     /// All or none: everything is checked before the first row changes.
-    pub(super) fn import(&mut self, domains: &[Domain]) -> Outcome {
+    pub(super) fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {
         for domain in domains {
             check(domain)?;
             if let Some(existing) = self.get(&domain.name)
@@ -271,7 +274,7 @@ impl Domains {
         let mut changed = 0;
         for domain in domains {
             if self.get(&domain.name) != Some(domain) {
-                changed += self.put(domain.clone())?;
+                changed += self.put(at, domain.clone())?;
             }
         }
         Ok(changed)
@@ -281,9 +284,20 @@ impl Domains {
         self.get(name).ok_or_else(|| Refusal::not_found(format!("there is no domain {name}")))
     }
 
-    fn put(&mut self, domain: Domain) -> Outcome {
-        Arc::make_mut(&mut self.rows).insert(domain.name.clone(), Arc::new(domain));
+    fn put(&mut self, at: u64, domain: Domain) -> Outcome {
+        self.rows.put(domain.name.as_str().into(), at, domain);
         Ok(1)
+    }
+
+    /// Rows with their versions, in order, as a snapshot holds them.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (u64, Domain)> {
+        self.rows.sorted().into_iter().map(|row| (row.version, row.value.clone()))
+    }
+
+    pub(super) fn absorb(&mut self, rows: Vec<(u64, Domain)>) {
+        for (at, domain) in rows {
+            self.rows.put(domain.name.as_str().into(), at, domain);
+        }
     }
 }
 

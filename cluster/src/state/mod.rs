@@ -3,24 +3,42 @@
 //! **Invariant:** no clock, no randomness, no I/O, no iteration over unordered maps. The same log
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
+mod audit;
+mod blacklist;
 mod command;
 mod customers;
 mod domains;
+mod hosts;
+mod imports;
+mod parts;
+mod recent;
+mod ring;
 mod settings;
+mod sharded;
+#[cfg(test)]
+mod tests;
 
+pub use audit::AuditRecord;
+pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
+pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
+pub use hosts::{Host, NewHost};
+pub(crate) use parts::Part;
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 
-use serde::{Deserialize, Serialize};
-
 /// All replicated tables. Cloning is cheap: tables share what did not change.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     customers: customers::Customers,
     domains: domains::Domains,
     settings: Settings,
+    hosts: hosts::Hosts,
+    blacklist: blacklist::Blacklist,
+    imports: imports::Imports,
+    audit: audit::Audit,
+    recent: recent::Recent,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -29,43 +47,126 @@ pub struct State {
 
 impl State {
     /// Apply one command at log index `index`. Total: whatever the command says, the state stays
-    /// consistent, and the outcome tells what happened. A refused command changes nothing.
+    /// consistent, and the outcome tells what happened. A refused command changes nothing; a
+    /// request that was applied before is answered as it was then, and changes nothing either.
     pub fn apply(&mut self, index: u64, request: &Request) -> Outcome {
         self.applied_index = index;
+        if let Some(outcome) = self.recent.outcome(request.id) {
+            return outcome.clone();
+        }
         self.clock_ms = self.clock_ms.max(request.at_ms);
-        match &request.command {
-            Command::CustomerAdd(customer) => self.customers.add(customer),
+        let outcome = self
+            .check_version(request.expected_version, &request.command)
+            .and_then(|()| self.change(index, &request.command));
+        self.recent.remember(request.id, index, &outcome);
+        self.audit.note(index, self.clock_ms, request, &outcome);
+        outcome
+    }
+
+    fn change(&mut self, at: u64, command: &Command) -> Outcome {
+        match command {
+            Command::CustomerAdd(customer) => self.customers.add(at, customer),
             Command::CustomerSet { id, name, contacts } => {
-                self.customers.set(id, name.as_deref(), contacts.as_deref())
+                self.customers.set(at, id, name.as_deref(), contacts.as_deref())
             }
-            Command::CustomerStatus { id, status } => self.customers.set_status(id, *status),
-            Command::CustomerRemove { id } => {
-                if let Some(domain) = self.domains.first_of(id) {
-                    return Err(Refusal::conflict(format!(
-                        "customer {id} still has domain {domain}; remove its domains first"
-                    )));
-                }
-                self.customers.remove(id)
-            }
+            Command::CustomerStatus { id, status } => self.customers.set_status(at, id, *status),
+            Command::CustomerRemove { id } => self.remove_customer(id),
             Command::DomainAdd(domain) => {
                 self.customers.require(&domain.customer)?;
-                self.domains.add(domain)
+                self.domains.add(at, domain)
             }
             Command::DomainSet { name, change } => {
                 if let Some(customer) = &change.customer {
                     self.customers.require(customer)?;
                 }
-                self.domains.set(name, change)
+                self.domains.set(at, name, change)
             }
             Command::DomainRemove { name } => self.domains.remove(name),
-            Command::DomainImport { domains } => {
-                for domain in domains {
-                    self.customers.require(&domain.customer)?;
-                }
-                self.domains.import(domains)
+            Command::DomainImport { domains } => self.import(at, domains),
+            Command::DomainStage { import, part, domains } => {
+                self.imports.stage(*import, *part, domains, self.clock_ms)
             }
-            Command::SettingSet { name, value } => self.settings.set(name, value.as_deref()),
+            Command::DomainCommit { import, parts } => {
+                let domains = self.imports.finish(*import, *parts)?;
+                self.import(at, &domains)
+            }
+            Command::SettingSet { name, value } => self.settings.set(at, name, value.as_deref()),
+            Command::Tick => {
+                self.blacklist.sweep(&self.settings, self.clock_ms);
+                Ok(0)
+            }
+            Command::BlacklistReport { node, incarnation, sequence, events } => {
+                let id = (*node, *incarnation, *sequence);
+                self.blacklist.report(&self.settings, self.clock_ms, id, events)
+            }
+            Command::BlacklistPardon { address } => self.blacklist.pardon(address),
+            Command::BlacklistExempt { address, exemption } => {
+                self.blacklist.set_exempt(address, exemption.as_ref())
+            }
+            Command::BlacklistFreeze { domain, frozen } => {
+                self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
+            }
+            _ => self.change_hosts(command),
         }
+    }
+
+    fn change_hosts(&mut self, command: &Command) -> Outcome {
+        let now_ms = self.clock_ms;
+        match command {
+            Command::HostFound { host, seed } => {
+                let id = self.hosts.found(host, now_ms)?;
+                self.blacklist.set_seed(*seed);
+                Ok(id)
+            }
+            Command::HostToken { hash, name, expires_ms } => {
+                self.hosts.issue(*hash, name, *expires_ms, now_ms)
+            }
+            Command::HostJoin { token, host } => self.hosts.join(token, host, now_ms),
+            Command::HostAnnounce { id, address, version } => {
+                self.hosts.announce(*id, address, version)
+            }
+            Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
+            Command::HostRemove { name } => self.hosts.remove(name),
+            _ => Err(Refusal::invalid("this command is not one about hosts")),
+        }
+    }
+
+    fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {
+        for domain in domains {
+            self.customers.require(&domain.customer)?;
+        }
+        self.domains.import(at, domains)
+    }
+
+    fn remove_customer(&mut self, id: &str) -> Outcome {
+        if let Some(domain) = self.domains.first_of(id) {
+            return Err(Refusal::conflict(format!(
+                "customer {id} still has domain {domain}; remove its domains first"
+            )));
+        }
+        self.customers.remove(id)
+    }
+
+    fn check_version(&self, expected: Option<u64>, command: &Command) -> Result<(), Refusal> {
+        let Some(expected) = expected else { return Ok(()) };
+        let (what, version) = match command {
+            Command::CustomerAdd(customer) => (&customer.id, self.customers.version(&customer.id)),
+            Command::CustomerSet { id, .. }
+            | Command::CustomerStatus { id, .. }
+            | Command::CustomerRemove { id } => (id, self.customers.version(id)),
+            Command::DomainAdd(domain) => (&domain.name, self.domains.version(&domain.name)),
+            Command::DomainSet { name, .. } | Command::DomainRemove { name } => {
+                (name, self.domains.version(name))
+            }
+            Command::SettingSet { name, .. } => (name, self.settings.version(name)),
+            _ => return Err(Refusal::invalid("this command cannot expect a version")),
+        };
+        if version != expected {
+            return Err(Refusal::conflict(format!(
+                "{what} was changed meanwhile: it has version {version}, not {expected}"
+            )));
+        }
+        Ok(())
     }
 
     /// The domain `name` (lowercase A-label), if a customer has it.
@@ -78,6 +179,11 @@ impl State {
         self.domains.iter()
     }
 
+    /// The version of a domain's row for [`Request::expecting`]; 0 when there is none.
+    pub fn domain_version(&self, name: &str) -> u64 {
+        self.domains.version(name)
+    }
+
     /// The customer with this id.
     pub fn customer(&self, id: &str) -> Option<&Customer> {
         self.customers.get(id)
@@ -88,13 +194,103 @@ impl State {
         self.customers.iter()
     }
 
+    /// The version of a customer's row for [`Request::expecting`]; 0 when there is none.
+    pub fn customer_version(&self, id: &str) -> u64 {
+        self.customers.version(id)
+    }
+
     /// Fleet-wide settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
+    /// The version of a setting for [`Request::expecting`]; 0 when it is at its default.
+    pub fn setting_version(&self, name: &str) -> u64 {
+        self.settings.version(name)
+    }
+
+    /// Whether a RCPT for `address` is to be refused at `now_ms`, for too many rejections.
+    /// The address: domain as lowercase A-label, local part in NFC and case-folded.
+    pub fn is_blacklisted(&self, address: &str, now_ms: u64) -> bool {
+        self.blacklist.is_listed(&self.settings, address, now_ms)
+    }
+
+    /// What is known of an address: its rejections, its listing, its exemption.
+    pub fn blacklist_entry(&self, address: &str, now_ms: u64) -> Option<BlacklistEntry> {
+        self.blacklist.entry(&self.settings, address, now_ms)
+    }
+
+    /// Listed addresses with the end of their listing, in no useful order.
+    pub fn blacklisted(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.blacklist.listed(&self.settings, now_ms)
+    }
+
+    /// How many addresses have rejections that may still count.
+    pub fn blacklist_tracked(&self) -> u64 {
+        self.blacklist.tracked()
+    }
+
+    /// Addresses that are never listed, in order.
+    pub fn blacklist_exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
+        self.blacklist.exempt()
+    }
+
+    /// Domains in which nothing new is listed, with since when.
+    pub fn blacklist_frozen(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.blacklist.frozen()
+    }
+
+    /// All hosts, in order of id.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter()
+    }
+
+    /// The host with this id.
+    pub fn host(&self, id: u64) -> Option<&Host> {
+        self.hosts.get(id)
+    }
+
+    /// The host of this name.
+    pub fn host_named(&self, name: &str) -> Option<&Host> {
+        self.hosts.named(name)
+    }
+
+    /// Who changed what, from the newest to the oldest.
+    pub fn audit(&self) -> impl Iterator<Item = &AuditRecord> {
+        self.audit.iter()
+    }
+
+    /// The newest time a command was stamped with: milliseconds since 1970, UTC. Never goes back.
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
     /// The log index of the last applied command.
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    pub(crate) fn was_removed(&self, id: u64) -> bool {
+        self.hosts.was_removed(id)
+    }
+
+    pub(crate) fn token_is_good(&self, hash: &Hash, now_ms: u64) -> bool {
+        self.hosts.token_is_good(hash, now_ms.max(self.clock_ms))
+    }
+
+    /// Every host but this one is lost for good; how a fleet is recovered, outside the log.
+    pub(crate) fn keep_only(&mut self, id: u64) {
+        self.hosts.keep_only(id);
+    }
+
+    /// All hosts are lost for good, and a new one carries on; outside the log.
+    pub(crate) fn refound(&mut self, host: &NewHost) -> Outcome {
+        self.hosts.keep_only(0);
+        self.hosts.found(host, self.clock_ms)
+    }
+
+    /// An entry of Raft's own was applied: only the index moves.
+    pub(crate) fn skip_to(&mut self, index: u64) {
+        self.applied_index = index;
     }
 }

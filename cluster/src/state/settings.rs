@@ -48,10 +48,39 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 /// Every setting, in order of name.
 pub const SETTINGS: &[Setting] = &[
     Setting {
+        name: "blacklist.hold",
+        default: "5d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "how long a recipient stays on the blacklist",
+        caution: "too low: dead addresses cost deliveries again; too high: a new mailbox waits",
+    },
+    Setting {
+        name: "blacklist.threshold",
+        default: "10",
+        kind: SettingKind::Count { min: 1, max: 10 },
+        about: "how many rejections within blacklist.window put a recipient on the blacklist",
+        caution: "too low: one hiccup of a customer's server lists good addresses; too high: \
+                  dictionary attacks reach the customer's server",
+    },
+    Setting {
+        name: "blacklist.window",
+        default: "5d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "rejections older than this no longer count towards the blacklist",
+        caution: "too low: slow dictionary attacks are never listed; too high: old mistakes count",
+    },
+    Setting {
+        name: "cluster.voters_max",
+        default: "5",
+        kind: SettingKind::Count { min: 1, max: 7 },
+        about: "how many nodes vote; the others follow, and take over when a voter is gone",
+        caution: "too low: the loss of one node stops changes; too high: every change is slower",
+    },
+    Setting {
         name: "delivery.connections_max",
         default: "20",
         kind: SettingKind::Count { min: 1, max: 1000 },
-        about: "connections to one domain's servers from one node, where the domain has no own limit",
+        about: "connections to a domain's servers from one node, unless the domain has a limit",
         caution: "too low: a backlog drains slowly; too high: small customers' servers refuse us",
     },
     Setting {
@@ -59,7 +88,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "5d",
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "how long delivery of a message is tried before it is given up",
-        caution: "too low: a customer's outage of a weekend loses mail; too high: senders learn late",
+        caution: "too low: a weekend's outage loses mail; too high: senders learn late",
     },
     Setting {
         name: "queue.retry_max",
@@ -87,14 +116,15 @@ pub const SETTINGS: &[Setting] = &[
 /// The values in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    changed: Arc<BTreeMap<String, String>>,
+    /// Value and the log index of its last change.
+    changed: Arc<BTreeMap<String, (String, u64)>>,
 }
 
 impl Settings {
     /// The value in force as text; `None` when there is no such setting.
     pub fn get(&self, name: &str) -> Option<&str> {
         let setting = find(name)?;
-        Some(self.changed.get(name).map_or(setting.default, String::as_str))
+        Some(self.changed.get(name).map_or(setting.default, |(value, _)| value.as_str()))
     }
 
     /// A duration setting, in milliseconds.
@@ -112,7 +142,11 @@ impl Settings {
         self.changed.contains_key(name)
     }
 
-    pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> Outcome {
+    pub(super) fn version(&self, name: &str) -> u64 {
+        self.changed.get(name).map_or(0, |(_, version)| *version)
+    }
+
+    pub(super) fn set(&mut self, at: u64, name: &str, value: Option<&str>) -> Outcome {
         let setting = find(name).ok_or_else(|| {
             Refusal::not_found(format!(
                 "there is no setting {name}; `mxfleet settings list` shows them all"
@@ -122,7 +156,7 @@ impl Settings {
             return Ok(u64::from(Arc::make_mut(&mut self.changed).remove(name).is_some()));
         };
         check(setting, value)?;
-        Arc::make_mut(&mut self.changed).insert(name.to_owned(), value.to_owned());
+        Arc::make_mut(&mut self.changed).insert(name.to_owned(), (value.to_owned(), at));
         Ok(1)
     }
 }

@@ -1,3 +1,5 @@
+//! Commands as clients write them, well and badly.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Where data ends, however it is cut.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Manners {
     /// What it says instead of a greeting; then it closes.
     pub(super) greeting: Option<&'static str>,
+    /// A line of its answer to EHLO.
+    pub(super) offer: Option<&'static str>,
+    /// It closes instead of answering the final dot, though it keeps the message.
+    pub(super) forgets_to_answer: bool,
     /// What it says to MAIL instead of 250.
     pub(super) mail: Option<&'static str>,
     /// What it says to RCPT for addresses that begin so.
@@ -120,7 +124,10 @@ impl CustomerServer {
         while let Some(line) = lines.next_line().await? {
             let manners = self.manners.lock().unwrap().clone();
             let reply = match line.split_at_checked(4).map_or("", |(verb, _)| verb) {
-                "EHLO" => "250-here\r\n250-PIPELINING\r\n250 8BITMIME".to_owned(),
+                "EHLO" => {
+                    let offer = manners.offer.unwrap_or("8BITMIME");
+                    format!("250-here\r\n250-PIPELINING\r\n250 {offer}")
+                }
                 "MAIL" => manners.mail.unwrap_or("250 2.1.0 ok").to_owned(),
                 "RCPT" => self.recipient(&manners, &line, &mut to),
                 "DATA" if to.is_empty() => "554 5.5.1 no valid recipients".to_owned(),
@@ -135,6 +142,9 @@ impl CustomerServer {
                     tokio::time::sleep(manners.pause).await;
                     self.seen.lock().unwrap().taken.push((std::mem::take(&mut to), text));
                     messages += 1;
+                    if self.manners.lock().unwrap().forgets_to_answer {
+                        return Ok(());
+                    }
                     "250 2.0.0 taken".to_owned()
                 }
                 "QUIT" => {

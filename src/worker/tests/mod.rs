@@ -2,6 +2,7 @@
 
 mod customer;
 mod queue;
+mod trouble;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
@@ -56,6 +57,7 @@ fn limits() -> Limits {
         connection_idle_ms: 300,
         drain_timeout_ms: 3000,
         reply_timeout_ms: 5000,
+        dns_timeout_ms: 300,
         ..Limits::default()
     }
 }
@@ -92,7 +94,7 @@ impl World {
     /// What a start of the node does.
     fn open(dir: Arc<tempfile::TempDir>, limits: Limits) -> Self {
         let limits = Arc::new(limits);
-        let cluster = Cluster::open(&dir.path().join("cluster")).unwrap();
+        let cluster = Cluster::detached();
         let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits);
         let lines = Lines::default();
         let log = DeliveryLog::start(Format::Text, Box::new(lines.clone()), 10_000).unwrap();
@@ -122,7 +124,7 @@ impl World {
     async fn propose(&mut self, command: Command) {
         self.requests += 1;
         let id = self.requests + u128::from(random_u64());
-        let request = Request { id, actor: "test".into(), at_ms: 1, command };
+        let request = Request::new(id, "test", 1, command);
         self.cluster.propose(request).await.unwrap().unwrap();
     }
 

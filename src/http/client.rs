@@ -10,12 +10,15 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::http::call::{BODY_OCTETS_MAX, CALL_PATH, Call, Refused};
+use super::call::{
+    BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, REQUEST_ID_HEADER, Refused, Terms,
+};
 
 /// A node's admin socket.
 #[derive(Debug, Clone)]
 pub struct Admin {
     socket: PathBuf,
+    terms: Terms,
 }
 
 /// Why a node could not be asked.
@@ -41,12 +44,18 @@ impl Admin {
     /// The node at this socket.
     pub fn at(socket: Option<PathBuf>) -> anyhow::Result<Self> {
         match socket {
-            Some(socket) => Ok(Self { socket }),
+            Some(socket) => Ok(Self { socket, terms: Terms::default() }),
             None => bail!(
                 "which node? Give --admin PATH or set MXFLEET_ADMIN to its admin socket \
                  (`mxfleet dev` prints them)"
             ),
         }
+    }
+
+    /// The same node, asked on these terms.
+    #[must_use]
+    pub fn on(self, terms: Terms) -> Self {
+        Self { terms, ..self }
     }
 
     /// Ask, and wait for the answer.
@@ -61,7 +70,8 @@ impl Admin {
             .await
             .map_err(|source| AdminError::Unreachable { socket: self.socket.clone(), source })?;
         let body = serde_json::to_vec(call).map_err(|e| broken(&e))?;
-        let (status, bytes) = post(stream, body).await.map_err(|e| broken(&format!("{e:#}")))?;
+        let (status, bytes) =
+            post(stream, body, &self.terms).await.map_err(|e| broken(&format!("{e:#}")))?;
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|e| broken(&e));
         }
@@ -72,17 +82,27 @@ impl Admin {
     }
 }
 
-async fn post(stream: UnixStream, body: Vec<u8>) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn post(
+    stream: UnixStream,
+    body: Vec<u8>,
+    terms: &Terms,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .context("the node does not speak HTTP")?;
     // The connection must be driven for the request to move; it ends with the response, and a
     // fault of its own is also the request's.
     let driver = tokio::spawn(connection);
-    let request = Request::post(CALL_PATH)
+    let mut request = Request::post(CALL_PATH)
         .header("host", "mxfleet")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))?;
+        .header("content-type", "application/json");
+    if let Some(id) = terms.request_id {
+        request = request.header(REQUEST_ID_HEADER, format!("{id:032x}"));
+    }
+    if let Some(version) = terms.expected_version {
+        request = request.header(EXPECTED_VERSION_HEADER, version);
+    }
+    let request = request.body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), BODY_OCTETS_MAX).collect().await;

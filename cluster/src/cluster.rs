@@ -1,0 +1,169 @@
+//! [`Cluster`]: a node's handle on the replicated state.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::{Home, Who};
+use crate::machine::View;
+use crate::propose::{Clock, Forwarder, ProposeError};
+use crate::raft::Raft;
+use crate::state::{Outcome, Request, State};
+use crate::status::{self, Status};
+use crate::transport::QuicEndpoint;
+
+/// How a node takes part in its fleet.
+#[derive(Clone)]
+pub struct ClusterConfig {
+    /// The folder for keys, log and snapshots.
+    pub dir: PathBuf,
+    /// The UDP address to listen on for other nodes.
+    pub listen: SocketAddr,
+    /// Where other nodes reach this one; `None` is where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// The version of the program, shown to operators.
+    pub version: String,
+    /// Milliseconds since 1970, UTC. The only source of wall time.
+    pub clock: Clock,
+    /// Whether UDP segmentation offload is used. Some network cards fail at it.
+    pub segmentation_offload: bool,
+}
+
+/// A node's handle on the replicated state. Cloning gives another handle on the same state.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) view: Arc<View>,
+    pub(crate) part: Part,
+}
+
+/// Where changes are decided.
+pub(crate) enum Part {
+    /// By the fleet this node is in.
+    Node(Box<Node>),
+    /// Here, in memory.
+    Detached(Mutex<()>),
+}
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) home: Home,
+    pub(crate) who: Who,
+    pub(crate) raft: Raft,
+    pub(crate) endpoint: Arc<QuicEndpoint>,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) config: ClusterConfig,
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) digest: Mutex<Option<(u64, String)>>,
+}
+
+/// What only a node in a fleet can do was asked of a state that is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this state is not part of a fleet")]
+pub struct Detached;
+
+impl Cluster {
+    /// A state of its own in memory, that decides at once and is gone with the process: for tests
+    /// and for trying out changes.
+    pub fn detached() -> Self {
+        let view = Arc::new(View::new(State::default()));
+        Self { shared: Arc::new(Shared { view, part: Part::Detached(Mutex::new(())) }) }
+    }
+
+    /// The last applied state. Cheap; never waits.
+    pub fn view(&self) -> Arc<State> {
+        self.shared.view.state()
+    }
+
+    /// Sees the applied index each time it moves.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.view.watch()
+    }
+
+    /// Propose a change; when this returns `Ok`, the outcome is durable on a majority, and this
+    /// node's view shows it unless it is far behind. Answers within five seconds.
+    pub async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
+        match &self.shared.part {
+            Part::Node(node) => node.forwarder.propose(request).await,
+            Part::Detached(one_at_a_time) => {
+                let _one = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = State::clone(&self.view());
+                let outcome = state.apply(state.applied_index() + 1, &request);
+                self.shared.view.publish(state);
+                Ok(outcome)
+            }
+        }
+    }
+
+    /// Who leads, who is there, who is behind. Never waits for a quorum.
+    pub async fn status(&self) -> Result<Status, Detached> {
+        Ok(status::of(self.node()?, self.view()).await)
+    }
+
+    /// Waits until this node cannot go on: its log failed, or it was removed from the fleet. The
+    /// process must then exit; the text says why.
+    pub async fn failed(&self) -> String {
+        let Ok(node) = self.node() else { return std::future::pending().await };
+        let (mut metrics, mut applied) = (node.raft.metrics(), self.watch());
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return format!("the consensus stopped: {fatal}");
+            }
+            if self.view().was_removed(node.who.node) {
+                return format!("{} was removed from the fleet", node.who.name);
+            }
+            let moved = tokio::select! {
+                moved = metrics.changed() => moved,
+                moved = applied.changed() => moved,
+            };
+            if moved.is_err() {
+                return "the consensus stopped".to_owned();
+            }
+        }
+    }
+
+    /// Waits until this node has caught up so far that it knows itself as a host of the fleet.
+    pub async fn settled(&self) {
+        let Ok(node) = self.node() else { return };
+        let mut applied = self.watch();
+        while self.view().host(node.who.node).is_none() {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Where this node listens for others.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.node().ok().map(|node| node.address)
+    }
+
+    /// This node's id; unique in the fleet for ever.
+    pub fn node_id(&self) -> Option<u64> {
+        self.node().ok().map(|node| node.who.node)
+    }
+
+    /// Stop taking part. Other nodes carry on; `Cluster::start` takes part again.
+    pub async fn shutdown(&self) {
+        let Ok(node) = self.node() else { return };
+        node.stop.cancel();
+        if let Err(error) = node.raft.shutdown().await {
+            tracing::warn!(%error, "the consensus did not stop cleanly");
+        }
+        node.endpoint.close().await;
+    }
+
+    pub(crate) fn node(&self) -> Result<&Node, Detached> {
+        match &self.shared.part {
+            Part::Node(node) => Ok(node),
+            Part::Detached(_) => Err(Detached),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Glue from openraft's state machine to [`State`]: apply, publish, snapshot.
+//!
+//! After each batch of entries the new state is published as the view everybody reads. Snapshots
+//! are built from such a view, so applying goes on meanwhile.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use openraft::storage::{RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::raft::{
+    Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, StorageIOError, Types,
+};
+use crate::snapshot::{SnapshotDir, SnapshotFile};
+use crate::state::State;
+
+/// What readers see: shared by the machine and every handle on the cluster.
+#[derive(Debug)]
+pub(crate) struct View {
+    state: ArcSwap<State>,
+    applied: watch::Sender<u64>,
+    /// Octets of entries applied since the last snapshot.
+    unsaved_octets: AtomicU64,
+    saved: Mutex<Instant>,
+}
+
+impl View {
+    pub(crate) fn new(state: State) -> Self {
+        let (applied, _) = watch::channel(state.applied_index());
+        let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
+        Self { state: ArcSwap::from_pointee(state), applied, unsaved_octets, saved }
+    }
+
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn publish(&self, state: State) {
+        let index = state.applied_index();
+        self.state.store(Arc::new(state));
+        self.applied.send_replace(index);
+    }
+
+    /// A snapshot is begun.
+    pub(crate) fn saving(&self) {
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago the last snapshot was begun here.
+    pub(crate) fn since_saved(&self) -> Duration {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    pub(crate) fn unsaved_octets(&self) -> u64 {
+        self.unsaved_octets.load(Ordering::Relaxed)
+    }
+}
+
+/// The replicated state machine.
+pub(crate) struct Machine {
+    state: State,
+    last: Option<LogId>,
+    membership: Membership,
+    view: Arc<View>,
+    snapshots: SnapshotDir,
+    received: u64,
+}
+
+impl Machine {
+    /// The machine as its newest snapshot left it.
+    pub(crate) fn open(snapshots: SnapshotDir) -> std::io::Result<Self> {
+        let (meta, state) = match snapshots.newest()? {
+            Some(file) => snapshots.read(&file)?,
+            None => Default::default(),
+        };
+        let view = Arc::new(View::new(state.clone()));
+        let (last, membership) = (meta.last_log_id, meta.last_membership);
+        Ok(Self { state, last, membership, view, snapshots, received: 0 })
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
+    }
+
+    /// The log index that is applied next.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.last.map_or(0, |id| id.index + 1)
+    }
+
+    fn apply_one(&mut self, entry: Entry) -> Result<Replies, Box<StorageError>> {
+        let id = entry.log_id;
+        let replies = match entry.payload {
+            EntryPayload::Blank => Replies::default(),
+            EntryPayload::Membership(membership) => {
+                self.membership = Membership::new(Some(id), membership);
+                Replies::default()
+            }
+            EntryPayload::Normal(batch) => {
+                let octets = u64::try_from(batch.octets()).unwrap_or(u64::MAX);
+                self.view.unsaved_octets.fetch_add(octets, Ordering::Relaxed);
+                // An entry this version does not understand stops the node: skipping it would let
+                // its state differ from the others'.
+                let requests = batch.requests();
+                let requests =
+                    requests.map_err(|e| StorageError::from(StorageIOError::apply(id, &e)))?;
+                Replies(requests.iter().map(|r| self.state.apply(id.index, r)).collect())
+            }
+        };
+        self.state.skip_to(id.index);
+        self.last = Some(id);
+        Ok(replies)
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), StorageError> {
+        Ok((self.last, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Replies>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let applied: Result<_, _> = entries.into_iter().map(|e| self.apply_one(e)).collect();
+        self.view.publish(self.state.clone());
+        applied.map_err(|error| *error)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let index = self.last.map_or(0, |id| id.index);
+        let term = self.last.map_or(0, |id| id.leader_id.term);
+        let meta = SnapshotMeta {
+            last_log_id: self.last,
+            last_membership: self.membership.clone(),
+            snapshot_id: format!("{term}-{index}"),
+        };
+        let (snapshots, view) = (self.snapshots.clone(), self.view());
+        Builder { meta, state: self.state.clone(), snapshots, view }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
+        self.received += 1;
+        Ok(Box::new(self.snapshots.receiving(&format!("received-{}", self.received))))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<SnapshotFile>,
+    ) -> Result<(), StorageError> {
+        let (snapshots, announced) = (self.snapshots.clone(), meta.clone());
+        let state = blocking(move || snapshots.install(&snapshot.path, &announced)).await;
+        let state = state.map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
+        self.state = state;
+        self.last = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.view.publish(self.state.clone());
+        self.view.unsaved_octets.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        let read = || {
+            let Some(file) = self.snapshots.newest()? else { return Ok(None) };
+            let meta = self.snapshots.meta(&file)?;
+            Ok(Some(Snapshot { meta, snapshot: Box::new(file) }))
+        };
+        Ok(read().map_err(|e: std::io::Error| StorageIOError::read_snapshot(None, &e))?)
+    }
+}
+
+/// Writes a snapshot of the state at one moment.
+pub(crate) struct Builder {
+    meta: SnapshotMeta,
+    state: State,
+    snapshots: SnapshotDir,
+    view: Arc<View>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let (snapshots, meta, state) =
+            (self.snapshots.clone(), self.meta.clone(), self.state.clone());
+        let before = self.view.unsaved_octets();
+        let file = blocking(move || snapshots.write(&meta, &state)).await;
+        let signature = Some(self.meta.signature());
+        let file = file.map_err(|e| StorageIOError::write_snapshot(signature, &e))?;
+        self.view.unsaved_octets.fetch_sub(before, Ordering::Relaxed);
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(file) })
+    }
+}
+
+/// File work, away from the threads that serve mail.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+}

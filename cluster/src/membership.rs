@@ -1,0 +1,208 @@
+//! Raft's membership follows the hosts table: the leader compares them and takes one step a time.
+//!
+//! So a join, a removal or a promotion that was begun under one leader is finished under the next.
+
+use std::collections::BTreeMap;
+
+use crate::raft::NodeId;
+
+/// A voter this silent is replaced by a learner that is up, if there is one.
+const LOST_MS: u64 = 60_000;
+/// A learner that answered this lately is up.
+const UP_MS: u64 = 2_000;
+/// A learner this close may vote.
+const CLOSE_ENTRIES: u64 = 100;
+
+/// What the leader knows of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// In the hosts table.
+    pub(crate) wanted: bool,
+    /// An operator wants it to vote before others.
+    pub(crate) preferred: bool,
+    /// In Raft's membership, and voting.
+    pub(crate) role: Option<Role>,
+    pub(crate) lag_entries: Option<u64>,
+    pub(crate) silent_ms: Option<u64>,
+}
+
+/// A member's part in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Voter,
+    Learner,
+}
+
+/// One change of Raft's membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    AddLearner(NodeId),
+    Promote(NodeId),
+    /// `down` stays as a learner.
+    Swap {
+        up: NodeId,
+        down: NodeId,
+    },
+    Demote(NodeId),
+    RemoveVoter(NodeId),
+    RemoveLearner(NodeId),
+}
+
+impl Seen {
+    fn votes(&self) -> bool {
+        self.role == Some(Role::Voter)
+    }
+
+    fn may_vote(&self) -> bool {
+        self.wanted
+            && self.role == Some(Role::Learner)
+            && self.silent_ms.is_some_and(|ms| ms <= UP_MS)
+            && self.lag_entries.is_some_and(|lag| lag <= CLOSE_ENTRIES)
+    }
+}
+
+/// How many shall vote in a fleet of `hosts`: an odd number, except in a fleet of two, where both
+/// keep what was acknowledged.
+fn voters_wanted(hosts: usize, voters_max: usize) -> usize {
+    match hosts.min(voters_max) {
+        count @ 0..=2 => count,
+        count => count - (count + 1) % 2,
+    }
+}
+
+/// The next step, if one is due. `me` leads.
+pub(crate) fn next_step(
+    nodes: &BTreeMap<NodeId, Seen>,
+    me: NodeId,
+    voters_max: usize,
+) -> Option<Step> {
+    let find = |wanted: &dyn Fn(&NodeId, &Seen) -> bool| {
+        nodes.iter().find(|(id, seen)| wanted(id, seen)).map(|(id, _)| *id)
+    };
+    if let Some(id) = find(&|_, seen| seen.wanted && seen.role.is_none()) {
+        return Some(Step::AddLearner(id));
+    }
+    if let Some(id) = find(&|_, seen| !seen.wanted && seen.role == Some(Role::Learner)) {
+        return Some(Step::RemoveLearner(id));
+    }
+    let candidate = find(&|_, seen| seen.may_vote() && seen.preferred)
+        .or_else(|| find(&|_, seen| seen.may_vote()));
+    let hosts = nodes.values().filter(|seen| seen.wanted).count();
+    let voters = nodes.values().filter(|seen| seen.votes()).count();
+    let wanted = voters_wanted(hosts, voters_max);
+    // Its place is filled before a voter leaves, so that the quorum does not shrink on the way.
+    let leaving = find(&|id, seen| *id != me && seen.votes() && !seen.wanted)
+        .or_else(|| find(&|_, seen| seen.votes() && !seen.wanted));
+    match (leaving, candidate) {
+        (Some(down), Some(up)) if voters <= wanted => return Some(Step::Swap { up, down }),
+        (Some(down), _) => return Some(Step::RemoveVoter(down)),
+        _ => {}
+    }
+    if voters > wanted {
+        return nodes
+            .iter()
+            .filter(|(id, seen)| **id != me && seen.votes())
+            .max_by_key(|(id, seen)| (seen.silent_ms > Some(UP_MS), !seen.preferred, **id))
+            .map(|(id, _)| Step::Demote(*id));
+    }
+    let up = candidate?;
+    if voters < wanted {
+        return Some(Step::Promote(up));
+    }
+    let lost =
+        find(&|id, seen| *id != me && seen.votes() && seen.silent_ms.is_none_or(|ms| ms > LOST_MS));
+    let less_wanted = find(&|id, seen| *id != me && seen.votes() && !seen.preferred);
+    let preferred = nodes.get(&up).is_some_and(|seen| seen.preferred);
+    let down = lost.or(if preferred { less_wanted } else { None })?;
+    Some(Step::Swap { up, down })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(role: Option<Role>) -> Seen {
+        let (lag_entries, silent_ms) = (Some(0), Some(0));
+        Seen { wanted: true, preferred: false, role, lag_entries, silent_ms }
+    }
+
+    fn fleet(voters: u64, learners: u64) -> BTreeMap<NodeId, Seen> {
+        let voter = (1..=voters).map(|id| (id, seen(Some(Role::Voter))));
+        let learner = (voters + 1..=voters + learners).map(|id| (id, seen(Some(Role::Learner))));
+        voter.chain(learner).collect()
+    }
+
+    #[test]
+    fn a_host_that_joined_becomes_a_learner_and_then_a_voter() {
+        let mut nodes = fleet(1, 0);
+        nodes.insert(2, seen(None));
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::AddLearner(2)));
+        nodes.insert(2, Seen { lag_entries: Some(5000), ..seen(Some(Role::Learner)) });
+        assert_eq!(next_step(&nodes, 1, 5), None, "too far behind");
+        nodes.insert(2, Seen { silent_ms: None, ..seen(Some(Role::Learner)) });
+        assert_eq!(next_step(&nodes, 1, 5), None, "never heard of");
+        assert_eq!(next_step(&fleet(1, 1), 1, 5), Some(Step::Promote(2)));
+    }
+
+    #[test]
+    fn the_number_of_voters_is_odd_and_limited() {
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6, 50].map(|hosts| voters_wanted(hosts, 5)),
+            [1, 2, 3, 3, 5, 5, 5]
+        );
+        assert_eq!(next_step(&fleet(3, 1), 1, 5), None);
+        assert_eq!(next_step(&fleet(3, 2), 1, 5), Some(Step::Promote(4)));
+        assert_eq!(next_step(&fleet(5, 3), 1, 5), None);
+        assert_eq!(next_step(&fleet(5, 0), 5, 3), Some(Step::Demote(4)));
+    }
+
+    #[test]
+    fn a_lost_or_leaving_voter_is_replaced_where_that_is_possible() {
+        let mut nodes = fleet(3, 1);
+        nodes.insert(2, Seen { silent_ms: Some(LOST_MS + 1), ..seen(Some(Role::Voter)) });
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 4, down: 2 }));
+        nodes.remove(&4);
+        assert_eq!(next_step(&nodes, 1, 5), None);
+        let gone = Seen { wanted: false, ..seen(Some(Role::Voter)) };
+        let mut nodes = fleet(3, 0);
+        nodes.insert(3, gone);
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::RemoveVoter(3)));
+        let mut nodes = fleet(5, 1);
+        nodes.insert(1, gone);
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 6, down: 1 }));
+    }
+
+    #[test]
+    fn a_preferred_learner_takes_a_voters_place() {
+        let mut nodes = fleet(3, 1);
+        nodes.insert(4, Seen { preferred: true, ..seen(Some(Role::Learner)) });
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 4, down: 2 }));
+    }
+
+    #[test]
+    fn every_fleet_comes_to_rest() {
+        for (voters, learners, max) in [(1, 6, 5), (5, 4, 3), (3, 0, 1), (2, 2, 5)] {
+            let mut nodes = fleet(voters, learners);
+            for _ in 0..20 {
+                let set = |nodes: &mut BTreeMap<NodeId, Seen>, id, role| {
+                    nodes.insert(id, Seen { role, ..nodes[&id] });
+                };
+                match next_step(&nodes, 1, max) {
+                    None => break,
+                    Some(Step::AddLearner(id) | Step::Demote(id)) => {
+                        set(&mut nodes, id, Some(Role::Learner));
+                    }
+                    Some(Step::Promote(id)) => set(&mut nodes, id, Some(Role::Voter)),
+                    Some(Step::Swap { up, down }) => {
+                        set(&mut nodes, up, Some(Role::Voter));
+                        set(&mut nodes, down, Some(Role::Learner));
+                    }
+                    Some(Step::RemoveVoter(id) | Step::RemoveLearner(id)) => {
+                        nodes.remove(&id);
+                    }
+                }
+            }
+            assert_eq!(next_step(&nodes, 1, max), None);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! From a request to its outcome, whichever node was asked.
+//!
+//! The leader puts what waits into one log entry; everybody else sends the request to the leader.
+//! A request keeps its id through all attempts, so it is applied once. What cannot be decided in
+//! time is told apart: nothing was changed, or the outcome is unknown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::codec::{self, Kind};
+use crate::machine::View;
+use crate::network::Network;
+use crate::raft::{Batch, NodeId, QUORUM_SILENCE_MS_MAX, Raft};
+use crate::state::{Outcome, Request};
+use crate::transport::CallError;
+use crate::transport::wire::{Answer, Ask};
+
+/// A caller has its answer within this.
+const PATIENCE: Duration = Duration::from_millis(4800);
+/// One attempt; a leader that just died is not waited for longer.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+const PAUSE: Duration = Duration::from_millis(50);
+/// The largest request. It is sent within one heartbeat.
+const REQUEST_OCTETS_MAX: usize = 512 << 10;
+const BATCH_OCTETS: usize = 48 << 10;
+const BATCH_REQUESTS_MAX: usize = 256;
+const WAITING_MAX: usize = 4096;
+/// Entries on their way at a time; while they are, the next batch gathers.
+const FLIGHTS_MAX: usize = 4;
+/// The leader's clock overrules a stamp further off than this.
+const STAMP_OFF_MS_MAX: u64 = 300_000;
+
+/// Why a proposal has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// No leader, or none that a quorum hears.
+    #[error("no quorum of the fleet can be reached, nothing was changed")]
+    NoQuorum,
+    /// It was handed over, but nobody said what came of it.
+    #[error("the outcome is unknown; retry with the same request id {id:032x}")]
+    Unknown {
+        /// The id to retry with.
+        id: u128,
+    },
+    /// It does not fit a log entry.
+    #[error("the request is too large, nothing was changed: {octets} octets, at most {max}")]
+    TooLarge {
+        /// Its size.
+        octets: usize,
+        /// The largest size.
+        max: usize,
+    },
+    /// The leader would not take it.
+    #[error("the fleet refused the request, nothing was changed: {0}")]
+    Refused(String),
+}
+
+/// Gives the time: milliseconds since 1970, UTC.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+struct Pending {
+    request: Request,
+    octets: usize,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The leader's side: requests in, log entries out.
+#[derive(Clone)]
+pub(crate) struct Proposer {
+    raft: Raft,
+    node: NodeId,
+    queue: mpsc::Sender<Pending>,
+}
+
+impl Proposer {
+    pub(crate) fn start(raft: Raft, node: NodeId, clock: Clock) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(gather(raft.clone(), waiting, clock));
+        Self { raft, node, queue }
+    }
+
+    /// Decide a request here, if this node leads.
+    pub(crate) async fn submit(&self, request: Request) -> Answer {
+        if let Some(not_now) = self.not_now() {
+            return not_now;
+        }
+        let octets = match size(&request) {
+            Ok(octets) => octets,
+            Err(error) => return Answer::Refused(error.to_string()),
+        };
+        let (answer, wait) = oneshot::channel();
+        match self.queue.try_send(Pending { request, octets, answer }) {
+            Ok(()) => wait.await.unwrap_or(Answer::Unknown),
+            Err(mpsc::error::TrySendError::Full(_)) => Answer::NoQuorum,
+            Err(mpsc::error::TrySendError::Closed(_)) => Answer::NotLeader { leader: None },
+        }
+    }
+
+    /// Why this node cannot decide anything just now, if so.
+    pub(crate) fn not_now(&self) -> Option<Answer> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        if metrics.state != ServerState::Leader || metrics.current_leader != Some(self.node) {
+            let leader = metrics.current_leader.filter(|leader| *leader != self.node);
+            return Some(Answer::NotLeader { leader });
+        }
+        // A leader nobody answers would store the request and could never say what came of it.
+        let silent = metrics.millis_since_quorum_ack.is_none_or(|ms| ms > QUORUM_SILENCE_MS_MAX);
+        silent.then_some(Answer::NoQuorum)
+    }
+}
+
+fn size(request: &Request) -> Result<usize, ProposeError> {
+    let octets = codec::encode(Kind::Batch, request).map_or(usize::MAX, |bytes| bytes.len());
+    if octets > REQUEST_OCTETS_MAX {
+        return Err(ProposeError::TooLarge { octets, max: REQUEST_OCTETS_MAX });
+    }
+    Ok(octets)
+}
+
+/// Make log entries of what waits. While some are on their way, more requests share the next.
+async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Pending>, clock: Clock) {
+    let flights = Arc::new(Semaphore::new(FLIGHTS_MAX));
+    let mut next = None;
+    loop {
+        let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
+        let first = match next.take() {
+            Some(pending) => pending,
+            None => match waiting.recv().await {
+                Some(pending) => pending,
+                None => return,
+            },
+        };
+        let mut octets = first.octets;
+        let mut batch = vec![first];
+        while batch.len() < BATCH_REQUESTS_MAX {
+            let Ok(pending) = waiting.try_recv() else { break };
+            octets += pending.octets;
+            if octets > BATCH_OCTETS {
+                next = Some(pending);
+                break;
+            }
+            batch.push(pending);
+        }
+        let now_ms = clock();
+        let (mut requests, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|pending| (pending.request, pending.answer)).unzip();
+        for request in &mut requests {
+            if request.at_ms.abs_diff(now_ms) > STAMP_OFF_MS_MAX {
+                request.at_ms = now_ms;
+            }
+        }
+        let Ok(entry) = Batch::new(&requests) else { continue };
+        let Ok(written) = raft.client_write_ff(entry).await else { return };
+        tokio::spawn(async move {
+            let written = written.await;
+            drop(flight);
+            let (index, outcomes) = match written {
+                Ok(Ok(response)) => (response.log_id.index, response.data.0),
+                _ => (0, Vec::new()), // lost leadership: another leader may still commit it
+            };
+            let mut outcomes = outcomes.into_iter();
+            for answer in answers {
+                let decided = outcomes.next().map(|outcome| Answer::Proposed { index, outcome });
+                let _ = answer.send(decided.unwrap_or(Answer::Unknown)); // it may not wait any more
+            }
+        });
+    }
+}
+
+/// Any node's side: find the leader, ask it, ask again.
+#[derive(Clone)]
+pub(crate) struct Forwarder {
+    pub(crate) raft: Raft,
+    pub(crate) node: NodeId,
+    pub(crate) network: Network,
+    pub(crate) proposer: Proposer,
+    pub(crate) view: Arc<View>,
+}
+
+impl Forwarder {
+    pub(crate) async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
+        size(&request)?;
+        if self.view.state().was_removed(self.node) {
+            return Err(ProposeError::Refused("this host was removed from the fleet".to_owned()));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut handed_over = false;
+        loop {
+            let give_up = deadline.min(Instant::now() + ATTEMPT);
+            let attempt = timeout_at(give_up, self.attempt(request.clone())).await;
+            match attempt {
+                Ok(Some(Answer::Proposed { index, outcome })) => {
+                    self.see(index, deadline).await;
+                    return Ok(outcome);
+                }
+                Ok(Some(Answer::Refused(why))) => return Err(ProposeError::Refused(why)),
+                Ok(Some(Answer::Unknown)) | Err(_) => handed_over = true,
+                Ok(_) => {}
+            }
+            if Instant::now() + PAUSE >= deadline {
+                let id = request.id;
+                return Err(if handed_over {
+                    ProposeError::Unknown { id }
+                } else {
+                    ProposeError::NoQuorum
+                });
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// One attempt; `None` when it was certainly not handed over.
+    async fn attempt(&self, request: Request) -> Option<Answer> {
+        let leader = self.raft.metrics().borrow().current_leader?;
+        if leader == self.node {
+            return Some(self.proposer.submit(request).await);
+        }
+        match self.ask(leader, Ask::Propose(request)).await {
+            Ok(answer) => Some(answer),
+            Err(CallError::Unreachable(_)) => None,
+            Err(CallError::Broken(_)) => Some(Answer::Unknown),
+        }
+    }
+
+    pub(crate) async fn ask(&self, to: NodeId, ask: Ask) -> Result<Answer, CallError> {
+        let fallback = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            let known = metrics.membership_config.membership().get_node(&to);
+            known.map(|peer| peer.address.clone()).unwrap_or_default()
+        };
+        self.network.ask(to, &fallback, ask, None).await
+    }
+
+    /// Wait until this node has applied the entry: who asked here shall see here what came of it.
+    async fn see(&self, index: u64, deadline: Instant) {
+        let mut applied = self.view.watch();
+        // Late is no harm: the outcome is certain, only this node's view is behind.
+        let _ = timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await;
+    }
+}

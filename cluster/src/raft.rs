@@ -1,0 +1,100 @@
+//! openraft's types as this crate fills them in, and the timings.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError, Kind};
+use crate::octets::Octets;
+use crate::snapshot::SnapshotFile;
+use crate::state::{Outcome, Request};
+
+openraft::declare_raft_types!(
+    /// What openraft is built with.
+    pub(crate) Types:
+        D = Batch,
+        R = Replies,
+        NodeId = u64,
+        Node = Peer,
+        Entry = openraft::Entry<Types>,
+        SnapshotData = SnapshotFile,
+        AsyncRuntime = openraft::TokioRuntime,
+);
+
+pub(crate) type NodeId = u64;
+pub(crate) type Entry = openraft::Entry<Types>;
+pub(crate) type LogId = openraft::LogId<NodeId>;
+pub(crate) type Vote = openraft::Vote<NodeId>;
+pub(crate) type Membership = openraft::StoredMembership<NodeId, Peer>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<NodeId, Peer>;
+pub(crate) type StorageError = openraft::StorageError<NodeId>;
+pub(crate) type StorageIOError = openraft::StorageIOError<NodeId>;
+pub(crate) type Raft = openraft::Raft<Types>;
+
+/// Log entries in one append: fewer when they are large, see `log::READ_OCTETS_MAX`.
+const APPEND_ENTRIES_MAX: u64 = 256;
+const HEARTBEAT_MS: u64 = 200;
+const ELECTION_MIN_MS: u64 = 600;
+const ELECTION_MAX_MS: u64 = 1000;
+/// The whole transfer of a snapshot; progress within it has its own, shorter deadline.
+const SNAPSHOT_MS: u64 = 600_000;
+/// A follower this many entries behind is sent a snapshot rather than entries.
+const LAG_ENTRIES: u64 = 20_000;
+/// Entries kept behind a snapshot, so that a node back from a restart needs no snapshot.
+const KEPT_ENTRIES: u64 = 5_000;
+const PURGE_ENTRIES: u64 = 1024;
+
+/// The timings. A leader is replaced within about `ELECTION_MAX_MS` (its lease) plus one election
+/// timeout: 1.6 to 2 seconds.
+pub(crate) fn config(fleet: &str) -> Result<Arc<openraft::Config>, Box<openraft::ConfigError>> {
+    let config = openraft::Config {
+        cluster_name: fleet.to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        install_snapshot_timeout: SNAPSHOT_MS,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        replication_lag_threshold: LAG_ENTRIES,
+        // By octets and time instead, see `snapshot::Keeper`: entries differ by a thousand times.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        purge_batch_size: PURGE_ENTRIES,
+        ..openraft::Config::default()
+    };
+    config.validate().map(Arc::new).map_err(Box::new)
+}
+
+/// A leader that no quorum answered for this long refuses proposals instead of storing them.
+pub(crate) const QUORUM_SILENCE_MS_MAX: u64 = ELECTION_MAX_MS + HEARTBEAT_MS;
+
+/// Where a member can be reached, as Raft's membership holds it. The hosts table may know better.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+/// Requests that share one log entry, kept encoded until they are applied.
+///
+/// A node that does not know a command can so still store it and hand it on; applying it stops the
+/// node with a clear message instead of skipping it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Batch(Octets);
+
+impl Batch {
+    pub(crate) fn new(requests: &[Request]) -> Result<Self, CodecError> {
+        codec::encode(Kind::Batch, &requests).map(|bytes| Self(Octets(bytes.into())))
+    }
+
+    pub(crate) fn requests(&self) -> Result<Vec<Request>, CodecError> {
+        codec::decode(Kind::Batch, &self.0.0)
+    }
+
+    pub(crate) fn octets(&self) -> usize {
+        self.0.0.len()
+    }
+}
+
+/// What each request of a batch came to, in order; empty for entries of Raft's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Replies(pub(crate) Vec<Outcome>);

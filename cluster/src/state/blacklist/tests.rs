@@ -1,0 +1,173 @@
+//! The rules of the blacklist, one by one.
+
+use super::*;
+
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
+const NAME: &str = "nobody@acme.test";
+
+#[derive(Default)]
+struct Bench {
+    table: Blacklist,
+    settings: Settings,
+    sequence: u64,
+}
+
+impl Bench {
+    fn reject(&mut self, address: &str, at_ms: u64) -> u64 {
+        let event = RecipientEvent::Rejected { address: address.to_owned(), at_ms };
+        self.event(event, at_ms)
+    }
+
+    fn event(&mut self, event: RecipientEvent, now_ms: u64) -> u64 {
+        self.sequence += 1;
+        let id = (1, 1, self.sequence);
+        self.table.report(&self.settings, now_ms, id, &[event]).unwrap()
+    }
+
+    fn listed(&self, now_ms: u64) -> bool {
+        self.table.is_listed(&self.settings, NAME, now_ms)
+    }
+
+    fn list(&mut self, start: u64) -> u64 {
+        (0..10).for_each(|n| {
+            self.reject(NAME, start + n * HOUR);
+        });
+        start + 9 * HOUR
+    }
+}
+
+#[test]
+fn the_tenth_rejection_within_the_window_lists_and_the_ninth_does_not() {
+    let mut bench = Bench::default();
+    for n in 0..9 {
+        bench.reject(NAME, n * HOUR);
+        assert!(!bench.listed(n * HOUR));
+    }
+    bench.reject(NAME, 9 * HOUR);
+    assert!(bench.listed(9 * HOUR));
+    let listed: Vec<_> = bench.table.listed(&bench.settings, 9 * HOUR).collect();
+    assert_eq!(listed, [(NAME, 9 * HOUR + 5 * DAY)]);
+}
+
+#[test]
+fn ten_rejections_a_window_apart_do_not_list() {
+    let mut bench = Bench::default();
+    bench.reject(NAME, 0);
+    for n in 0..9 {
+        bench.reject(NAME, 5 * DAY + n);
+    }
+    assert!(!bench.listed(5 * DAY + 9), "the oldest is exactly a window old, or more");
+    bench.reject(NAME, 5 * DAY + 10);
+    assert!(bench.listed(5 * DAY + 10));
+}
+
+#[test]
+fn being_refused_while_listed_neither_counts_nor_extends() {
+    let mut bench = Bench::default();
+    let listed = bench.list(0);
+    assert_eq!(bench.reject(NAME, listed + DAY), 0);
+    assert!(bench.listed(listed + 5 * DAY - 1));
+    assert!(!bench.listed(listed + 5 * DAY));
+}
+
+#[test]
+fn after_the_hold_it_takes_the_whole_threshold_again() {
+    let mut bench = Bench::default();
+    let free = bench.list(0) + 5 * DAY;
+    for n in 0..9 {
+        bench.reject(NAME, free + n);
+        assert!(!bench.listed(free + n), "{n}");
+    }
+    bench.reject(NAME, free + 9);
+    assert!(bench.listed(free + 9));
+}
+
+#[test]
+fn a_report_is_counted_once_and_an_old_incarnation_not_at_all() {
+    let mut bench = Bench::default();
+    let event = [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms: 5 }];
+    let mut report = |id| bench.table.report(&bench.settings, 10, id, &event).unwrap();
+    assert_eq!(report((1, 2, 1)), 1);
+    assert_eq!(report((1, 2, 1)), 0, "the same again");
+    assert_eq!(report((1, 1, 9)), 0, "before a restart");
+    assert_eq!(report((1, 3, 1)), 1, "after a restart");
+    assert_eq!(report((2, 1, 1)), 1, "another node");
+    assert_eq!(bench.table.entry(&bench.settings, NAME, 10).unwrap().rejections_ms.len(), 3);
+}
+
+#[test]
+fn an_accepted_or_pardoned_address_starts_from_nothing() {
+    let mut bench = Bench::default();
+    let at = bench.list(0);
+    bench.event(RecipientEvent::Accepted { address: NAME.to_owned() }, at);
+    assert!(!bench.listed(at) && bench.table.tracked() == 0);
+    let at = bench.list(at);
+    assert_eq!(bench.table.pardon(NAME), Ok(1));
+    assert!(!bench.listed(at));
+}
+
+#[test]
+fn postmaster_and_exempt_addresses_are_never_listed() {
+    let mut bench = Bench::default();
+    for n in 0..20 {
+        bench.reject("postmaster@acme.test", n);
+    }
+    assert_eq!(bench.table.tracked(), 0);
+    let exemption = Exemption { reason: "the boss".to_owned(), until_ms: Some(DAY) };
+    bench.table.set_exempt(NAME, Some(&exemption)).unwrap();
+    bench.list(0);
+    assert!(!bench.listed(DAY - 1));
+    assert!(bench.listed(DAY), "the exemption is over");
+}
+
+#[test]
+fn a_changed_setting_is_true_for_what_was_counted_before() {
+    let mut bench = Bench::default();
+    for n in 0..5 {
+        bench.reject(NAME, n);
+    }
+    assert!(!bench.listed(5));
+    bench.settings.set(1, "blacklist.threshold", Some("3")).unwrap();
+    assert!(bench.listed(5));
+    bench.settings.set(2, "blacklist.hold", Some("1s")).unwrap();
+    assert!(!bench.listed(5000));
+}
+
+#[test]
+fn in_a_frozen_domain_nothing_new_is_listed() {
+    let mut bench = Bench::default();
+    let at = bench.list(0);
+    bench.table.set_frozen("acme.test", true, at + 1).unwrap();
+    assert!(bench.listed(at + 2), "it was listed before");
+    bench.table.pardon(NAME).unwrap();
+    let at = bench.list(at + 2);
+    assert!(!bench.listed(at));
+    bench.table.set_frozen("acme.test", false, at).unwrap();
+    assert!(bench.listed(at));
+}
+
+#[test]
+fn sweeping_forgets_what_cannot_matter_any_more() {
+    let mut bench = Bench::default();
+    for n in 0..2000 {
+        bench.reject(&format!("u{n}@acme.test"), n);
+    }
+    bench.reject(NAME, 4 * DAY);
+    for _ in 0..=240 {
+        bench.table.sweep(&bench.settings, 6 * DAY);
+    }
+    assert_eq!(bench.table.tracked(), 1);
+    assert_eq!(bench.table.tracked_in("acme.test"), 1);
+}
+
+#[test]
+fn a_stamp_from_the_future_or_the_past_is_put_in_its_place() {
+    let mut bench = Bench::default();
+    let event = |at_ms| [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms }];
+    bench.table.report(&bench.settings, 100, (1, 1, 1), &event(90)).unwrap();
+    bench.table.report(&bench.settings, 100, (1, 1, 2), &event(5 * DAY)).unwrap();
+    bench.table.report(&bench.settings, 110, (1, 1, 3), &event(3)).unwrap();
+    let entry = bench.table.entry(&bench.settings, NAME, 110).unwrap();
+    assert_eq!(entry.rejections_ms, [90, 100, 100]);
+}

@@ -1,0 +1,89 @@
+//! Large imports: rows gather beside the table, part by part, and go in all at once or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Domain, Outcome, Refusal};
+
+const IMPORTS_MAX: usize = 4;
+const ROWS_MAX: usize = 1_000_000;
+/// An import nobody went on with for so long is dropped when the next one begins.
+const ABANDONED_MS: u64 = 3_600_000;
+
+#[derive(Debug, Clone, Default)]
+struct Import {
+    touched_ms: u64,
+    parts: Vec<Arc<Vec<Domain>>>,
+}
+
+/// Imports that are not finished.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Imports {
+    open: Arc<BTreeMap<u128, Import>>,
+}
+
+/// A part of an unfinished import, as a snapshot holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Staged {
+    import: u128,
+    touched_ms: u64,
+    rows: Vec<Domain>,
+}
+
+impl Imports {
+    /// Add part number `part`, counted from 0. The outcome is the number of rows so far.
+    pub(crate) fn stage(
+        &mut self,
+        import: u128,
+        part: u32,
+        rows: &[Domain],
+        now_ms: u64,
+    ) -> Outcome {
+        let open = Arc::make_mut(&mut self.open);
+        if !open.contains_key(&import) {
+            open.retain(|_, import| import.touched_ms.saturating_add(ABANDONED_MS) > now_ms);
+            if open.len() >= IMPORTS_MAX {
+                return Err(Refusal::conflict("four imports are under way; try again later"));
+            }
+        }
+        let staged: usize = open.values().flat_map(|i| &i.parts).map(|part| part.len()).sum();
+        if staged + rows.len() > ROWS_MAX {
+            return Err(Refusal::conflict("more than a million rows are being imported"));
+        }
+        let import = open.entry(import).or_default();
+        import.touched_ms = now_ms;
+        if import.parts.len() != part as usize {
+            return Err(Refusal::conflict("a part of the import is missing; begin it again"));
+        }
+        import.parts.push(Arc::new(rows.to_vec()));
+        Ok(import.parts.iter().map(|part| part.len() as u64).sum())
+    }
+
+    /// Take a finished import out.
+    pub(crate) fn finish(&mut self, import: u128, parts: u32) -> Result<Vec<Domain>, Refusal> {
+        let gone = || Refusal::not_found("the import is not there any more; begin it again");
+        let import = Arc::make_mut(&mut self.open).remove(&import).ok_or_else(gone)?;
+        if import.parts.len() != parts as usize {
+            return Err(Refusal::conflict("a part of the import is missing; begin it again"));
+        }
+        Ok(import.parts.iter().flat_map(|part| part.iter().cloned()).collect())
+    }
+
+    pub(crate) fn staged(&self) -> impl Iterator<Item = Staged> {
+        self.open.iter().flat_map(|(id, import)| {
+            import.parts.iter().map(|part| Staged {
+                import: *id,
+                touched_ms: import.touched_ms,
+                rows: part.to_vec(),
+            })
+        })
+    }
+
+    pub(crate) fn absorb(&mut self, staged: Staged) {
+        let import = Arc::make_mut(&mut self.open).entry(staged.import).or_default();
+        import.touched_ms = staged.touched_ms;
+        import.parts.push(Arc::new(staged.rows));
+    }
+}

@@ -1,0 +1,231 @@
+//! A map whose clone costs nothing and whose change copies little, for tables of millions of rows.
+//!
+//! Readers hold a clone of the whole table while the next batch is applied to another: what a
+//! change touches is copied (two small nodes and one leaf of a few hundred pointers), the rest is
+//! shared. Layout: 64 branches of 64 leaves, chosen by the key's hash; a leaf is sorted by hash.
+//! Hashes spread evenly, so a lookup guesses the place in the leaf and is off by a few slots.
+//!
+//! **Invariant:** nothing that leaves this type is in the order of hashes.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+const FAN_BITS: u32 = 6;
+const FAN: usize = 1 << FAN_BITS;
+const REST_BITS: u32 = 64 - 2 * FAN_BITS;
+
+/// What a [`Sharded`] map can be keyed by.
+pub(crate) trait ShardKey: Ord {
+    /// The same on every node, for ever: where a row is found does not depend on the process.
+    fn shard_hash(&self) -> u64;
+}
+
+impl ShardKey for str {
+    fn shard_hash(&self) -> u64 {
+        let fnv = self.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+        });
+        mix(fnv)
+    }
+}
+
+impl ShardKey for Box<str> {
+    fn shard_hash(&self) -> u64 {
+        str::shard_hash(self)
+    }
+}
+
+impl ShardKey for u128 {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+    fn shard_hash(&self) -> u64 {
+        mix((*self as u64) ^ ((*self >> 64) as u64).rotate_left(23))
+    }
+}
+
+/// The finalizer of splitmix64: every bit of the input changes half of the output.
+pub(crate) fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// One row: its key, the log index of its last change, and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row<K, V> {
+    pub(crate) key: K,
+    pub(crate) version: u64,
+    pub(crate) value: V,
+}
+
+type Slot<K, V> = (u64, Arc<Row<K, V>>);
+type Leaf<K, V> = Arc<Vec<Slot<K, V>>>;
+type Branch<K, V> = Arc<Vec<Leaf<K, V>>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Sharded<K, V> {
+    root: Arc<Vec<Branch<K, V>>>,
+    len: usize,
+}
+
+impl<K, V> Clone for Sharded<K, V> {
+    fn clone(&self) -> Self {
+        Self { root: Arc::clone(&self.root), len: self.len }
+    }
+}
+
+impl<K, V> Default for Sharded<K, V> {
+    fn default() -> Self {
+        let leaf: Leaf<K, V> = Arc::default();
+        let branch: Branch<K, V> = Arc::new(vec![leaf; FAN]);
+        Self { root: Arc::new(vec![branch; FAN]), len: 0 }
+    }
+}
+
+impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<&Row<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: ShardKey + ?Sized,
+    {
+        let hash = key.shard_hash();
+        let (branch, leaf) = place(hash);
+        let leaf = self.root.get(branch)?.get(leaf)?;
+        let at = find(leaf, hash, key).ok()?;
+        leaf.get(at).map(|(_, row)| row.as_ref())
+    }
+
+    /// Put a row in; the one it replaces comes back.
+    pub(crate) fn put(&mut self, key: K, version: u64, value: V) -> Option<Arc<Row<K, V>>> {
+        let hash = key.shard_hash();
+        let leaf = self.leaf_mut(hash)?;
+        let found = find::<K, V, K>(leaf, hash, &key);
+        let slot = (hash, Arc::new(Row { key, version, value }));
+        match found {
+            Ok(at) => leaf.get_mut(at).map(|old| std::mem::replace(old, slot).1),
+            Err(at) => {
+                leaf.insert(at, slot);
+                self.len += 1;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<Arc<Row<K, V>>>
+    where
+        K: Borrow<Q>,
+        Q: ShardKey + ?Sized,
+    {
+        let hash = key.shard_hash();
+        let leaf = self.leaf_mut(hash)?;
+        let at = find(leaf, hash, key).ok()?;
+        let (_, row) = leaf.remove(at);
+        self.len -= 1;
+        Some(row)
+    }
+
+    /// All rows in order of key. Sorts, so it is for lists and snapshots.
+    pub(crate) fn sorted(&self) -> Vec<&Arc<Row<K, V>>> {
+        let mut rows = Vec::with_capacity(self.len);
+        rows.extend(self.root.iter().flat_map(|b| b.iter()).flat_map(|l| l.iter()).map(|s| &s.1));
+        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        rows
+    }
+
+    fn leaf_mut(&mut self, hash: u64) -> Option<&mut Vec<Slot<K, V>>> {
+        let (branch, leaf) = place(hash);
+        let branch = Arc::make_mut(&mut self.root).get_mut(branch)?;
+        Arc::make_mut(branch).get_mut(leaf).map(Arc::make_mut)
+    }
+}
+
+fn place(hash: u64) -> (usize, usize) {
+    let branch = hash >> (64 - FAN_BITS);
+    let leaf = (hash >> REST_BITS) & (FAN as u64 - 1);
+    (branch as usize, leaf as usize)
+}
+
+/// Where the key is, or where it would go.
+fn find<K, V, Q>(leaf: &[Slot<K, V>], hash: u64, key: &Q) -> Result<usize, usize>
+where
+    K: Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    let rest = u128::from(hash & ((1 << REST_BITS) - 1));
+    let mut at = ((rest * leaf.len() as u128) >> REST_BITS) as usize;
+    while leaf.get(at).is_some_and(|slot| slot.0 < hash) {
+        at += 1;
+    }
+    while at > 0 && leaf.get(at - 1).is_some_and(|slot| slot.0 >= hash) {
+        at -= 1;
+    }
+    while let Some((found, row)) = leaf.get(at)
+        && *found == hash
+    {
+        match row.key.borrow().cmp(key) {
+            std::cmp::Ordering::Less => at += 1,
+            std::cmp::Ordering::Equal => return Ok(at),
+            std::cmp::Ordering::Greater => return Err(at),
+        }
+    }
+    Err(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_behaves_as_an_ordered_map_and_a_clone_stays_as_it_was(
+            steps in proptest::collection::vec((0_u128..60, any::<Option<u8>>()), 1..300)
+        ) {
+            let mut model = BTreeMap::new();
+            let mut map = Sharded::<u128, u8>::default();
+            let mut past = Vec::new();
+            for (key, value) in steps {
+                past.push((map.clone(), model.clone()));
+                match value {
+                    Some(value) => {
+                        let old = map.put(key, 1, value).map(|row| row.value);
+                        prop_assert_eq!(old, model.insert(key, value));
+                    }
+                    None => {
+                        let old = map.remove(&key).map(|row| row.value);
+                        prop_assert_eq!(old, model.remove(&key));
+                    }
+                }
+            }
+            past.push((map, model));
+            for (map, model) in past {
+                let rows: Vec<_> = map.sorted().iter().map(|r| (r.key, r.value)).collect();
+                prop_assert_eq!(rows, model.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
+                prop_assert_eq!(map.len(), model.len());
+                for key in 0..60 {
+                    prop_assert_eq!(map.get(&key).map(|r| r.value), model.get(&key).copied());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_names_are_all_found() {
+        let mut map = Sharded::<Box<str>, usize>::default();
+        for n in 0..50_000 {
+            map.put(format!("d{n}.example").into(), 0, n);
+        }
+        for n in 0..50_000 {
+            assert_eq!(map.get(format!("d{n}.example").as_str()).map(|row| row.value), Some(n));
+        }
+        assert!(map.get("d50000.example").is_none());
+    }
+}

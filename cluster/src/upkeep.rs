@@ -1,0 +1,260 @@
+//! What a node does by itself: it leads the membership after the hosts table, says where it is,
+//! takes snapshots, and renews its certificate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::{interval, timeout};
+
+use crate::authority::{self, NODE_LIFE_MS, RENEW_BEFORE_MS};
+use crate::cluster::{Cluster, Node, Shared};
+use crate::join::random_id;
+use crate::membership::{Role, Seen, Step, next_step};
+use crate::raft::{NodeId, Peer};
+use crate::service::progress;
+use crate::state::{Command, Request, State};
+use crate::transport::Credentials;
+use crate::transport::wire::{Answer, Ask};
+
+const LEAD_EVERY: Duration = Duration::from_millis(250);
+/// A step of the membership needs two log entries on a quorum.
+const STEP: Duration = Duration::from_secs(5);
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// The fleet's clock moves on at least so often, for what depends on it in the state.
+const TICK_MS: u64 = 60_000;
+const SNAPSHOT_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A snapshot is taken after so much log, or so much time if there is any log.
+const SNAPSHOT_OCTETS: u64 = 16 << 20;
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(3600);
+const RENEW_CHECK_EVERY: Duration = Duration::from_secs(3600);
+const ACTOR: &str = "fleet";
+
+/// Start all of it. It ends when the cluster is shut down or its last handle is gone.
+pub(crate) fn start(cluster: &Cluster, credentials: Arc<Credentials>) {
+    let shared = Arc::downgrade(&cluster.shared);
+    every(&shared, LEAD_EVERY, async |cluster| lead(&cluster).await);
+    every(&shared, ANNOUNCE_EVERY, async |cluster| announce(&cluster).await);
+    every(&shared, SNAPSHOT_CHECK_EVERY, async |cluster| keep(&cluster).await);
+    every(&shared, RENEW_CHECK_EVERY, move |cluster| {
+        let credentials = Arc::clone(&credentials);
+        async move { renew(&cluster, &credentials).await }
+    });
+}
+
+fn every<F, W>(shared: &Weak<Shared>, period: Duration, work: F)
+where
+    F: Fn(Cluster) -> W + Send + 'static,
+    W: Future<Output = ()> + Send,
+{
+    let shared = Weak::clone(shared);
+    tokio::spawn(async move {
+        let mut pace = interval(period);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            let Some(shared) = shared.upgrade() else { return };
+            let cluster = Cluster { shared };
+            if cluster.node().is_ok_and(|node| !node.stop.is_cancelled()) {
+                work(cluster).await;
+            } else {
+                return;
+            }
+        }
+    });
+}
+
+/// Take a snapshot when there is much log, or when the last one is long ago.
+async fn keep(cluster: &Cluster) {
+    let Ok(node) = cluster.node() else { return };
+    let octets = cluster.shared.view.unsaved_octets();
+    let age = cluster.shared.view.since_saved();
+    if octets >= SNAPSHOT_OCTETS || (octets > 0 && age >= SNAPSHOT_EVERY) {
+        cluster.shared.view.saving();
+        if let Err(error) = node.raft.trigger().snapshot().await {
+            tracing::warn!(%error, "no snapshot was taken");
+        }
+    }
+}
+
+/// One step of the membership, if this node leads and one is due.
+async fn lead(cluster: &Cluster) {
+    let Ok(node) = cluster.node() else { return };
+    if node.forwarder.proposer.not_now().is_some() {
+        return;
+    }
+    let state = cluster.view();
+    if state.hosts().next().is_none() {
+        return; // the founder has not put itself into the table yet
+    }
+    let membership = node.raft.metrics().borrow().membership_config.membership().clone();
+    let configs = membership.get_joint_config();
+    let result = if let [_, last] = configs.as_slice() {
+        // The leader before was lost between the two halves of a change.
+        change(node, ChangeMembers::ReplaceAllVoters(last.clone())).await
+    } else {
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let members: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
+        let voters_max = state.settings().count("cluster.voters_max");
+        let seen = seen(node, &state, &voters, &members);
+        let voters_max = usize::try_from(voters_max).unwrap_or(usize::MAX);
+        match next_step(&seen, node.who.node, voters_max) {
+            Some(step) => take(node, &state, step, voters).await,
+            None => return,
+        }
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "a change of the membership was not made; it is tried again");
+    }
+}
+
+fn seen(
+    node: &Node,
+    state: &State,
+    voters: &BTreeSet<NodeId>,
+    members: &[NodeId],
+) -> BTreeMap<NodeId, Seen> {
+    let progress = progress(&node.raft, &node.forwarder.network);
+    let ids: BTreeSet<NodeId> =
+        state.hosts().map(|host| host.id).chain(members.iter().copied()).collect();
+    let look = |id: NodeId| {
+        let host = state.host(id);
+        let known = progress.iter().find(|progress| progress.node == id);
+        let role = if voters.contains(&id) {
+            Some(Role::Voter)
+        } else {
+            members.contains(&id).then_some(Role::Learner)
+        };
+        Seen {
+            wanted: host.is_some(),
+            preferred: host.is_some_and(|host| host.preferred),
+            role,
+            lag_entries: known.map(|progress| progress.lag_entries),
+            silent_ms: known.and_then(|progress| progress.silent_ms),
+        }
+    };
+    ids.into_iter().map(|id| (id, look(id))).collect()
+}
+
+async fn take(
+    node: &Node,
+    state: &State,
+    step: Step,
+    mut voters: BTreeSet<NodeId>,
+) -> Result<(), String> {
+    tracing::info!(?step, "the membership changes");
+    match step {
+        Step::AddLearner(id) => {
+            let Some(host) = state.host(id) else { return Ok(()) };
+            let peer = Peer { name: host.name.clone(), address: host.address.clone() };
+            change(node, ChangeMembers::AddNodes(BTreeMap::from([(id, peer)]))).await
+        }
+        Step::RemoveLearner(id) => {
+            change(node, ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
+        }
+        Step::Promote(up) => {
+            entrust(node, up).await?;
+            voters.insert(up);
+            change(node, ChangeMembers::ReplaceAllVoters(voters)).await
+        }
+        Step::Swap { up, down } => {
+            entrust(node, up).await?;
+            voters.insert(up);
+            voters.remove(&down);
+            change(node, ChangeMembers::ReplaceAllVoters(voters)).await
+        }
+        Step::Demote(down) | Step::RemoveVoter(down) => {
+            voters.remove(&down);
+            change(node, ChangeMembers::ReplaceAllVoters(voters)).await
+        }
+    }
+}
+
+async fn change(node: &Node, change: ChangeMembers<NodeId, Peer>) -> Result<(), String> {
+    match timeout(STEP, node.raft.change_membership(change, true)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no quorum agreed in time".to_owned()),
+    }
+}
+
+/// Whoever may lead must be able to sign: give it the authority's key before it may vote.
+async fn entrust(node: &Node, to: NodeId) -> Result<(), String> {
+    let pem = node.home.authority_key().map_err(|error| error.to_string())?;
+    let pem = pem.ok_or("this node does not hold the authority's key")?;
+    match timeout(STEP, node.forwarder.ask(to, Ask::KeepKey { pem })).await {
+        Ok(Ok(Answer::Done)) => Ok(()),
+        Ok(Ok(Answer::Refused(why))) => Err(why),
+        Ok(Ok(_)) => Err("it answered something else".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it did not answer".to_owned()),
+    }
+}
+
+/// Tell the fleet where this node is and what it runs, if the table says otherwise; and, as the
+/// leader, move the fleet's clock on.
+async fn announce(cluster: &Cluster) {
+    let Ok(node) = cluster.node() else { return };
+    let now_ms = (node.config.clock)();
+    let state = cluster.view();
+    let Some(host) = state.host(node.who.node) else { return };
+    let address = node.address.to_string();
+    let version = &node.config.version;
+    let command = if host.address != address || host.version != *version {
+        Command::HostAnnounce { id: node.who.node, address, version: version.clone() }
+    } else if node.forwarder.proposer.not_now().is_none()
+        && now_ms >= state.clock_ms().saturating_add(TICK_MS)
+    {
+        Command::Tick
+    } else {
+        return;
+    };
+    // Without a quorum it is tried again.
+    let proposed = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
+    if let Ok(Err(refusal)) = proposed {
+        tracing::warn!(%refusal, "the fleet does not take our address");
+    }
+}
+
+/// Get a new certificate long before the old one ends.
+async fn renew(cluster: &Cluster, credentials: &Credentials) {
+    let Ok(node) = cluster.node() else { return };
+    let now_ms = (node.config.clock)();
+    let ends_ms = node.who.certified_ms.saturating_add(NODE_LIFE_MS);
+    if now_ms.saturating_add(RENEW_BEFORE_MS) < ends_ms {
+        return;
+    }
+    match renewed(node, credentials, now_ms).await {
+        Ok(()) => tracing::info!("this node has a new certificate"),
+        Err(error) => tracing::warn!(%error, "the certificate was not renewed; tried again"),
+    }
+}
+
+async fn renewed(node: &Node, credentials: &Credentials, now_ms: u64) -> Result<(), String> {
+    fn text(error: impl std::fmt::Display) -> String {
+        error.to_string()
+    }
+    let key = KeyPair::from_pem(&node.home.node_key_pem().map_err(text)?).map_err(text)?;
+    let csr = authority::request(&key).map_err(text)?;
+    let leader = node.raft.metrics().borrow().current_leader.ok_or("there is no leader")?;
+    let answer = if leader == node.who.node {
+        let pem = node.home.authority_key().map_err(text)?.ok_or("the key is not here")?;
+        let authority = authority::Authority::load(credentials.authority(), &pem).map_err(text)?;
+        let certificate = authority.sign(&csr, node.who.node, now_ms).map_err(text)?;
+        Answer::Signed { certificate: certificate.to_vec() }
+    } else {
+        node.forwarder.ask(leader, Ask::Renew { csr }).await.map_err(text)?
+    };
+    let Answer::Signed { certificate } = answer else {
+        return Err("the leader did not sign".to_owned());
+    };
+    let certificate = CertificateDer::from(certificate);
+    let key = PrivateKeyDer::from(key);
+    credentials.replace(certificate.clone(), key).map_err(text)?;
+    node.home.set_certificate(&certificate).map_err(text)?;
+    let who = crate::identity::Who { certified_ms: now_ms, ..node.who.clone() };
+    node.home.set_who(&who).map_err(text)
+}

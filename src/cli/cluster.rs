@@ -1,0 +1,225 @@
+//! `mxfleet cluster`.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use mxfleet_cluster::{Cluster, Token, parse_duration_ms};
+use serde_json::Value;
+
+use super::Output;
+use super::output::write_out;
+use super::run::{in_runtime, load};
+use crate::config::Config;
+use crate::fleet;
+use crate::http::call::{Call, Changed, TokenRow};
+use crate::http::client::Admin;
+
+/// What can be done with the fleet.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Begin a fleet with this host as its first; then `mxfleet run`.
+    Init {
+        /// The node's configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make a token that lets one host join, once.
+    Token {
+        /// The name of the host, as in its configuration.
+        name: String,
+        /// How long it is good for, an hour at most.
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        life: u64,
+    },
+    /// Join a fleet; the token is read from standard input or a file. Then `mxfleet run`.
+    #[command(after_help = "Example, on the new host:\n  \
+        mxfleet cluster join --config /etc/mxfleet.toml --peer 192.0.2.1:4190 < token")]
+    Join {
+        /// The node's configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Any node of the fleet: its `cluster.advertise` address.
+        #[arg(long, value_name = "ADDRESS")]
+        peer: SocketAddr,
+        /// A file with the token; standard input when absent.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// Who leads, who is there, who is behind.
+    Status,
+    /// The hosts of the fleet.
+    Members,
+    /// Remove a host for good; it can come back only as a new host.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Let a host vote before others.
+    Promote {
+        /// Its name.
+        name: String,
+    },
+    /// Write the replicated state to a new file. It holds the fleet's secrets: keep it safe.
+    Backup {
+        /// The file, on the node's host.
+        file: PathBuf,
+    },
+    /// Begin a new fleet with the state in a backup, on a host that is in none.
+    Restore {
+        /// The node's configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The backup.
+        file: PathBuf,
+    },
+    /// When most voters are lost for good: go on with this stopped node alone.
+    #[command(after_help = "What only the lost hosts knew is lost. What this host knew but no \
+        quorum had confirmed counts from then on. The lost hosts must never be started again; \
+        they can join as new ones. Try first to bring a lost host back.")]
+    Recover {
+        /// The node's configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Yes, the other hosts are lost for good.
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+}
+
+/// Verbs that work on a stopped node's folder; `None` for the others.
+pub(super) fn offline(verb: &Verb) -> Option<ExitCode> {
+    let (Verb::Init { config }
+    | Verb::Join { config, .. }
+    | Verb::Restore { config, .. }
+    | Verb::Recover { config, .. }) = verb
+    else {
+        return None;
+    };
+    let config = match load(config) {
+        Ok(config) => config,
+        Err(code) => return Some(code),
+    };
+    Some(in_runtime(async { on_folder(verb, &config).await }))
+}
+
+async fn on_folder(verb: &Verb, config: &Config) -> anyhow::Result<()> {
+    let (place, name) = (fleet::config(config), &config.node.name);
+    anyhow::ensure!(
+        config.cluster.listen.is_some(),
+        "the configuration has no cluster.listen, where other nodes would reach this one"
+    );
+    match verb {
+        Verb::Init { .. } => {
+            Cluster::init(&place, name)?;
+            eprintln!("a fleet begins with {name}; start it with `mxfleet run`");
+        }
+        Verb::Join { peer, token_file, .. } => {
+            let token: Token = read_token(token_file.as_deref())?.parse()?;
+            Cluster::join(&place, name, *peer, &token).await?;
+            eprintln!("{name} is in the fleet; start it with `mxfleet run`");
+        }
+        Verb::Restore { file, .. } => {
+            let (place, name, file) = (place, name.clone(), file.clone());
+            tokio::task::spawn_blocking(move || Cluster::restore(&place, &file, &name)).await??;
+            eprintln!("the backup is a new fleet with this host; start it with `mxfleet run`");
+        }
+        Verb::Recover { .. } => {
+            let recovered = tokio::task::spawn_blocking(move || Cluster::recover(&place)).await??;
+            write_out(&serde_json::to_string_pretty(&recovered)?)?;
+            eprintln!("this host is a fleet of its own now; start it with `mxfleet run`");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let change = |call: Call, words: String| {
+        let changed: Changed = admin.call(&call)?;
+        output.say(&changed, &words)
+    };
+    match verb {
+        Verb::Status => status(&admin.call(&Call::ClusterStatus)?, output),
+        Verb::Members => {
+            let mut status: Value = admin.call(&Call::ClusterStatus)?;
+            members(&status["members"].take(), output)
+        }
+        Verb::Token { name, life } => {
+            let row: TokenRow = admin.call(&Call::ClusterToken { name, life_ms: life })?;
+            match output {
+                Output::Table => write_out(&row.token),
+                Output::Json => write_out(&serde_json::to_string_pretty(&row)?),
+            }
+        }
+        Verb::Remove { name } => {
+            let words = format!("{name} is removed; its certificate is refused from now on");
+            change(Call::ClusterRemove { name }, words)
+        }
+        Verb::Promote { name } => {
+            let words = format!("{name} votes before others");
+            change(Call::ClusterPromote { name }, words)
+        }
+        Verb::Backup { file } => {
+            let path = std::path::absolute(&file)?;
+            let words = format!("the state is in {}", path.display());
+            change(Call::ClusterBackup { path }, words)
+        }
+        Verb::Init { .. } | Verb::Join { .. } | Verb::Restore { .. } | Verb::Recover { .. } => {
+            Ok(())
+        }
+    }
+}
+
+fn status(status: &Value, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return write_out(&serde_json::to_string_pretty(status)?);
+    }
+    let leader = status["leader"].as_str().unwrap_or("none: nothing can be changed now");
+    write_out(&format!(
+        "leader {leader}, term {}, applied index {}, state {}\n",
+        status["term"],
+        status["applied_index"],
+        status["state_digest"].as_str().unwrap_or_default()
+    ))?;
+    members(&status["members"], output)
+}
+
+fn members(members: &Value, output: Output) -> anyhow::Result<()> {
+    let header = ["HOST", "ID", "ROLE", "STATE", "BEHIND", "LAST HEARD", "ADDRESS", "VERSION"];
+    output.print(members, &header, |members| {
+        let text = |value: &Value| match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let row = |member: &Value| {
+            let keys = ["name", "id", "role", "state", "lag_entries", "last_contact_seconds"];
+            let mut row: Vec<String> = keys.iter().map(|key| text(&member[*key])).collect();
+            row.extend(["address", "version"].iter().map(|key| text(&member[*key])));
+            row
+        };
+        members.as_array().map(|members| members.iter().map(row).collect()).unwrap_or_default()
+    })
+}
+
+/// A token is a secret: it never stands on a command line, where `ps` shows it.
+fn read_token(file: Option<&Path>) -> anyhow::Result<String> {
+    match file {
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        }
+        None => {
+            let mut text = String::new();
+            std::io::stdin().take(1024).read_to_string(&mut text)?;
+            Ok(text)
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    parse_duration_ms(text).ok_or_else(|| "is not a duration such as 30m or 1h".to_owned())
+}

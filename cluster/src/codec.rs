@@ -1,4 +1,4 @@
-//! Bytes that are kept or sent: one envelope around everything, so that nothing is decoded on trust.
+//! Bytes that are kept or sent: one envelope around all, so that nothing is decoded on trust.
 //!
 //! ```text
 //! magic "mxfl" | format u8 | kind u8 | zero u16 | length u32 | crc-32 u32 | body

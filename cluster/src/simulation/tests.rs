@@ -177,7 +177,7 @@ fn simulate(seed: u64, bug: Option<Bug>) -> Result<String, String> {
             .start_paused(true)
             .build()
             .unwrap();
-        let size = if seed % 4 == 0 { 5 } else { 3 };
+        let size = if seed.is_multiple_of(4) { 5 } else { 3 };
         runtime.block_on(run(size, bug))
     };
     std::thread::spawn(work).join().unwrap_or_else(|_| Err("a panic".to_owned()))

@@ -249,6 +249,6 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_write_loses_nothing() {
         let text = text(99, 7000);
         let after = put(&spool, &["a@one.test"], &text).await.unwrap();
         outcomes.acknowledged.push((after.id, text));
-        check(&fs.crash(room as u64), &outcomes, &format!("{room} KiB")).await;
+        check(&fs.crash(room), &outcomes, &format!("{room} KiB")).await;
     }
 }

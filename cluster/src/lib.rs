@@ -18,6 +18,8 @@ mod propose;
 mod raft;
 mod recovery;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod start;
 mod state;

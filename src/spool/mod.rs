@@ -26,6 +26,7 @@ mod message;
 mod quarantine;
 mod queue;
 mod read;
+mod reader;
 mod record;
 mod recover;
 mod recovered;
@@ -54,6 +55,7 @@ pub use error::{Full, OpenError, ReadError, SpoolError};
 pub use fs::{OsFs, SpoolFile, SpoolFs};
 pub use id::{EntryId, IdError};
 pub use message::{Message, TextReader};
+pub use reader::{SegmentContent, read_segment};
 pub use recover::RecoveryReport;
 pub use recovered::Recovered;
 pub use state::{

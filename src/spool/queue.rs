@@ -16,7 +16,7 @@ use super::draft::Ticket;
 use super::error::SpoolError;
 use super::format::{Kind, Location};
 use super::index::Entry;
-use super::record::Forgotten;
+use super::record::{Forgotten, Part};
 use super::state::Mark;
 
 /// Lingering ends with so many commits,
@@ -83,8 +83,8 @@ pub(super) struct Copy {
 
 /// See [`Copy`].
 pub(super) enum CopyOf {
-    /// An entry as it was in `snapshot`, with its marks folded in. A large one has had `chunks`
-    /// chunks sent before, under the same id.
+    /// An entry as it was in `snapshot`, with its marks folded in. Those of its `parts` that are
+    /// in segment `from` have been sent before, as chunks under the same id.
     Entry {
         id: EntryId,
         snapshot: Entry,
@@ -92,7 +92,8 @@ pub(super) enum CopyOf {
         marks: Vec<Mark>,
         envelope: Vec<u8>,
         text: Vec<u8>,
-        chunks: usize,
+        parts: Vec<Part>,
+        from: u32,
     },
     /// A mark of an entry that is still there.
     Mark { id: EntryId, mark: Mark, from: Location },

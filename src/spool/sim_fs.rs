@@ -141,6 +141,11 @@ impl SimFs {
         disk.faults.insert(call, fault);
     }
 
+    /// Let no call fail that has not yet.
+    pub fn clear_faults(&self) {
+        self.disk().faults.clear();
+    }
+
     /// Let every sync fail with this error, or none.
     pub fn fail_syncs(&self, errno: Option<i32>) {
         self.disk().sync_error = errno;
@@ -154,6 +159,11 @@ impl SimFs {
     /// Calls so far.
     pub fn calls(&self) -> u64 {
         self.disk().calls
+    }
+
+    /// Whether the machine has stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.disk().stopped
     }
 
     /// Syncs of files so far.

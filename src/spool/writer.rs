@@ -54,10 +54,29 @@ pub(super) struct Writer {
 
 /// A record that is not yet covered by a sync.
 pub(super) enum Unsynced {
-    Commit { id: EntryId, entry: Entry, parts: Vec<Part>, answer: Answer },
-    Chunk { answer: Option<oneshot::Sender<Result<(), SpoolError>>> },
-    Note { id: EntryId, note: Note, at: Location, home: u32, ends: bool },
-    Copy { copy: CopyOf, parts: Vec<Part>, at: Location, answer: mpsc::Sender<bool> },
+    Commit {
+        id: EntryId,
+        entry: Entry,
+        parts: Vec<Part>,
+        answer: Answer,
+    },
+    Chunk {
+        answer: Option<oneshot::Sender<Result<(), SpoolError>>>,
+    },
+    Note {
+        id: EntryId,
+        note: Note,
+        at: Location,
+        home: u32,
+        ends: bool,
+    },
+    Copy {
+        copy: CopyOf,
+        moved: Vec<Part>,
+        parts: Vec<Part>,
+        at: Location,
+        answer: mpsc::Sender<bool>,
+    },
     Flush(oneshot::Sender<Result<(), SpoolError>>),
 }
 
@@ -314,8 +333,8 @@ impl Writer {
                     drop(index);
                     let _ = answer.send(Ok(Ticket::new(&self.shared, id)));
                 }
-                Unsynced::Copy { copy, parts, at, answer } => {
-                    self.copied(copy, &parts, at);
+                Unsynced::Copy { copy, moved, parts, at, answer } => {
+                    self.copied(copy, &moved, &parts, at);
                     let _ = answer.send(true);
                 }
                 Unsynced::Flush(answer) => {

@@ -27,6 +27,8 @@ pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub(crate) use parts::Part;
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
+#[cfg(test)]
+pub(crate) use sharded::mix;
 
 /// All replicated tables. Cloning is cheap: tables share what did not change.
 #[derive(Debug, Clone, Default)]

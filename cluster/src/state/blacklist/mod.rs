@@ -97,6 +97,8 @@ type Branch = Arc<Vec<Bytes>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Blacklist {
     root: Arc<Vec<Branch>>,
+    /// The branch all start as, known by its address: most of a small table is skipped by that.
+    empty: Branch,
     rules: Rules,
     len: u64,
     /// Tracked addresses in each domain; follows from the leaves.
@@ -106,8 +108,8 @@ pub(crate) struct Blacklist {
 impl Default for Blacklist {
     fn default() -> Self {
         let empty: Branch = Arc::new(vec![Bytes::new(); LEAVES]);
-        let root = Arc::new(vec![empty; BRANCHES]);
-        Self { root, rules: Rules::default(), len: 0, tracked: Sharded::default() }
+        let root = Arc::new(vec![Arc::clone(&empty); BRANCHES]);
+        Self { root, empty, rules: Rules::default(), len: 0, tracked: Sharded::default() }
     }
 }
 
@@ -194,7 +196,18 @@ impl Blacklist {
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.root.iter().flat_map(|branch| branch.iter()).flat_map(|leaf| leaf::records(leaf))
+        self.used_leaves().flat_map(|(_, leaf)| leaf::records(leaf))
+    }
+
+    /// Leaves that hold something, with their numbers, in order.
+    fn used_leaves(&self) -> impl Iterator<Item = (usize, &Bytes)> {
+        let branches = self.root.iter().enumerate();
+        branches
+            .filter(|(_, branch)| !Arc::ptr_eq(branch, &self.empty))
+            .flat_map(|(b, branch)| {
+                branch.iter().enumerate().map(move |(l, leaf)| (b * LEAVES + l, leaf))
+            })
+            .filter(|(_, leaf)| !leaf.is_empty())
     }
 
     fn exemption(&self, address: &str, now_ms: u64) -> Option<&Exemption> {
@@ -411,13 +424,10 @@ impl Blacklist {
         self.rules.clone()
     }
 
-    /// Leaves that hold something, with their numbers, in order.
+    /// The addresses, as a snapshot holds them.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, Octets)> {
-        let leaves = self.root.iter().flat_map(|branch| branch.iter());
-        (0_u32..)
-            .zip(leaves)
-            .filter(|(_, leaf)| !leaf.is_empty())
-            .map(|(at, leaf)| (at, Octets(leaf.clone())))
+        let number = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        self.used_leaves().map(move |(at, leaf)| (number(at), Octets(leaf.clone())))
     }
 
     pub(crate) fn absorb_rules(&mut self, rules: Rules) {

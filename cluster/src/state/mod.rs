@@ -217,6 +217,11 @@ impl State {
         self.blacklist.is_listed(&self.settings, address, now_ms)
     }
 
+    /// Whether an address has rejections, so that a message taken for it is news.
+    pub fn is_blacklist_tracked(&self, address: &str) -> bool {
+        self.blacklist.is_tracked(address)
+    }
+
     /// What is known of an address: its rejections, its listing, its exemption.
     pub fn blacklist_entry(&self, address: &str, now_ms: u64) -> Option<BlacklistEntry> {
         self.blacklist.entry(&self.settings, address, now_ms)

@@ -43,6 +43,8 @@ pub enum RecipientEvent {
         address: String,
         /// When.
         at_ms: u64,
+        /// The start of the reply, for people.
+        reply: String,
     },
     /// Accepted: the address exists, whatever was counted.
     Accepted {
@@ -183,6 +185,10 @@ impl Blacklist {
         })
     }
 
+    pub(crate) fn is_tracked(&self, address: &str) -> bool {
+        self.times(address).is_some()
+    }
+
     pub(crate) fn tracked(&self) -> u64 {
         self.len
     }
@@ -246,7 +252,7 @@ impl Blacklist {
         let mut counted = 0;
         for event in events {
             counted += u64::from(match event {
-                RecipientEvent::Rejected { address, at_ms } => {
+                RecipientEvent::Rejected { address, at_ms, .. } => {
                     self.reject(policy, address, *at_ms, now_ms)
                 }
                 RecipientEvent::Accepted { address } => self.forget(address),

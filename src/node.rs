@@ -119,8 +119,13 @@ impl Node {
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
         let tables = Tables::new(cluster.clone(), Arc::new(own));
-        let admin =
-            Admin { tables, policy, deliveries: deliveries.clone(), cluster: cluster.clone() };
+        let admin = Admin {
+            tables,
+            policy,
+            deliveries: deliveries.clone(),
+            cluster: cluster.clone(),
+            reports: reports.clone(),
+        };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
         Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls }, recovered))
     }

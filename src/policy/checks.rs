@@ -66,7 +66,7 @@ fn not_listed(facts: &Facts<'_>) -> Option<Reply> {
         return None;
     }
     let listed = facts.state.is_blacklisted(&blacklist::key(recipient), facts.now_ms);
-    let text = || format!("{recipient}... too many failures for this recipient");
+    let text = || format!("<{recipient}>... too many failures for this recipient");
     listed.then(|| Reply::new(550, Enhanced(5, 7, 1), text()))
 }
 

@@ -19,7 +19,7 @@ mod sharded;
 mod tests;
 
 pub use audit::AuditRecord;
-pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent};
+pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};

@@ -108,6 +108,12 @@ pub struct Limits {
     pub addresses_per_host_max: usize,
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
+
+    // Blacklist: what a node has to tell the fleet.
+    /// Events that wait for the fleet; more and the oldest are dropped and counted.
+    pub blacklist_backlog_max: usize,
+    /// How long events gather before they are proposed together.
+    pub blacklist_linger_ms: u64,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -166,6 +172,8 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            blacklist_backlog_max: 200_000,
+            blacklist_linger_ms: 20,
         }
     }
 }
@@ -259,6 +267,8 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            blacklist_backlog_max,
+            blacklist_linger_ms,
         )
     }
 }

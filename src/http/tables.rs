@@ -133,7 +133,9 @@ impl Tables {
     }
 }
 
-fn changed(decided: Result<Outcome, ProposeError>) -> Result<serde_json::Value, Refused> {
+pub(super) fn changed(
+    decided: Result<Outcome, ProposeError>,
+) -> Result<serde_json::Value, Refused> {
     match decided {
         Ok(Ok(changed)) => Ok(serde_json::json!(Changed { changed })),
         Ok(Err(refusal)) => Err(refusal.into()),

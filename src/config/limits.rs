@@ -246,6 +246,7 @@ impl Limits {
             fresh_cache_octets_max,
             spool_queue_octets_max,
             spool_batch_octets_max,
+            spool_waiting_marks_max,
             compact_live_percent,
             compact_octets_per_second,
             outbound_connections_max,

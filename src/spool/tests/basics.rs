@@ -4,6 +4,7 @@ use super::support::*;
 use crate::spool::sim_fs::SimFs;
 use crate::spool::{OpenError, OsFs, Outcome, RecoveredDestination, Spool, SpoolConfig};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn what_was_committed_is_loaded_with_its_exact_text_and_envelope() {
@@ -92,6 +93,25 @@ async fn messages_that_come_together_share_a_sync() {
     let syncs = fs.syncs() - before;
     assert_eq!(spool.stats().messages, 2000);
     assert!(syncs < 400, "{syncs} syncs for 2000 messages");
+}
+
+#[tokio::test]
+async fn marks_without_a_message_to_ride_with_are_synced_within_a_second() {
+    let fs = SimFs::new();
+    let (spool, _) = open(&fs);
+    let queued = put(&spool, &["a@one.test"], b"text").await.unwrap();
+    let before = fs.syncs();
+    spool.record(queued.id, vec![delivered(0)]);
+    let start = Instant::now();
+    // It is the passing of time that is tested.
+    while fs.syncs() == before {
+        assert!(start.elapsed() < Duration::from_secs(20), "never synced");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for seed in 0..10 {
+        let (_, recovered) = open(&fs.crash(seed));
+        assert_eq!(recovered_ids(recovered), []);
+    }
 }
 
 #[tokio::test]

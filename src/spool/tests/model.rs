@@ -314,7 +314,7 @@ fn a_random_life_loses_nothing_and_brings_nothing_back() {
     let seeds = std::env::var("SPOOL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let first: u64 =
         std::env::var("SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    for seed in first..first + seeds.unwrap_or(25_u64) {
+    for seed in first..first + seeds.unwrap_or(15_u64) {
         let mut life = Life::new(seed);
         runtime.block_on(async {
             for _ in 0..150 {

@@ -15,6 +15,7 @@
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there.
 
+pub mod blacklist;
 pub mod bounce;
 pub mod cli;
 pub mod client;

@@ -220,10 +220,25 @@ impl Forwarder {
         if leader == self.node {
             return Some(self.proposer.submit(request).await);
         }
-        match self.ask(leader, Ask::Propose(request)).await {
+        let asked = tokio::select! {
+            asked = self.ask(leader, Ask::Propose(request)) => asked,
+            () = self.another_leads(leader) => return Some(Answer::Unknown),
+        };
+        match asked {
             Ok(answer) => Some(answer),
             Err(CallError::Unreachable(_)) => None,
             Err(CallError::Broken(_)) => Some(Answer::Unknown),
+        }
+    }
+
+    /// Waits until a node other than `leader` leads: the one that was asked may be dead, and its
+    /// silence is not waited out.
+    async fn another_leads(&self, leader: NodeId) {
+        let mut metrics = self.raft.metrics();
+        let other = |now: Option<NodeId>| now.is_some_and(|now| now != leader);
+        // The consensus that stopped names no other leader; the attempt's own deadline ends it.
+        if metrics.wait_for(|metrics| other(metrics.current_leader)).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -8,14 +8,17 @@
 pub mod ca;
 pub mod disk;
 pub mod dns;
+pub mod fleet;
 pub mod load;
 pub mod message;
+pub mod network;
 pub mod node;
 pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
 pub mod sink;
 pub mod smtp;
+pub mod writer;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;

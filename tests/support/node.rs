@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::{Process, attempt};
+use super::process::{Process, attempt, attempt_with};
 use super::smtp::Smtp;
 use super::{SOON, eventually, free_address, scratch};
 
@@ -17,8 +17,14 @@ use super::{SOON, eventually, free_address, scratch};
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mxfleet");
 
 /// What a node under test has that differs from the defaults.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Setup {
+    /// Its name in the fleet; `mx1` when absent.
+    pub name: Option<String>,
+    /// Where other nodes reach it; without it the node is a fleet of one.
+    pub cluster: Option<SocketAddr>,
+    /// An address of its own, with the usual ports; loopback with free ports when absent.
+    pub ip: Option<Ipv4Addr>,
     /// `[limits]`, as written in the file.
     pub limits: Vec<(&'static str, String)>,
     /// Certificate and key files.
@@ -35,6 +41,8 @@ pub struct Setup {
     pub listen: Vec<SocketAddr>,
     /// Whether loopback clients are counted as one network.
     pub count_loopback: bool,
+    /// Whether routes to this machine are refused, as in production.
+    pub production_routes: bool,
     /// What stands before the program: `strace -D ...`, `prlimit ...`.
     pub wrapper: Vec<String>,
 }
@@ -45,9 +53,11 @@ pub struct Node {
     process: Option<Process>,
     /// Before each start, so that a test can trace one life and not the next.
     pub wrapper: Vec<String>,
+    name: String,
     smtp: SocketAddr,
     http: SocketAddr,
     metrics: SocketAddr,
+    cluster: Option<SocketAddr>,
     folder: tempfile::TempDir,
 }
 
@@ -67,14 +77,19 @@ impl Node {
 
     /// A node that is configured and not started.
     pub fn stopped(setup: &Setup) -> Self {
-        let listen =
-            if setup.listen.is_empty() { vec![free_address()] } else { setup.listen.clone() };
+        let place = |port| match setup.ip {
+            Some(ip) => SocketAddr::from((ip, port)),
+            None => free_address(),
+        };
+        let listen = if setup.listen.is_empty() { vec![place(25)] } else { setup.listen.clone() };
         let node = Self {
             process: None,
             wrapper: setup.wrapper.clone(),
+            name: setup.name.clone().unwrap_or_else(|| "mx1".into()),
             smtp: listen[0],
-            http: free_address(),
-            metrics: free_address(),
+            http: place(8080),
+            metrics: place(9090),
+            cluster: setup.cluster,
             folder: scratch(),
         };
         std::fs::write(node.config(), node.configuration(setup, &listen)).unwrap();
@@ -87,14 +102,16 @@ impl Node {
         let listen: Vec<String> = listen.iter().map(|address| format!("\"{address}\"")).collect();
         let exempt = if setup.count_loopback { "" } else { "\"127.0.0.0/8\"" };
         let mut text = format!(
-            "[node]\nname = \"mx1\"\nhostname = \"mx1.relay.example\"\n\
+            "[node]\nname = \"{name}\"\nhostname = \"{name}.relay.example\"\n\
              data_dir = \"{data}\"\n\
              [smtp]\nlisten = [{listen}]\nexempt_networks = [{exempt}]\n\
              [admin]\nsocket = \"{socket}\"\n\
              [http]\nlisten = \"{http}\"\n\
              [metrics]\nlisten = \"{metrics}\"\n\
              [log]\nformat = \"text\"\ndeliveries = \"{deliveries}\"\n\
-             [delivery]\nallow_loopback_routes = true\n",
+             [delivery]\nallow_loopback_routes = {loopback}\n",
+            name = self.name,
+            loopback = !setup.production_routes,
             data = data.display(),
             listen = listen.join(", "),
             socket = self.socket().display(),
@@ -111,6 +128,9 @@ impl Node {
         for (cert, key) in &setup.certificates {
             let (cert, key) = (cert.display(), key.display());
             write!(text, "[[smtp.certificates]]\ncert = \"{cert}\"\nkey = \"{key}\"\n").unwrap();
+        }
+        if let Some(address) = setup.cluster {
+            write!(text, "[cluster]\nlisten = \"{address}\"\n").unwrap();
         }
         if let Some(server) = setup.dns {
             write!(text, "[dns]\nservers = [\"{server}\"]\n").unwrap();
@@ -129,7 +149,7 @@ impl Node {
         let mut words = self.wrapper.clone();
         let config = self.config().display().to_string();
         words.extend([PROGRAM.into(), "run".into(), "--config".into(), config]);
-        self.process = Some(Process::start(&words, &self.folder.path().join("node.log")));
+        self.process = Some(Process::start(&words, &self.log()));
     }
 
     /// Wait until `/readyz` says so.
@@ -167,6 +187,33 @@ impl Node {
         self.process.as_mut().unwrap()
     }
 
+    /// Its name in the fleet.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where other nodes reach it.
+    pub fn cluster(&self) -> SocketAddr {
+        self.cluster.unwrap()
+    }
+
+    /// Whether its process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// Run a command on this host that works on the stopped node's folder; `input` is what it
+    /// reads. Its configuration is the last argument.
+    pub fn offline(&self, arguments: &[&str], input: &str) -> Output {
+        let config = self.config().display().to_string();
+        // Under the same address and clock as the node itself.
+        let mut words = self.wrapper.clone();
+        words.push(PROGRAM.into());
+        words.extend(arguments.iter().map(|&word| word.to_owned()));
+        words.extend(["--config".to_owned(), config]);
+        attempt_with(&words, input)
+    }
+
     /// Where clients send mail.
     pub fn smtp(&self) -> SocketAddr {
         self.smtp
@@ -192,7 +239,13 @@ impl Node {
         self.folder.path().join("deliveries.log")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The file of what the process says.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("node.log")
+    }
+
+    /// The admin socket.
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("admin.sock")
     }
 

@@ -1,6 +1,7 @@
 //! Child processes that never outlive their test.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -125,4 +126,23 @@ pub fn attempt(program: &str, arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}: run `tests/run tools`"))
+}
+
+/// Run `words[0]` with `input` on its standard input; it may fail.
+pub fn attempt_with(words: &[String], input: &str) -> Output {
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{words:?}: {error}: run `tests/run tools`"));
+    // A program that does not want its input may have closed it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// What a command said on standard error.
+pub fn said(done: &Output) -> String {
+    String::from_utf8_lossy(&done.stderr).into_owned()
 }

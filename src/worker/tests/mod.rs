@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use self::customer::{CustomerServer, Manners};
 use super::*;
+use crate::blacklist::Reports;
 use crate::client::Roots;
 use crate::route::{Dns, Own};
 use crate::smtp::envelope::Origin;
@@ -62,6 +63,10 @@ fn limits() -> Limits {
     }
 }
 
+fn reports(dir: &tempfile::TempDir, spool: &Spool, limits: &Limits) -> Reports {
+    Reports::open(&dir.path().join("outbox"), 1, &spool.ids(), limits).unwrap()
+}
+
 impl World {
     async fn new(domains: &[(&str, String)]) -> Self {
         Self::with(domains, limits()).await
@@ -107,6 +112,7 @@ impl World {
             router: Router::new(cluster.clone(), dns, own, 25, &limits),
             client,
             cluster: cluster.clone(),
+            reports: reports(&dir, &spool, &limits),
             log: log.clone(),
             limits,
         });

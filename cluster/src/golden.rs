@@ -59,7 +59,11 @@ fn customer() -> Customer {
 /// Every command, in the order of the enum.
 fn commands() -> Vec<Command> {
     let address = || "someone@acme.test".to_owned();
-    let rejected = RecipientEvent::Rejected { address: address(), at_ms: 1_700_000_000_000 };
+    let rejected = RecipientEvent::Rejected {
+        address: address(),
+        at_ms: 1_700_000_000_000,
+        reply: "550 5.1.1 User unknown".to_owned(),
+    };
     let accepted = RecipientEvent::Accepted { address: address() };
     let exemption = Exemption { reason: "known".to_owned(), until_ms: Some(5) };
     let change = DomainChange { connections_max: Some(None), ..DomainChange::default() };

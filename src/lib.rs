@@ -1,5 +1,21 @@
 //! mxfleet: a fleet of MX hosts that behaves as one mail relay.
+//!
+//! The life of a message:
+//!
+//! 1. [`connection`] accepts a client and moves bytes between its socket and a session.
+//! 2. [`session`] is the server side of SMTP, pure: a line goes in, a reply and a step come out.
+//! 3. [`policy`] decides about each recipient, from the last applied state of the fleet.
+//! 4. [`spool`] makes the message durable; only then the client reads `250`.
+//! 5. [`schedule`] knows what is due, for each destination apart.
+//! 6. [`route`] finds the servers of a domain.
+//! 7. [`client`] offers the message to them.
+//! 8. [`verdict`] judges what they answer, for each recipient.
+//! 9. [`bounce`] writes reports about what failed.
+//!
+//! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
+//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there.
 
+pub mod blacklist;
 pub mod bounce;
 pub mod cli;
 pub mod client;

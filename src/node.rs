@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
@@ -30,6 +31,7 @@ struct Node {
     spool: Spool,
     inbound: Arc<Inbound<Spool>>,
     deliveries: Deliveries,
+    reports: Reports,
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
 }
@@ -88,6 +90,8 @@ impl Node {
         let spool_config =
             SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(&limits) };
         let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
+        let outbox = data_dir.join("outbox");
+        let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
         let own = Own {
             names: [hostname.clone()].into(),
             addresses: interface_addresses(),
@@ -101,6 +105,7 @@ impl Node {
             cluster: cluster.clone(),
             router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
+            reports: reports.clone(),
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
@@ -117,10 +122,15 @@ impl Node {
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
         let tables = Tables::new(cluster.clone(), Arc::new(own));
-        let admin =
-            Admin { tables, policy, deliveries: deliveries.clone(), cluster: cluster.clone() };
+        let admin = Admin {
+            tables,
+            policy,
+            deliveries: deliveries.clone(),
+            cluster: cluster.clone(),
+            reports: reports.clone(),
+        };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        Ok((Self { cluster, spool, inbound, deliveries, admin, tls }, recovered))
+        Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls }, recovered))
     }
 
     /// Start everything. A message recovered from the spool is scheduled before new ones come.
@@ -135,6 +145,12 @@ impl Node {
         let (deliveries, token) = (self.deliveries.clone(), stop.clone());
         tasks.spawn(async move {
             deliveries.run(token).await;
+            Ok(())
+        });
+        let reports = self.reports.clone();
+        let report = reports.run(self.cluster.clone(), self.spool.clone(), stop.clone());
+        tasks.spawn(async move {
+            report.await;
             Ok(())
         });
         for listener in listeners.smtp {

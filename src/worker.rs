@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
 use crate::route::Router;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub client: Client,
     /// The tables and settings.
     pub cluster: Cluster,
+    /// What the fleet must know of recipients.
+    pub reports: Reports,
     /// What is told of each attempt.
     pub log: DeliveryLog,
     /// Bounds.

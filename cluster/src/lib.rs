@@ -6,6 +6,8 @@
 mod authority;
 mod cluster;
 mod codec;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod import;
 mod join;
@@ -18,6 +20,8 @@ mod propose;
 mod raft;
 mod recovery;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod start;
 mod state;
@@ -32,8 +36,8 @@ pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
     AuditRecord, BlacklistEntry, Command, Customer, CustomerStatus, Domain, DomainChange,
-    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, Request, Route, RouteError,
-    SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy, parse_duration_ms,
-    render_duration,
+    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, RejectionNote, Request, Route,
+    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
+    parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

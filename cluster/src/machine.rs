@@ -10,7 +10,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::watch;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::raft::{
@@ -24,6 +25,8 @@ use crate::state::State;
 pub(crate) struct View {
     state: ArcSwap<State>,
     applied: watch::Sender<u64>,
+    /// Wakes who waits for an index, in the order they came (a watch wakes them in any order).
+    moved: Notify,
     /// Octets of entries applied since the last snapshot.
     unsaved_octets: AtomicU64,
     saved: Mutex<Instant>,
@@ -33,7 +36,8 @@ impl View {
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(state.applied_index());
         let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
-        Self { state: ArcSwap::from_pointee(state), applied, unsaved_octets, saved }
+        let moved = Notify::new();
+        Self { state: ArcSwap::from_pointee(state), applied, moved, unsaved_octets, saved }
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -48,6 +52,18 @@ impl View {
         let index = state.applied_index();
         self.state.store(Arc::new(state));
         self.applied.send_replace(index);
+        self.moved.notify_waiters();
+    }
+
+    /// Wait until the entry at `index` is applied.
+    pub(crate) async fn reached(&self, index: u64) {
+        loop {
+            let moved = self.moved.notified(); // from here on nothing is missed
+            if *self.applied.borrow() >= index {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// A snapshot is begun.
@@ -202,9 +218,13 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-/// File work, away from the threads that serve mail.
+/// File work, away from the threads that serve mail. On a runtime with a single thread there is
+/// nothing to give way to, and a simulation stays repeatable.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
 }

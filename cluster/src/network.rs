@@ -119,6 +119,7 @@ impl RaftNetwork<Types> for Link {
     ) -> Result<SnapshotResponse<NodeId>, StreamingError<Types, Fatal<NodeId>>> {
         let ask = Ask::Snapshot { vote, meta: snapshot.meta };
         let sent = tokio::select! {
+            biased; // a simulation must not depend on tokio's own randomness
             closed = cancel => return Err(closed.into()),
             sent = tokio::time::timeout(
                 option.hard_ttl(),

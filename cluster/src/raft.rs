@@ -18,8 +18,14 @@ openraft::declare_raft_types!(
         Node = Peer,
         Entry = openraft::Entry<Types>,
         SnapshotData = SnapshotFile,
-        AsyncRuntime = openraft::TokioRuntime,
+        AsyncRuntime = Runtime,
 );
+
+#[cfg(not(test))]
+pub(crate) type Runtime = openraft::TokioRuntime;
+/// The same with a random number generator that a simulation can seed.
+#[cfg(test)]
+pub(crate) type Runtime = crate::simulation::SeededRuntime;
 
 pub(crate) type NodeId = u64;
 pub(crate) type Entry = openraft::Entry<Types>;

@@ -1,5 +1,7 @@
 //! The command line: one file a noun. Data goes to standard output, words to standard error.
 
+mod blacklist;
+mod classify;
 mod cluster;
 mod customer;
 mod domain;
@@ -69,6 +71,13 @@ enum Noun {
     /// Settings that the whole fleet shares.
     #[command(subcommand)]
     Settings(settings::Verb),
+    /// Recipients that are refused because of too many rejections.
+    #[command(subcommand)]
+    Blacklist(blacklist::Verb),
+    /// What SMTP replies say of a recipient: one a line in, a JSON object a line out.
+    Classify(classify::ClassifyArgs),
+    /// What delivery reports say of their recipients: a JSON object a line out.
+    ClassifyDsn(classify::ClassifyDsnArgs),
     /// Mail that waits on this node.
     #[command(subcommand)]
     Queue(queue::Verb),
@@ -93,6 +102,11 @@ pub fn main() -> ExitCode {
         Noun::Customer(verb) => admin().and_then(|admin| customer::call(verb, &admin, cli.output)),
         Noun::Domain(verb) => admin().and_then(|admin| domain::call(verb, &admin, cli.output)),
         Noun::Settings(verb) => admin().and_then(|admin| settings::call(verb, &admin, cli.output)),
+        Noun::Blacklist(verb) => {
+            admin().and_then(|admin| blacklist::call(verb, &admin, cli.output))
+        }
+        Noun::Classify(args) => classify::classify(&args),
+        Noun::ClassifyDsn(args) => classify::dsn(&args),
         Noun::Queue(verb) => admin().and_then(|admin| queue::call(verb, &admin, cli.output)),
         Noun::Explain(verb) => admin().and_then(|admin| explain::call(verb, &admin, cli.output)),
     };

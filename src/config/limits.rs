@@ -61,6 +61,8 @@ pub struct Limits {
     pub spool_queue_octets_max: usize,
     /// Octets written with one call. Larger saves calls, smaller lets others in between.
     pub spool_batch_octets_max: usize,
+    /// Marks that wait for a failing disk. Beyond it, those that only delay a retry are not kept.
+    pub spool_waiting_marks_max: usize,
     /// Segments with less than this share of live octets are compacted.
     pub compact_live_percent: u64,
     /// Octets a second that compaction may write.
@@ -106,6 +108,12 @@ pub struct Limits {
     pub addresses_per_host_max: usize,
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
+
+    // Blacklist: what a node has to tell the fleet.
+    /// Events that wait for the fleet; more and the oldest are dropped and counted.
+    pub blacklist_backlog_max: usize,
+    /// How long events gather before they are proposed together.
+    pub blacklist_linger_ms: u64,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -142,6 +150,7 @@ impl Default for Limits {
             fresh_cache_octets_max: 64 * KIB * KIB,
             spool_queue_octets_max: 64 * KIB * KIB,
             spool_batch_octets_max: 4 * KIB * KIB,
+            spool_waiting_marks_max: 100_000,
             compact_live_percent: 50,
             compact_octets_per_second: 16 * MIB,
             outbound_connections_max: 2000,
@@ -163,6 +172,8 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            blacklist_backlog_max: 200_000,
+            blacklist_linger_ms: 20,
         }
     }
 }
@@ -235,6 +246,7 @@ impl Limits {
             fresh_cache_octets_max,
             spool_queue_octets_max,
             spool_batch_octets_max,
+            spool_waiting_marks_max,
             compact_live_percent,
             compact_octets_per_second,
             outbound_connections_max,
@@ -256,6 +268,8 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            blacklist_backlog_max,
+            blacklist_linger_ms,
         )
     }
 }

@@ -23,6 +23,7 @@ use crate::session::{Facts, Framed, LineReader, Outbox, Session, Step};
 use crate::smtp::Recipient;
 use crate::smtp::canned::{self, Canned};
 use crate::smtp::command::Rcpt;
+use crate::system::clock::wall_ms;
 
 /// The read buffer of a client that sends commands.
 const INPUT_OCTETS_MIN: usize = 8 * 1024;
@@ -182,7 +183,7 @@ where
         let Rcpt { to, parameters } = rcpt;
         let policy = &self.inbound.policy;
         let ruling = policy.target(to).and_then(|address| {
-            match policy.rcpt(self.session.sender(), &address) {
+            match policy.rcpt(self.session.sender(), &address, wall_ms()) {
                 Decision::Accept => {
                     let (notify, orcpt) = (parameters.notify, parameters.orcpt);
                     Ok(Recipient { address, notify, orcpt })

@@ -18,9 +18,11 @@ use super::call::{
     Refused, RefusedKind, Terms,
 };
 use super::tables::Tables;
-use super::{members, queue};
+use super::{blacklist, members, queue};
+use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
 use crate::smtp::Address;
+use crate::system::clock::wall_ms;
 use crate::worker::Deliveries;
 
 /// What the admin API can reach.
@@ -33,6 +35,8 @@ pub struct Admin {
     pub deliveries: Deliveries,
     /// The fleet.
     pub cluster: Cluster,
+    /// What this node has to tell the fleet.
+    pub reports: Reports,
 }
 
 /// Bind the socket; a stale one of a dead process is replaced.
@@ -113,6 +117,10 @@ impl Admin {
         if let Some(answer) = members::answer(&self.cluster, &call).await {
             return answer;
         }
+        let (cluster, reports) = (&self.cluster, &self.reports);
+        if let Some(answer) = blacklist::answer(cluster, reports, &call, &terms).await {
+            return answer;
+        }
         match self.tables.answer(&call, &terms).await {
             Some(answer) => answer,
             None => Err(Refused::invalid("this node does not know that call")),
@@ -131,7 +139,7 @@ impl Admin {
             false => Some(parse(address)?),
         };
         let decision = match self.policy.target(given) {
-            Ok(target) => self.policy.explain(&sender, &target),
+            Ok(target) => self.policy.explain(&sender, &target, wall_ms()),
             Err(reply) => Decision::Refuse { reply, check: "postmaster" },
         };
         let explanation = match decision {

@@ -149,6 +149,39 @@ pub enum Call {
         /// An absolute path that does not exist yet.
         path: std::path::PathBuf,
     },
+    /// Recipients that are refused now.
+    BlacklistList {
+        /// Only of this domain.
+        domain: Option<String>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// What is known of a recipient.
+    BlacklistShow {
+        /// The recipient.
+        address: String,
+    },
+    /// Forget the rejections of a recipient.
+    BlacklistPardon {
+        /// The recipient.
+        address: String,
+    },
+    /// Never list a recipient.
+    BlacklistExempt {
+        /// The recipient.
+        address: String,
+        /// Why, for people.
+        reason: String,
+        /// Until when, in milliseconds since 1970; `None` is for ever.
+        until_ms: Option<u64>,
+    },
+    /// List a recipient as any other.
+    BlacklistUnexempt {
+        /// The recipient.
+        address: String,
+    },
+    /// How many are tracked, listed, exempt.
+    BlacklistStats,
     /// What RCPT TO would be answered, and why.
     ExplainRcpt {
         /// RCPT TO.
@@ -251,6 +284,65 @@ pub struct SettingRow {
     /// When it was last changed, as a log index; 0 is never.
     #[serde(default)]
     pub version: u64,
+}
+
+/// A recipient that is refused now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlacklistRow {
+    /// Its address, as rejections are counted under.
+    pub address: String,
+    /// Until when.
+    pub until: String,
+}
+
+/// What is known of a recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlacklistEntryRow {
+    /// Its address, as rejections are counted under.
+    pub address: String,
+    /// Whether it is refused now.
+    pub listed: bool,
+    /// Until when.
+    pub until: Option<String>,
+    /// The newest rejections that counted, the oldest first.
+    pub rejections: Vec<RejectionRow>,
+    /// Why it is never listed, if so.
+    pub exempt: Option<ExemptionRow>,
+}
+
+/// A rejection that counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectionRow {
+    /// When.
+    pub at: String,
+    /// The node that saw it, if that is still known.
+    pub node: Option<String>,
+    /// The start of the reply, if that is still known.
+    pub reply: Option<String>,
+}
+
+/// Why a recipient is never listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExemptionRow {
+    /// In words.
+    pub reason: String,
+    /// Until when; for ever when absent.
+    pub until: Option<String>,
+}
+
+/// How many recipients are tracked, listed, exempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlacklistStats {
+    /// With rejections that may still count.
+    pub tracked: u64,
+    /// Refused now.
+    pub listed: usize,
+    /// Never listed.
+    pub exempt: usize,
+    /// Domains in which nothing new is listed.
+    pub frozen_domains: Vec<String>,
+    /// Events of this node that the fleet has not counted yet.
+    pub waiting: usize,
 }
 
 /// What a change did.

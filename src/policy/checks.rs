@@ -2,12 +2,18 @@
 
 use mxfleet_cluster::{CustomerStatus, State};
 
+use crate::blacklist;
 use crate::smtp::{Address, Enhanced, Reply};
+
+/// The name of the check that is also counted by itself.
+pub(super) const BLACKLIST: &str = "blacklist";
 
 /// What a check may look at.
 pub(super) struct Facts<'a> {
     pub(super) state: &'a State,
     pub(super) recipient: &'a Address,
+    /// Milliseconds since 1970, UTC.
+    pub(super) now_ms: u64,
 }
 
 /// One reason to refuse a recipient.
@@ -23,6 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check { name: "served_domain", objection: served_domain },
     Check { name: "relay_syntax", objection: relay_syntax },
     Check { name: "customer_active", objection: customer_active },
+    Check { name: BLACKLIST, objection: not_listed },
 ];
 
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
@@ -49,6 +56,18 @@ fn customer_active(facts: &Facts<'_>) -> Option<Reply> {
             Some(refusal(450, Enhanced(4, 2, 1), facts, "mail for this domain is suspended"))
         }
     }
+}
+
+/// The customer's server has refused this recipient too often. Nobody's postmaster is refused
+/// (RFC 5321 section 4.5.1).
+fn not_listed(facts: &Facts<'_>) -> Option<Reply> {
+    let recipient = facts.recipient;
+    if recipient.is_postmaster() {
+        return None;
+    }
+    let listed = facts.state.is_blacklisted(&blacklist::key(recipient), facts.now_ms);
+    let text = || format!("<{recipient}>... too many failures for this recipient");
+    listed.then(|| Reply::new(550, Enhanced(5, 7, 1), text()))
 }
 
 fn refusal(code: u16, enhanced: Enhanced, facts: &Facts<'_>, why: &str) -> Reply {

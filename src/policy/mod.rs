@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 
 use crate::smtp::{Address, Enhanced, Reply, ReversePath};
 use crate::telemetry::metrics::METRICS;
-use checks::{CHECKS, Facts};
+use checks::{BLACKLIST, CHECKS, Facts};
 
 /// What stage 3 decided about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,13 @@ impl Policy {
 
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
     /// customers' domains asks where mail goes, and anybody may write to them.
-    pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address) -> Decision {
-        match self.first_objection(recipient) {
+    /// `now_ms`: milliseconds since 1970, UTC.
+    pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+        match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => {
+                if CHECKS[index].name == BLACKLIST {
+                    METRICS.blacklist_hits_total.inc();
+                }
                 self.counted.refused[index].inc();
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
@@ -71,16 +75,16 @@ impl Policy {
     }
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
-    pub fn explain(&self, _sender: &ReversePath, recipient: &Address) -> Decision {
-        match self.first_objection(recipient) {
+    pub fn explain(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+        match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
             None => Decision::Accept,
         }
     }
 
-    fn first_objection(&self, recipient: &Address) -> Option<(usize, Reply)> {
+    fn first_objection(&self, recipient: &Address, now_ms: u64) -> Option<(usize, Reply)> {
         let state = self.cluster.view();
-        let facts = Facts { state: &state, recipient };
+        let facts = Facts { state: &state, recipient, now_ms };
         CHECKS
             .iter()
             .enumerate()

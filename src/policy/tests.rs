@@ -1,8 +1,13 @@
 //! What stage 3 lets pass, and which check objects.
 
-use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, Route, TlsPolicy};
+use mxfleet_cluster::{
+    Command, Customer, CustomerStatus, Domain, RecipientEvent, Request, Route, TlsPolicy,
+};
 
 use super::*;
+
+/// A year after 1970.
+const NOW_MS: u64 = 31_536_000_000;
 
 async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -39,7 +44,7 @@ fn address(text: &str) -> Address {
 }
 
 fn decided(policy: &Policy, recipient: &str) -> String {
-    match policy.rcpt(&None, &address(recipient)) {
+    match policy.rcpt(&None, &address(recipient), NOW_MS) {
         Decision::Accept => "accept".to_owned(),
         Decision::Refuse { reply, check } => format!("{check}: {reply}"),
     }
@@ -85,4 +90,27 @@ async fn our_own_postmaster_is_somebody() {
 async fn without_any_domain_there_is_no_postmaster() {
     let policy = Policy::new(Cluster::detached(), Vec::new(), None);
     assert_eq!(policy.target(None).unwrap_err().to_string(), "550 5.1.1 No postmaster here yet");
+}
+
+#[tokio::test]
+async fn a_listed_recipient_is_refused_by_the_exact_words_and_a_postmaster_never() {
+    let (policy, _dir) = policy(None).await;
+    let report = |sequence: u64, address: &str| {
+        let (address, reply) = (address.to_owned(), "550 5.1.1 no".to_owned());
+        let event = RecipientEvent::Rejected { address, at_ms: NOW_MS, reply };
+        let (node, incarnation, events) = (1, 1, vec![event; 10]);
+        let command = Command::BlacklistReport { node, incarnation, sequence, events };
+        policy.cluster.propose(Request::new(u128::from(sequence) + 99, "test", NOW_MS, command))
+    };
+    report(1, "jürgen.x@acme.test").await.unwrap().unwrap();
+    report(2, "postmaster@acme.test").await.unwrap().unwrap();
+    let expected =
+        "blacklist: 550 5.7.1 <JÜRGEN.X@Acme.Test>... too many failures for this recipient";
+    assert_eq!(decided(&policy, "JÜRGEN.X@Acme.Test"), expected);
+    assert_eq!(decided(&policy, "jürgen.x+tag@acme.test"), "accept");
+    assert_eq!(decided(&policy, "Postmaster@acme.test"), "accept");
+    let explained = policy.explain(&None, &address("jürgen.x@acme.test"), NOW_MS);
+    assert!(matches!(explained, Decision::Refuse { check: "blacklist", .. }));
+    let later = policy.rcpt(&None, &address("jürgen.x@acme.test"), NOW_MS + 5 * 86_400_000);
+    assert_eq!(later, Decision::Accept);
 }

@@ -11,7 +11,7 @@ use super::format::{Kind, Location, RecordHeader};
 use super::item::MarkItem;
 use super::queue::{Copy, CopyOf, Request};
 use super::read::{Care, Fault, Reader, Snapshot};
-use super::record;
+use super::record::{self, Part};
 use super::scan::{Depth, Found, Scan};
 use super::shared::Shared;
 use super::{EntryId, quarantine};
@@ -131,14 +131,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Copy an entry with its marks folded in, all chunks of a large one included.
+    /// Copy an entry with its marks folded in. Of a large one only the chunks in this segment: with
+    /// the others, a message over two segments would be moved for ever, its ends ever in new ones.
     fn entry(&mut self, id: EntryId) -> io::Result<()> {
         let Some(snapshot) = Snapshot::of(self.shared, id) else { return Ok(()) };
         let mut reader = Reader::new(self.shared);
         let copied = match reader.stored(&snapshot, Care::Exact) {
             Ok(stored) => {
-                let chunks = stored.parts.len();
-                let sent = stored.parts.iter().try_for_each(|part| {
+                let here = |part: &&Part| part.segment == self.number;
+                let moving: Vec<Part> = stored.parts.iter().filter(here).copied().collect();
+                let sent = moving.iter().try_for_each(|part| {
                     let text = reader.segment(part.segment)?.chunk(id, *part)?;
                     self.chunk(id, text.into());
                     Ok(())
@@ -149,7 +151,8 @@ impl<'a> Run<'a> {
                     marks: stored.marks,
                     envelope: stored.envelope.into(),
                     text: stored.text.into(),
-                    chunks,
+                    parts: stored.parts,
+                    from: self.number,
                     snapshot: snapshot.entry,
                 })
             }
@@ -157,8 +160,8 @@ impl<'a> Run<'a> {
         };
         match copied {
             Ok(copy) => {
-                let CopyOf::Entry { text, chunks, .. } = &copy else { return Ok(()) };
-                let (octets, large) = (text.len() as u64, *chunks > 0);
+                let CopyOf::Entry { text, parts, .. } = &copy else { return Ok(()) };
+                let (octets, large) = (text.len() as u64, !parts.is_empty());
                 self.send(copy, octets + RECORD_OCTETS);
                 // Its other chunks in this segment are then seen not to be needed.
                 if large {

@@ -16,6 +16,9 @@ use super::writer::{Unsynced, Writer, entry_kind, entry_octets, release_draft};
 struct Ready {
     header: RecordHeader,
     meta: Vec<u8>,
+    /// The new chunks.
+    moved: Vec<Part>,
+    /// All chunks of the entry, new and old.
     parts: Vec<Part>,
 }
 
@@ -40,7 +43,8 @@ impl Writer {
         };
         let text = what.text();
         let at = self.put(&ready.header, &ready.meta, text);
-        self.unsynced.push(Unsynced::Copy { copy: what, parts: ready.parts, at, answer });
+        let (moved, parts) = (ready.moved, ready.parts);
+        self.unsynced.push(Unsynced::Copy { copy: what, moved, parts, at, answer });
         self.sync_needed = true;
     }
 
@@ -48,19 +52,24 @@ impl Writer {
     /// changed since it was read.
     fn ready(&mut self, what: &CopyOf) -> Result<Ready, bool> {
         match what {
-            CopyOf::Entry { id, snapshot, hold, marks, envelope, text, chunks } => {
+            CopyOf::Entry { id, snapshot, hold, marks, envelope, text, parts, from } => {
                 let index = self.shared.index();
                 let same = index.get(*id) == Some(snapshot) && index.hold_of(*id) == *hold;
                 drop(index);
-                if !same || self.drafts.get(id).map_or(0, Vec::len) != *chunks {
+                let moving = parts.iter().filter(|part| part.segment == *from).count();
+                if !same || self.drafts.get(id).map_or(0, Vec::len) != moving {
                     return Err(false);
                 }
-                let parts = self.drafts.remove(id).unwrap_or_default();
+                let moved = self.drafts.remove(id).unwrap_or_default();
+                let (mut parts, mut new) = (parts.clone(), moved.iter());
+                for part in parts.iter_mut().filter(|part| part.segment == *from) {
+                    new.next().into_iter().for_each(|new| *part = *new);
+                }
                 let (held, marks) = (snapshot.held, marks.clone());
                 let meta = EntryMeta { held, marks, parts, envelope };
                 let bytes = meta.encode();
-                let header = record::header(entry_kind(*chunks), *id, &bytes, text);
-                Ok(Ready { header, meta: bytes, parts: meta.parts })
+                let header = record::header(entry_kind(meta.parts.len()), *id, &bytes, text);
+                Ok(Ready { header, meta: bytes, moved, parts: meta.parts })
             }
             CopyOf::Mark { id, mark, from } => {
                 let index = self.shared.index();
@@ -69,24 +78,24 @@ impl Writer {
                 drop(index);
                 let meta = record::encode_mark_meta(home.ok_or(true)?, mark);
                 let header = record::header(Kind::Mark, *id, &meta, &[]);
-                Ok(Ready { header, meta, parts: Vec::new() })
+                Ok(Ready { header, meta, moved: Vec::new(), parts: Vec::new() })
             }
             CopyOf::Ending { kind, id, meta, .. } => {
                 let header = RecordHeader { ends: true, ..record::header(*kind, *id, meta, &[]) };
-                Ok(Ready { header, meta: meta.clone(), parts: Vec::new() })
+                Ok(Ready { header, meta: meta.clone(), moved: Vec::new(), parts: Vec::new() })
             }
         }
     }
 
     /// A copy is on stable storage.
-    pub(super) fn copied(&mut self, copy: CopyOf, parts: &[Part], at: Location) {
+    pub(super) fn copied(&mut self, copy: CopyOf, moved: &[Part], parts: &[Part], at: Location) {
         let mut index = self.shared.index();
         match copy {
             CopyOf::Entry { id, snapshot, hold, .. } => {
                 if index.rehome(id, &snapshot, at, parts) {
                     index.hold_folded(id, hold);
                 }
-                release_draft(&mut index, parts);
+                release_draft(&mut index, moved);
             }
             CopyOf::Mark { id, mark, from } => {
                 index.move_mark(id, MarkItem::from(&mark), from, at);
@@ -114,9 +123,9 @@ impl CopyOf {
 /// At least the octets of the record.
 fn octets_of(what: &CopyOf) -> u64 {
     match what {
-        CopyOf::Entry { marks, envelope, text, chunks, .. } => {
+        CopyOf::Entry { marks, envelope, text, parts, .. } => {
             let marks: u64 = marks.iter().map(|mark| record::mark_octets(mark) + 4).sum();
-            marks + entry_octets(envelope, text, *chunks)
+            marks + entry_octets(envelope, text, parts.len())
         }
         CopyOf::Mark { mark, .. } => record::mark_octets(mark),
         CopyOf::Ending { meta, .. } => {

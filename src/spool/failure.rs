@@ -53,7 +53,7 @@ impl Writer {
                 Unsynced::Note { id, note, at, home, ends } => {
                     self.redo.push(Redo::Again { id, note, from: at, home, ends });
                 }
-                Unsynced::Commit { ref parts, .. } | Unsynced::Copy { ref parts, .. } => {
+                Unsynced::Commit { ref parts, .. } | Unsynced::Copy { moved: ref parts, .. } => {
                     release_draft(&mut self.shared.index(), parts);
                     waiting.push(record);
                 }

@@ -1,5 +1,7 @@
 //! What recovery needs to know of a record, and its form in a segment's sidecar. Pure.
 
+use std::collections::HashSet;
+
 use super::EntryId;
 use super::codec::{Input, count, put_counted};
 use super::format::{Kind, RecordHeader};
@@ -67,6 +69,16 @@ impl EntryItem {
     /// Recipients in all.
     pub(super) fn recipients(&self) -> usize {
         self.destinations.iter().map(|(_, recipients)| recipients.len()).sum()
+    }
+}
+
+impl Item {
+    /// Whether the chunks that an entry has in its own segment are all among `chunks`. They need
+    /// not be if the sync that covered them never ended.
+    pub(super) fn is_complete(&self, segment: u32, chunks: &HashSet<u32>) -> bool {
+        let What::Entry(entry) = &self.what else { return true };
+        let mut here = entry.parts.iter().filter(|part| part.segment == segment);
+        here.all(|part| chunks.contains(&part.offset))
     }
 }
 

@@ -16,7 +16,7 @@ use super::draft::Ticket;
 use super::error::SpoolError;
 use super::format::{Kind, Location};
 use super::index::Entry;
-use super::record::Forgotten;
+use super::record::{Forgotten, Part};
 use super::state::Mark;
 
 /// Lingering ends with so many commits,
@@ -83,8 +83,8 @@ pub(super) struct Copy {
 
 /// See [`Copy`].
 pub(super) enum CopyOf {
-    /// An entry as it was in `snapshot`, with its marks folded in. A large one has had `chunks`
-    /// chunks sent before, under the same id.
+    /// An entry as it was in `snapshot`, with its marks folded in. Those of its `parts` that are
+    /// in segment `from` have been sent before, as chunks under the same id.
     Entry {
         id: EntryId,
         snapshot: Entry,
@@ -92,7 +92,8 @@ pub(super) enum CopyOf {
         marks: Vec<Mark>,
         envelope: Vec<u8>,
         text: Vec<u8>,
-        chunks: usize,
+        parts: Vec<Part>,
+        from: u32,
     },
     /// A mark of an entry that is still there.
     Mark { id: EntryId, mark: Mark, from: Location },
@@ -276,5 +277,41 @@ impl Pace {
                 + between * weight)
                 / 16;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(between: Duration, commits: usize, rounds: u32) -> Pace {
+        let mut pace = Pace::new();
+        let start = Instant::now();
+        for round in 0..rounds {
+            pace.note(commits, start + between * round);
+        }
+        pace
+    }
+
+    #[test]
+    fn lingering_is_for_commits_that_follow_each_other_fast() {
+        assert!(!pace(Duration::from_millis(10), 1, 1000).is_fast());
+        assert!(!pace(Duration::from_millis(1), 1, 1000).is_fast());
+        assert!(pace(Duration::from_micros(150), 1, 100).is_fast());
+        assert!(pace(Duration::from_millis(2), 20, 100).is_fast());
+        assert!(!Pace::new().is_fast());
+    }
+
+    #[test]
+    fn a_pause_makes_it_slow_and_a_burst_fast_again() {
+        let mut pace = pace(Duration::from_micros(150), 1, 100);
+        let mut now = Instant::now() + Duration::from_secs(60);
+        pace.note(1, now);
+        assert!(!pace.is_fast());
+        for _ in 0..40 {
+            now += Duration::from_micros(150);
+            pace.note(1, now);
+        }
+        assert!(pace.is_fast());
     }
 }

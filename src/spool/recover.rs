@@ -3,8 +3,13 @@
 //! Segments are replayed in the order they were written. A sealed one has a sidecar that says all
 //! that matters; one without is scanned and given a sidecar. Afterwards every old segment is
 //! sealed, and the writer starts a new one.
+//!
+//! Bad octets at the very end of the last segment are an unfinished write, and are cut. Bad octets
+//! with a good record after them are damage, and go to the quarantine. After a loss of power the
+//! disk may have kept a later part of the last write and not an earlier one; that looks like damage
+//! and is treated so, since a false alarm is better than a message that vanished.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -217,14 +222,15 @@ impl Recovery<'_> {
         let file = self.fs.open(&path).map_err(io_error("open", &path))?;
         let mut scan = Scan::new(Arc::clone(&file), header.salt, end, depth);
         let mut sidecar = Sidecar::new(number, header.salt, 0);
+        let mut chunks = HashSet::new();
         while let Some(found) = scan.next().map_err(io_error("read", &path))? {
             match found {
                 Found::Record { at, header, meta } => {
                     sidecar.id_max = sidecar.id_max.max(header.id.micros());
                     match item::read(at, &header, &meta) {
-                        Ok(Some(item)) => sidecar.push(&item),
-                        Ok(None) => {}
-                        Err(item::Unclear) => {
+                        Ok(None) => drop(chunks.insert(at)),
+                        Ok(Some(item)) if item.is_complete(number, &chunks) => sidecar.push(&item),
+                        Ok(Some(_)) | Err(item::Unclear) => {
                             let octets = u32::try_from(header.record_octets()).unwrap_or(u32::MAX);
                             self.bad(
                                 &file,
@@ -333,7 +339,11 @@ impl Recovery<'_> {
 
     /// Damaged records of entries that are still wanted.
     fn settle(&mut self) -> Result<(), OpenError> {
-        for (_, (segment, bad)) in std::mem::take(&mut self.damaged) {
+        for (id, (segment, bad)) in std::mem::take(&mut self.damaged) {
+            // A copy that compaction had not finished; the original is there.
+            if self.index.get(id).is_some() {
+                continue;
+            }
             let path = segment_path(self.dir, segment);
             let file = self.fs.open(&path).map_err(io_error("open", &path))?;
             self.set_aside(&file, segment, bad)?;

@@ -24,6 +24,7 @@ use super::item::MarkItem;
 use super::queue::{Commit, CopyOf, Note, Pace, Request};
 use super::record::{self, EntryMeta, Part};
 use super::shared::Shared;
+use super::state::Mark;
 use super::{EntryId, codec};
 
 /// Marks alone are synced after this.
@@ -54,10 +55,29 @@ pub(super) struct Writer {
 
 /// A record that is not yet covered by a sync.
 pub(super) enum Unsynced {
-    Commit { id: EntryId, entry: Entry, parts: Vec<Part>, answer: Answer },
-    Chunk { answer: Option<oneshot::Sender<Result<(), SpoolError>>> },
-    Note { id: EntryId, note: Note, at: Location, home: u32, ends: bool },
-    Copy { copy: CopyOf, parts: Vec<Part>, at: Location, answer: mpsc::Sender<bool> },
+    Commit {
+        id: EntryId,
+        entry: Entry,
+        parts: Vec<Part>,
+        answer: Answer,
+    },
+    Chunk {
+        answer: Option<oneshot::Sender<Result<(), SpoolError>>>,
+    },
+    Note {
+        id: EntryId,
+        note: Note,
+        at: Location,
+        home: u32,
+        ends: bool,
+    },
+    Copy {
+        copy: CopyOf,
+        moved: Vec<Part>,
+        parts: Vec<Part>,
+        at: Location,
+        answer: mpsc::Sender<bool>,
+    },
     Flush(oneshot::Sender<Result<(), SpoolError>>),
 }
 
@@ -220,7 +240,12 @@ impl Writer {
     pub(super) fn note(&mut self, id: EntryId, note: Note) {
         // The order of marks of one entry matters, so none overtakes those that wait.
         if !self.redo.is_empty() {
-            self.redo.push(Redo::New { id, note });
+            // Without a retry's record a restart tries again too early, which does no harm; memory
+            // without a bound would.
+            let harmless = matches!(note, Note::Mark(Mark::Deferred { .. }));
+            if !harmless || self.redo.len() < self.shared.limits.spool_waiting_marks_max {
+                self.redo.push(Redo::New { id, note });
+            }
             return;
         }
         if self.shared.index().get(id).is_none() {
@@ -314,8 +339,8 @@ impl Writer {
                     drop(index);
                     let _ = answer.send(Ok(Ticket::new(&self.shared, id)));
                 }
-                Unsynced::Copy { copy, parts, at, answer } => {
-                    self.copied(copy, &parts, at);
+                Unsynced::Copy { copy, moved, parts, at, answer } => {
+                    self.copied(copy, &moved, &parts, at);
                     let _ = answer.send(true);
                 }
                 Unsynced::Flush(answer) => {

@@ -56,6 +56,16 @@ pub struct Metrics {
     pub destinations_dead: IntGauge,
     /// Lines of the delivery log that were lost, because its target is slow or fails.
     pub delivery_log_dropped_total: IntCounter,
+    /// Events for the blacklist by kind: `rejected`, `accepted`.
+    pub blacklist_events_total: IntCounterVec,
+    /// Events that wait for the fleet to count them.
+    pub blacklist_events_waiting: IntGauge,
+    /// Events that were lost: too many waited, or their disk failed.
+    pub blacklist_events_dropped_total: IntCounter,
+    /// Refusals that a crash made come again; they count once.
+    pub blacklist_replays_total: IntCounter,
+    /// Recipients refused because they are listed.
+    pub blacklist_hits_total: IntCounter,
     /// Version; always 1.
     pub build_info: IntGaugeVec,
 }
@@ -176,6 +186,32 @@ impl Metrics {
                 r,
                 "delivery_log_dropped_total",
                 "Lines of the delivery log that were lost",
+            ),
+            blacklist_events_total: counters(
+                r,
+                "blacklist_events_total",
+                "What customers' servers said of recipients",
+                &["kind"],
+            ),
+            blacklist_events_waiting: gauge(
+                r,
+                "blacklist_events_waiting",
+                "Events that wait for the fleet to count them",
+            ),
+            blacklist_events_dropped_total: counter(
+                r,
+                "blacklist_events_dropped_total",
+                "Events that were lost",
+            ),
+            blacklist_replays_total: counter(
+                r,
+                "blacklist_replays_total",
+                "Refusals that came again after a crash",
+            ),
+            blacklist_hits_total: counter(
+                r,
+                "blacklist_hits_total",
+                "Recipients refused because they are listed",
             ),
             build_info: gauges(r, "build_info", "The version that runs; always 1", &["version"]),
             registry,

@@ -110,7 +110,7 @@ impl Inner {
                 connection.is_usable() && carried < self.parts.limits.messages_per_connection_max;
             let delays = delays(&work, began);
             let trial = Trial { work, message: &message, relay: Some(&relay), delays };
-            let after = self.settle(permit, trial, attempted, more.then_some(carried));
+            let after = self.settle(permit, trial, attempted, more.then_some(carried)).await;
             next = self.follow(permit, after).await;
         }
         connection.quit().await;
@@ -162,7 +162,7 @@ impl Inner {
         match why {
             NotTaken::Rejected(message, attempted) => {
                 let trial = Trial { work, message: &message, relay, delays };
-                self.settle(permit, trial, attempted.untried_as_refused(), None);
+                self.settle(permit, trial, attempted.untried_as_refused(), None).await;
             }
             NotTaken::Unreached(verdict) => {
                 let Some(message) = self.load(&mut work).await else {
@@ -195,7 +195,7 @@ impl Inner {
         let delays = delays(&work, Instant::now());
         let attempted = Attempted::same(work.ticket.recipients.as_slice(), &verdict);
         let trial = Trial { work, message: &message, relay: None, delays };
-        self.settle(permit, trial, attempted, None);
+        self.settle(permit, trial, attempted, None).await;
     }
 }
 

@@ -8,10 +8,11 @@ use prometheus::IntCounter;
 use super::attempt::{Attempted, Loaded, by_domain};
 use super::core::{After, Work};
 use super::{Inner, setting};
+use crate::blacklist::{self, Event};
 use crate::schedule::{Permit, Recipients, retry};
 use crate::smtp::Enhanced;
 use crate::spool::{EntryId, Mark, Outcome};
-use crate::system::clock::wall_us;
+use crate::system::clock::{wall_ms, wall_us};
 use crate::telemetry::delivery_log::{Attempt, Delays, Status};
 use crate::telemetry::metrics::METRICS;
 use crate::verdict::{Reason, Verdict};
@@ -46,7 +47,9 @@ struct Pause {
 impl Inner {
     /// Record, log and count what became of each recipient, and go on: `carried` is how many
     /// messages the connection has carried, if it can carry more.
-    pub(super) fn settle(
+    ///
+    /// What the blacklist must know is safe in its outbox before the spool is told.
+    pub(super) async fn settle(
         self: &Arc<Self>,
         permit: &Permit,
         trial: Trial<'_>,
@@ -60,6 +63,10 @@ impl Inner {
         };
         let Attempted { judged, untried, .. } = attempted;
         let id = trial.work.ticket.id;
+        let events = self.events(id, trial.message, &judged);
+        if !events.is_empty() {
+            self.parts.reports.record(events).await;
+        }
         let tried: Vec<u32> = judged.iter().map(|(recipient, _)| *recipient).collect();
         let pause = self.pause(id, trial.message, &tried);
         let expired = self.is_expired(id);
@@ -153,6 +160,27 @@ impl Inner {
         if gone {
             self.parts.log.removed(&id.to_string());
         }
+    }
+
+    /// What the fleet must know of these recipients.
+    fn events(&self, id: EntryId, message: &Loaded, judged: &[(u32, Verdict)]) -> Vec<Event> {
+        let view = self.parts.cluster.view();
+        let event = |(recipient, verdict): &(u32, Verdict)| {
+            let known = message.envelope.recipients.get(*recipient as usize)?;
+            match verdict {
+                Verdict::Fail { reason: Reason::UnknownUser, text, .. } => {
+                    let address = blacklist::key(&known.address);
+                    Some(Event::rejected(id, *recipient, address, wall_ms(), text))
+                }
+                Verdict::Delivered { .. } => {
+                    let address = blacklist::key(&known.address);
+                    let is_news = self.parts.reports.is_suspect(&view, &address);
+                    is_news.then(|| Event::accepted(id, *recipient, address))
+                }
+                _ => None,
+            }
+        };
+        judged.iter().filter_map(event).collect()
     }
 
     pub(super) fn is_expired(&self, id: EntryId) -> bool {

@@ -12,13 +12,18 @@ pub(crate) struct MemoryDisk {
     content: Mutex<Content>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Content {
     entries: BTreeMap<u64, Vec<u8>>,
     meta: BTreeMap<MetaKey, Vec<u8>>,
 }
 
 impl MemoryDisk {
+    /// Another disk with the same content.
+    pub(crate) fn copy(&self) -> Self {
+        Self { content: Mutex::new(self.content().clone()) }
+    }
+
     fn content(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }

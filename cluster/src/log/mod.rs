@@ -22,6 +22,8 @@ use openraft::{OptionalSend, RaftLogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(test)]
+pub(crate) use self::disk::{Done, Entries};
 pub(crate) use self::disk::{LogDisk, MetaKey};
 pub(crate) use self::guard::Guard;
 #[cfg(test)]

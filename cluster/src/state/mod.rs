@@ -19,7 +19,7 @@ mod sharded;
 mod tests;
 
 pub use audit::AuditRecord;
-pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent};
+pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
@@ -27,6 +27,8 @@ pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub(crate) use parts::Part;
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
+#[cfg(test)]
+pub(crate) use sharded::mix;
 
 /// All replicated tables. Cloning is cheap: tables share what did not change.
 #[derive(Debug, Clone, Default)]
@@ -213,6 +215,11 @@ impl State {
     /// The address: domain as lowercase A-label, local part in NFC and case-folded.
     pub fn is_blacklisted(&self, address: &str, now_ms: u64) -> bool {
         self.blacklist.is_listed(&self.settings, address, now_ms)
+    }
+
+    /// Whether an address has rejections, so that a message taken for it is news.
+    pub fn is_blacklist_tracked(&self, address: &str) -> bool {
+        self.blacklist.is_tracked(address)
     }
 
     /// What is known of an address: its rejections, its listing, its exemption.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::AuditRecord;
-use super::blacklist::Rules;
+use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::recent::Remembered;
@@ -28,6 +28,7 @@ pub(crate) enum Part {
     BlacklistRules(Rules),
     BlacklistLeaves(Vec<(u32, Octets)>),
     Import(Staged),
+    BlacklistNotes(NotesChunk),
 }
 
 impl State {
@@ -45,6 +46,7 @@ impl State {
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
             .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
+            .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
@@ -62,6 +64,7 @@ impl State {
             Part::Domains(rows) => self.domains.absorb(rows),
             Part::Recent(chunk) => self.recent.absorb(chunk),
             Part::Audit(chunk) => self.audit.absorb(chunk),
+            Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
             Part::Import(staged) => self.imports.absorb(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),

@@ -33,7 +33,11 @@ fn populated() -> State {
         let add = domain(&format!("d{n}.test"), "mx");
         state.apply(index, &request(u128::from(index), add)).unwrap();
     }
-    let rejected = |n| RecipientEvent::Rejected { address: format!("u{n}@d{n}.test"), at_ms: n };
+    let rejected = |n| RecipientEvent::Rejected {
+        address: format!("u{n}@d{n}.test"),
+        at_ms: n,
+        reply: String::new(),
+    };
     let events = (0..500).map(rejected).collect();
     let report = Command::BlacklistReport { node: 1, incarnation: 1, sequence: 1, events };
     assert_eq!(state.apply(900, &request(900, report)), Ok(500));

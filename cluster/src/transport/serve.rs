@@ -39,12 +39,21 @@ const LOG_EVERY_SECONDS: u64 = 60;
 pub(crate) enum Rest {
     /// The rest of a QUIC stream.
     Stream(RecvStream),
+    /// What a simulated network carries.
+    #[cfg(test)]
+    Simulated(Option<std::path::PathBuf>),
 }
 
 impl Rest {
     /// Copy it to `path` and sync that; late or endless peers are cut off.
     pub(super) async fn save(self, path: &Path) -> io::Result<()> {
-        let Self::Stream(mut stream) = self;
+        let mut stream = match self {
+            Self::Stream(stream) => stream,
+            #[cfg(test)]
+            Self::Simulated(from) => {
+                return std::fs::copy(from.unwrap_or_default(), path).map(|_| ());
+            }
+        };
         let mut file = tokio::fs::File::create(path).await?;
         let mut octets = 0_u64;
         while let Some(piece) = timeout(READ, stream.read_chunk(64 << 10, true)).await?? {
@@ -60,8 +69,13 @@ impl Rest {
 
     /// Nothing may follow.
     async fn end(&mut self) -> bool {
-        let Self::Stream(stream) = self;
-        matches!(timeout(READ, stream.read(&mut [0])).await, Ok(Ok(None)))
+        match self {
+            Self::Stream(stream) => {
+                matches!(timeout(READ, stream.read(&mut [0])).await, Ok(Ok(None)))
+            }
+            #[cfg(test)]
+            Self::Simulated(file) => file.is_none(),
+        }
     }
 }
 

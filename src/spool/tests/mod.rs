@@ -1,5 +1,9 @@
 //! Tests of the whole spool, on a file system that can fail in every way.
 
 mod basics;
+mod compaction;
+mod damage;
+mod faults;
+mod golden;
 mod model;
 mod support;

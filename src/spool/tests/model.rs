@@ -6,6 +6,7 @@
 //! after the last sync.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
 
 use super::support::*;
 use crate::smtp::Enhanced;
@@ -65,12 +66,13 @@ impl Life {
     async fn step(&mut self) {
         match self.random.below(20) {
             0..=6 => self.put().await,
-            7..=12 => self.mark(),
-            13 => self.hold(),
+            7..=11 => self.mark(),
+            12 | 13 => self.hold(),
             14 => self.flush().await,
             15 | 16 => self.upkeep(),
             17 => self.give_up().await,
             18 => self.arm(),
+            _ if self.random.below(2) == 0 => self.crash_in_upkeep().await,
             _ => self.restart().await,
         }
     }
@@ -172,7 +174,7 @@ impl Life {
     }
 
     fn hold(&mut self) {
-        let Some(id) = self.pick() else { return };
+        let Some(id) = self.pick().filter(|_| self.random.below(4) == 0) else { return };
         let known = self.known.get_mut(&id).unwrap();
         if known.may_have_ended() {
             return;
@@ -188,10 +190,18 @@ impl Life {
         }
     }
 
+    /// Upkeep, while marks come in.
     fn upkeep(&mut self) {
+        let spool = self.spool.clone();
         for _ in 0..=self.random.below(4) {
-            // An armed fault may hit here.
-            let _ = upkeep_step(&self.spool);
+            thread::scope(|scope| {
+                // An armed fault may hit here.
+                scope.spawn(|| drop(upkeep_step(&spool)));
+                for _ in 0..self.random.below(12) {
+                    self.mark();
+                    self.hold();
+                }
+            });
         }
     }
 
@@ -215,6 +225,16 @@ impl Life {
         self.fs.fail_nth(nth, fault[self.random.below(4)]);
     }
 
+    /// The machine stops somewhere in the middle of upkeep.
+    async fn crash_in_upkeep(&mut self) {
+        self.fs.fail_nth(1 + self.random.below(30) as u64, Fault::Stop);
+        for _ in 0..3 {
+            let _ = upkeep_step(&self.spool);
+        }
+        let fs = self.fs.crash(self.random.next_u64());
+        self.go_on_with(fs).await;
+    }
+
     async fn restart(&mut self) {
         let fs = match self.random.below(3) {
             0 => {
@@ -227,6 +247,11 @@ impl Life {
             1 => self.fs.kill(),
             _ => self.fs.crash(self.random.next_u64()),
         };
+        self.go_on_with(fs).await;
+    }
+
+    /// Open what is left, and compare.
+    async fn go_on_with(&mut self, fs: SimFs) {
         (self.fs, self.armed_until) = (fs, 0);
         let (spool, recovered) = open(&self.fs);
         self.spool = spool;
@@ -251,6 +276,23 @@ impl Life {
         assert!(strange.is_empty(), "{context}: {strange:?} appeared");
     }
 
+    /// When all is delivered, nothing is left of it: the accounts of the segments are right.
+    async fn end(&mut self) {
+        for (id, known) in &self.known {
+            for recipient in 0..u32::try_from(known.recipients.len()).unwrap() {
+                self.spool.record(*id, vec![delivered(recipient)]);
+            }
+        }
+        self.spool.flush().await.unwrap();
+        upkeep(&self.spool);
+        let stats = self.spool.stats();
+        assert_eq!((stats.messages, stats.recipients, stats.held, stats.octets), (0, 0, 0, 0));
+        assert_eq!(stats.segments, 1, "seed {}", self.seed);
+        self.spool.close().await.unwrap();
+        let (_, recovered) = open(&self.fs);
+        assert_eq!(recovered_ids(recovered), [], "seed {}", self.seed);
+    }
+
     async fn compare(&mut self, id: EntryId, context: &str) {
         let message = self.spool.load(id).unwrap().unwrap();
         let known = self.known.get_mut(&id).unwrap();
@@ -272,13 +314,14 @@ fn a_random_life_loses_nothing_and_brings_nothing_back() {
     let seeds = std::env::var("SPOOL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let first: u64 =
         std::env::var("SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    for seed in first..first + seeds.unwrap_or(60_u64) {
+    for seed in first..first + seeds.unwrap_or(15_u64) {
         let mut life = Life::new(seed);
         runtime.block_on(async {
             for _ in 0..150 {
                 life.step().await;
             }
             life.restart().await;
+            life.end().await;
         });
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use self::customer::{CustomerServer, Manners};
 use super::*;
+use crate::blacklist::Reports;
 use crate::client::Roots;
 use crate::route::{Dns, Own};
 use crate::smtp::envelope::Origin;
@@ -62,6 +63,10 @@ fn limits() -> Limits {
     }
 }
 
+fn reports(dir: &tempfile::TempDir, spool: &Spool, limits: &Limits) -> Reports {
+    Reports::open(&dir.path().join("outbox"), 1, &spool.ids(), limits).unwrap()
+}
+
 impl World {
     async fn new(domains: &[(&str, String)]) -> Self {
         Self::with(domains, limits()).await
@@ -69,7 +74,7 @@ impl World {
 
     async fn with(domains: &[(&str, String)], limits: Limits) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let mut world = Self::open(dir, limits);
+        let mut world = Self::open(dir, Cluster::detached(), limits);
         let customer = Customer {
             id: "acme".into(),
             name: "Acme".into(),
@@ -92,9 +97,8 @@ impl World {
     }
 
     /// What a start of the node does.
-    fn open(dir: Arc<tempfile::TempDir>, limits: Limits) -> Self {
+    fn open(dir: Arc<tempfile::TempDir>, cluster: Cluster, limits: Limits) -> Self {
         let limits = Arc::new(limits);
-        let cluster = Cluster::detached();
         let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits);
         let lines = Lines::default();
         let log = DeliveryLog::start(Format::Text, Box::new(lines.clone()), 10_000).unwrap();
@@ -108,6 +112,7 @@ impl World {
             router: Router::new(cluster.clone(), dns, own, 25, &limits),
             client,
             cluster: cluster.clone(),
+            reports: reports(&dir, &spool, &limits),
             log: log.clone(),
             limits,
         });
@@ -367,10 +372,10 @@ async fn what_was_queued_is_delivered_after_a_restart() {
     }
     world.stop().await;
     world.spool.close().await.unwrap();
-    let dir = Arc::clone(&world.dir);
+    let (dir, cluster) = (Arc::clone(&world.dir), world.cluster.clone());
     drop(world);
     let server = CustomerServer::start_at(address, Manners::default()).await;
-    let world = World::open(dir, limits());
+    let world = World::open(dir, cluster, limits());
     world.empty().await;
     let expected: Vec<String> = (0..100).map(|n| format!("u{n:02}@acme.test")).collect();
     assert_eq!(server.recipients(), expected);

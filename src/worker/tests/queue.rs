@@ -37,10 +37,10 @@ async fn a_held_message_waits_for_its_release_also_after_a_restart() {
     world.deliveries.hold(id).await.unwrap();
     world.stop().await;
     world.spool.close().await.unwrap();
-    let dir = Arc::clone(&world.dir);
+    let (dir, cluster) = (Arc::clone(&world.dir), world.cluster.clone());
     drop(world);
     let server = CustomerServer::start_at(address, Manners::default()).await;
-    let world = World::open(dir, limits());
+    let world = World::open(dir, cluster, limits());
     world.send(&["b@acme.test"], "text\r\n").await;
     wait_until("the other is taken", || server.taken() == 1).await;
     let entry = world.deliveries.show(id).await.unwrap();

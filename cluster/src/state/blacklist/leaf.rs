@@ -186,7 +186,8 @@ mod tests {
                     Some(times) => { model.insert(address, times); }
                     None => { model.remove(&address); }
                 }
-                let rows: Vec<_> = records(&leaf).map(|r| (r.address.to_owned(), r.times)).collect();
+                let rows = records(&leaf).map(|r| (r.address.to_owned(), r.times));
+                let rows: Vec<_> = rows.collect();
                 prop_assert_eq!(rows, model.clone().into_iter().collect::<Vec<_>>());
                 for (address, times) in &model {
                     prop_assert_eq!(find(&leaf, address), Some(*times));

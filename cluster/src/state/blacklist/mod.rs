@@ -7,6 +7,7 @@
 //! neither counts nor extends; the first one after a hold starts anew.
 
 mod leaf;
+mod notes;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::leaf::{Record, Times};
+use self::notes::Notes;
+pub(crate) use self::notes::NotesChunk;
+pub use self::notes::RejectionNote;
 use super::sharded::{Sharded, mix};
 use super::{Outcome, Refusal, Settings};
 use crate::octets::Octets;
@@ -43,6 +47,8 @@ pub enum RecipientEvent {
         address: String,
         /// When.
         at_ms: u64,
+        /// The start of the reply, for people.
+        reply: String,
     },
     /// Accepted: the address exists, whatever was counted.
     Accepted {
@@ -65,6 +71,8 @@ pub struct Exemption {
 pub struct BlacklistEntry {
     /// The times of the newest rejections that counted, the oldest first.
     pub rejections_ms: Vec<u64>,
+    /// What was said at the newest of them, the oldest first; as far as it is still known.
+    pub notes: Vec<RejectionNote>,
     /// Until when it is listed, if it is or was.
     pub listed_until_ms: Option<u64>,
     /// Why it is never listed, if so.
@@ -97,7 +105,10 @@ type Branch = Arc<Vec<Bytes>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Blacklist {
     root: Arc<Vec<Branch>>,
+    /// The branch all start as, known by its address: most of a small table is skipped by that.
+    empty: Branch,
     rules: Rules,
+    notes: Notes,
     len: u64,
     /// Tracked addresses in each domain; follows from the leaves.
     tracked: Sharded<Box<str>, u64>,
@@ -106,8 +117,9 @@ pub(crate) struct Blacklist {
 impl Default for Blacklist {
     fn default() -> Self {
         let empty: Branch = Arc::new(vec![Bytes::new(); LEAVES]);
-        let root = Arc::new(vec![empty; BRANCHES]);
-        Self { root, rules: Rules::default(), len: 0, tracked: Sharded::default() }
+        let root = Arc::new(vec![Arc::clone(&empty); BRANCHES]);
+        let (rules, notes, tracked) = (Rules::default(), Notes::default(), Sharded::default());
+        Self { root, empty, rules, notes, len: 0, tracked }
     }
 }
 
@@ -161,6 +173,7 @@ impl Blacklist {
         let until = Policy::of(settings).listed_until(&times);
         Some(BlacklistEntry {
             rejections_ms: times.as_slice().to_vec(),
+            notes: self.notes.get(address).to_vec(),
             listed_until_ms: until.filter(|_| listed),
             exemption,
         })
@@ -181,6 +194,10 @@ impl Blacklist {
         })
     }
 
+    pub(crate) fn is_tracked(&self, address: &str) -> bool {
+        self.times(address).is_some()
+    }
+
     pub(crate) fn tracked(&self) -> u64 {
         self.len
     }
@@ -194,7 +211,18 @@ impl Blacklist {
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.root.iter().flat_map(|branch| branch.iter()).flat_map(|leaf| leaf::records(leaf))
+        self.used_leaves().flat_map(|(_, leaf)| leaf::records(leaf))
+    }
+
+    /// Leaves that hold something, with their numbers, in order.
+    fn used_leaves(&self) -> impl Iterator<Item = (usize, &Bytes)> {
+        let branches = self.root.iter().enumerate();
+        branches
+            .filter(|(_, branch)| !Arc::ptr_eq(branch, &self.empty))
+            .flat_map(|(b, branch)| {
+                branch.iter().enumerate().map(move |(l, leaf)| (b * LEAVES + l, leaf))
+            })
+            .filter(|(_, leaf)| !leaf.is_empty())
     }
 
     fn exemption(&self, address: &str, now_ms: u64) -> Option<&Exemption> {
@@ -233,8 +261,8 @@ impl Blacklist {
         let mut counted = 0;
         for event in events {
             counted += u64::from(match event {
-                RecipientEvent::Rejected { address, at_ms } => {
-                    self.reject(policy, address, *at_ms, now_ms)
+                RecipientEvent::Rejected { address, at_ms, reply } => {
+                    self.reject(policy, address, *at_ms, now_ms, (node, reply))
                 }
                 RecipientEvent::Accepted { address } => self.forget(address),
             });
@@ -242,7 +270,14 @@ impl Blacklist {
         Ok(counted)
     }
 
-    fn reject(&mut self, policy: Policy, address: &str, at_ms: u64, now_ms: u64) -> bool {
+    fn reject(
+        &mut self,
+        policy: Policy,
+        address: &str,
+        at_ms: u64,
+        now_ms: u64,
+        (node, reply): (u64, &str),
+    ) -> bool {
         if !is_address(address) || local_of(address) == "postmaster" {
             return false;
         }
@@ -264,6 +299,10 @@ impl Blacklist {
             self.make_room(address);
         }
         self.put(address, Some(&times));
+        if times.as_slice().len() == 1 {
+            self.notes.forget(address);
+        }
+        self.notes.add(address, node, at_ms, reply);
         true
     }
 
@@ -306,6 +345,9 @@ impl Blacklist {
         let Some(leaf) = Arc::make_mut(branch).get_mut(leaf) else { return };
         let before = leaf::find(leaf, address).is_some();
         *leaf = leaf::replace(leaf, address, times);
+        if times.is_none() {
+            self.notes.forget(address);
+        }
         self.count(address, before, times.is_some());
     }
 
@@ -411,13 +453,18 @@ impl Blacklist {
         self.rules.clone()
     }
 
-    /// Leaves that hold something, with their numbers, in order.
+    /// The addresses, as a snapshot holds them.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, Octets)> {
-        let leaves = self.root.iter().flat_map(|branch| branch.iter());
-        (0_u32..)
-            .zip(leaves)
-            .filter(|(_, leaf)| !leaf.is_empty())
-            .map(|(at, leaf)| (at, Octets(leaf.clone())))
+        let number = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        self.used_leaves().map(move |(at, leaf)| (number(at), Octets(leaf.clone())))
+    }
+
+    pub(crate) fn notes_chunks(&self) -> impl Iterator<Item = NotesChunk> {
+        self.notes.chunks()
+    }
+
+    pub(crate) fn absorb_notes(&mut self, chunk: NotesChunk) {
+        self.notes.absorb(chunk);
     }
 
     pub(crate) fn absorb_rules(&mut self, rules: Rules) {

@@ -15,7 +15,8 @@ struct Bench {
 
 impl Bench {
     fn reject(&mut self, address: &str, at_ms: u64) -> u64 {
-        let event = RecipientEvent::Rejected { address: address.to_owned(), at_ms };
+        let event =
+            RecipientEvent::Rejected { address: address.to_owned(), at_ms, reply: String::new() };
         self.event(event, at_ms)
     }
 
@@ -86,7 +87,8 @@ fn after_the_hold_it_takes_the_whole_threshold_again() {
 #[test]
 fn a_report_is_counted_once_and_an_old_incarnation_not_at_all() {
     let mut bench = Bench::default();
-    let event = [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms: 5 }];
+    let event =
+        [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms: 5, reply: String::new() }];
     let mut report = |id| bench.table.report(&bench.settings, 10, id, &event).unwrap();
     assert_eq!(report((1, 2, 1)), 1);
     assert_eq!(report((1, 2, 1)), 0, "the same again");
@@ -164,7 +166,9 @@ fn sweeping_forgets_what_cannot_matter_any_more() {
 #[test]
 fn a_stamp_from_the_future_or_the_past_is_put_in_its_place() {
     let mut bench = Bench::default();
-    let event = |at_ms| [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms }];
+    let event = |at_ms| {
+        [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms, reply: String::new() }]
+    };
     bench.table.report(&bench.settings, 100, (1, 1, 1), &event(90)).unwrap();
     bench.table.report(&bench.settings, 100, (1, 1, 2), &event(5 * DAY)).unwrap();
     bench.table.report(&bench.settings, 110, (1, 1, 3), &event(3)).unwrap();

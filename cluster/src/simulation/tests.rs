@@ -1,0 +1,242 @@
+//! Runs, the client, the oracle.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Bug;
+use super::fleet::Fleet;
+use super::network::lock;
+use super::runtime::{self, below, between, chance, next};
+use crate::propose::{Forwarder, ProposeError};
+use crate::state::{Command, Customer, CustomerStatus, Request, State};
+
+const STORM: Duration = Duration::from_secs(40);
+const CALM: Duration = Duration::from_secs(30);
+const CLIENTS: u64 = 3;
+
+/// What a client was told of the customer it added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Done,
+    Nothing,
+    Unknown,
+    /// Something that cannot be: the customer is new, and was refused.
+    Nonsense,
+}
+
+type History = Arc<Mutex<BTreeMap<String, Told>>>;
+
+fn add(id: &str) -> Request {
+    let customer = Customer {
+        id: id.to_owned(),
+        name: String::new(),
+        contacts: Vec::new(),
+        status: CustomerStatus::Active,
+    };
+    let unique = (u128::from(next()) << 64) | u128::from(next());
+    Request::new(unique, "client", 1_700_000_000_000, Command::CustomerAdd(customer))
+}
+
+async fn client(id: String, forwarder: Forwarder, history: History, trace: Arc<Mutex<String>>) {
+    // A client whose node goes off never hears.
+    let told = match timeout(Duration::from_secs(8), forwarder.propose(add(&id))).await {
+        Ok(Ok(Ok(1))) => Told::Done,
+        Ok(Err(ProposeError::NoQuorum | ProposeError::Refused(_))) => Told::Nothing,
+        Ok(Err(_)) | Err(_) => Told::Unknown,
+        Ok(Ok(_)) => Told::Nonsense,
+    };
+    history.lock().unwrap().insert(id.clone(), told);
+    writeln!(trace.lock().unwrap(), "{id} {told:?}").unwrap();
+}
+
+fn disturb(fleet: &Fleet, ids: &[u64]) -> String {
+    let mut world = lock(&fleet.world);
+    let pick = || ids[usize::try_from(below(ids.len() as u64)).unwrap()];
+    match below(5) {
+        0 => {
+            let (a, b) = (pick(), pick());
+            world.cut.insert((a, b));
+            format!("cut {a} to {b}")
+        }
+        1 => {
+            let alone = pick();
+            for other in ids {
+                world.cut.extend([(alone, *other), (*other, alone)]);
+            }
+            format!("cut off {alone}")
+        }
+        2 => {
+            world.loss_percent = below(30);
+            format!("lose {}%", world.loss_percent)
+        }
+        3 => {
+            world.slow = !world.slow;
+            format!("slow {}", world.slow)
+        }
+        _ => {
+            world.cut.clear();
+            world.loss_percent = 0;
+            "heal".to_owned()
+        }
+    }
+}
+
+/// One run: a storm with clients, then calm, then the reckoning.
+async fn run(size: u64, bug: Option<Bug>) -> Result<String, String> {
+    let mut fleet = Fleet::of(size, bug).await;
+    let (history, trace) = (History::default(), Arc::new(Mutex::new(String::new())));
+    let begun = Instant::now();
+    let note = |what: &str| {
+        let at = begun.elapsed().as_micros();
+        writeln!(trace.lock().unwrap(), "{at} {what}").unwrap();
+    };
+    let mut written = 0_u64;
+    while begun.elapsed() < STORM {
+        sleep(between(20_000, 120_000)).await;
+        let ids = fleet.ids();
+        for _ in 0..below(CLIENTS + 1) {
+            let id = ids[usize::try_from(below(ids.len() as u64)).unwrap()];
+            let Some(node) = fleet.nodes.get(&id) else { continue };
+            written += 1;
+            let (forwarder, name) = (node.forwarder.clone(), format!("c{written}"));
+            tokio::spawn(client(name, forwarder, Arc::clone(&history), Arc::clone(&trace)));
+        }
+        if chance(6) {
+            note(&disturb(&fleet, &ids));
+        }
+        let id = ids[usize::try_from(below(ids.len() as u64)).unwrap()];
+        if chance(5) {
+            fleet.crash(id);
+            note(&format!("crash {id}"));
+        }
+        if chance(1) {
+            ids.iter().for_each(|id| fleet.crash(*id));
+            note("all lose power");
+        }
+        for id in fleet.off.keys().copied().collect::<Vec<_>>() {
+            if chance(10) {
+                fleet.start(id).await?;
+                note(&format!("start {id}"));
+            }
+        }
+        fleet.check()?;
+    }
+    fleet.heal();
+    for id in fleet.off.keys().copied().collect::<Vec<_>>() {
+        fleet.start(id).await?;
+    }
+    note("calm");
+    reckon(&mut fleet, &history, &trace).await?;
+    let trace = trace.lock().unwrap().clone();
+    Ok(trace)
+}
+
+/// After the storm all nodes come to one state that agrees with what clients were told.
+async fn reckon(fleet: &mut Fleet, history: &History, trace: &Mutex<String>) -> Result<(), String> {
+    let calm = Instant::now();
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        fleet.check()?;
+        let states: Vec<Arc<State>> = fleet.nodes.values().map(|n| n.view.state()).collect();
+        let same = states.windows(2).all(|p| p[0].applied_index() == p[1].applied_index());
+        // Clients that still wait have given up by then.
+        if same && calm.elapsed() > Duration::from_secs(10) {
+            break;
+        }
+        if calm.elapsed() > CALM {
+            let all: Vec<_> =
+                fleet.nodes.values().map(|n| n.raft.metrics().borrow().to_string()).collect();
+            return Err(format!("the nodes did not come together:\n{}", all.join("\n")));
+        }
+    }
+    let forwarder = fleet.nodes[&1].forwarder.clone();
+    if forwarder.propose(add("last")).await != Ok(Ok(1)) {
+        return Err("a healed fleet does not take changes".to_owned());
+    }
+    let state = fleet.nodes[&1].view.state();
+    for (id, told) in history.lock().unwrap().iter() {
+        match (told, state.customer(id).is_some()) {
+            (Told::Nonsense, _) => return Err(format!("{id} is new and was refused")),
+            (Told::Done, false) => return Err(format!("{id} was acknowledged and is lost")),
+            (Told::Nothing, true) => return Err(format!("{id} was denied and is there")),
+            _ => {}
+        }
+    }
+    let digest = crate::snapshot::digest(&state).map_err(|error| error.to_string())?;
+    let told: Vec<Told> = history.lock().unwrap().values().copied().collect();
+    let (done, all) = (told.iter().filter(|told| **told == Told::Done).count(), told.len());
+    writeln!(trace.lock().unwrap(), "{done} of {all} done, {digest:02x?}").unwrap();
+    Ok(())
+}
+
+/// A run of a seed, in a thread of its own, so that a panic is an answer too.
+fn simulate(seed: u64, bug: Option<Bug>) -> Result<String, String> {
+    let work = move || {
+        runtime::seed(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let size = if seed.is_multiple_of(4) { 5 } else { 3 };
+        runtime.block_on(run(size, bug))
+    };
+    std::thread::spawn(work).join().unwrap_or_else(|_| Err("a panic".to_owned()))
+}
+
+fn seeds() -> u64 {
+    std::env::var("SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
+}
+
+#[test]
+fn whatever_happens_nothing_acknowledged_is_lost_and_all_nodes_agree() {
+    let first = std::env::var("SIM_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds() {
+        let trace = simulate(seed, None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        if seeds() > 50 {
+            eprintln!("seed {seed}: {}", trace.lines().last().unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn two_runs_of_a_seed_are_the_same() {
+    let (one, two) = (simulate(3, None).unwrap(), simulate(3, None).unwrap());
+    let differ = one.lines().zip(two.lines()).position(|(one, two)| one != two);
+    if let Some(at) = differ {
+        let around = |trace: &str| {
+            trace.lines().skip(at.saturating_sub(6)).take(9).collect::<Vec<_>>().join("\n")
+        };
+        panic!("from line {at}\n{}\n---\n{}", around(&one), around(&two));
+    }
+}
+
+#[test]
+fn every_bug_that_is_put_back_is_found() {
+    let bugs = [
+        Bug::VoteNotSynced,
+        Bug::AppendNotSynced,
+        Bug::SyncedIsLost,
+        Bug::TruncateIgnored,
+        Bug::EntryChanged,
+        Bug::AppliedTwice,
+        Bug::AnsweredEarly,
+        Bug::SaidNoToDone,
+    ];
+    let found = |bug| (0..40).find_map(|seed| Some((seed, simulate(seed, Some(bug)).err()?)));
+    let missed: Vec<_> = bugs
+        .into_iter()
+        .filter(|bug| match found(*bug) {
+            Some((seed, how)) => {
+                eprintln!("{bug:?}: seed {seed}, {how}");
+                false
+            }
+            None => true,
+        })
+        .collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}

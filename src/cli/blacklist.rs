@@ -1,0 +1,115 @@
+//! `mxfleet blacklist`.
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use super::Output;
+use super::output::write_out;
+use crate::http::call::{BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, Changed};
+use crate::http::client::Admin;
+
+/// What can be done with recipients that are refused because of too many rejections.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Recipients that are refused now.
+    List {
+        /// Only those of this domain.
+        #[arg(long)]
+        domain: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Why a recipient is refused, and until when.
+    Show {
+        /// The recipient.
+        address: String,
+    },
+    /// Forget the rejections of a recipient.
+    Pardon {
+        /// The recipient.
+        address: String,
+    },
+    /// Never list a recipient.
+    #[command(after_help = "Example: mxfleet blacklist exempt ceo@acme.test --reason \"asked us\"")]
+    Exempt {
+        /// The recipient.
+        address: String,
+        /// Why, for whoever looks at it later.
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Until when (RFC 3339); for ever when absent.
+        #[arg(long, value_name = "TIME")]
+        until: Option<jiff::Timestamp>,
+    },
+    /// Count rejections of a recipient again.
+    Unexempt {
+        /// The recipient.
+        address: String,
+    },
+    /// How many are tracked, listed and exempt.
+    Stats,
+}
+
+pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let change = |call: Call, done: String, nothing: &str| {
+        let changed: Changed = admin.call(&call)?;
+        output.say(&changed, if changed.changed == 0 { nothing } else { &done })
+    };
+    match verb {
+        Verb::List { domain, limit } => {
+            let rows: Vec<BlacklistRow> = admin.call(&Call::BlacklistList { domain, limit })?;
+            output.print(&rows, &["ADDRESS", "UNTIL"], |rows| {
+                rows.iter().map(|row| vec![row.address.clone(), row.until.clone()]).collect()
+            })
+        }
+        Verb::Show { address } => show(&admin.call(&Call::BlacklistShow { address })?, output),
+        Verb::Pardon { address } => {
+            let done = format!("the rejections of {address} are forgotten");
+            change(Call::BlacklistPardon { address }, done, "there was nothing to forget")
+        }
+        Verb::Exempt { address, reason, until } => {
+            let until_ms = until.map(|until| u64::try_from(until.as_millisecond())).transpose();
+            let until_ms = until_ms.context("that time is before 1970")?;
+            let done = format!("{address} is never listed");
+            change(Call::BlacklistExempt { address, reason, until_ms }, done, "nothing changed")
+        }
+        Verb::Unexempt { address } => {
+            let done = format!("{address} is listed as any other");
+            change(Call::BlacklistUnexempt { address }, done, "it was not exempt")
+        }
+        Verb::Stats => {
+            let stats: BlacklistStats = admin.call(&Call::BlacklistStats)?;
+            let header = ["TRACKED", "LISTED", "EXEMPT", "FROZEN DOMAINS", "EVENTS THAT WAIT HERE"];
+            output.print(&stats, &header, |stats| {
+                let counts = [
+                    stats.tracked.to_string(),
+                    stats.listed.to_string(),
+                    stats.exempt.to_string(),
+                    stats.frozen_domains.join(" "),
+                    stats.waiting.to_string(),
+                ];
+                vec![counts.to_vec()]
+            })
+        }
+    }
+}
+
+fn show(entry: &BlacklistEntryRow, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return write_out(&serde_json::to_string_pretty(entry)?);
+    }
+    let state = match (&entry.until, &entry.exempt) {
+        (Some(until), _) => format!("is refused until {until}"),
+        (None, Some(exempt)) => match &exempt.until {
+            Some(until) => format!("is never listed until {until}: {}", exempt.reason),
+            None => format!("is never listed: {}", exempt.reason),
+        },
+        (None, None) => "is not listed".to_owned(),
+    };
+    write_out(&super::output::clean(&format!("{} {state}", entry.address)))?;
+    output.print(&entry.rejections, &["REJECTED", "SEEN BY", "REPLY"], |rows| {
+        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        rows.iter().map(|r| vec![r.at.clone(), known(&r.node), known(&r.reply)]).collect()
+    })
+}

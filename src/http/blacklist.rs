@@ -1,0 +1,150 @@
+//! Admin calls about recipients that are refused because of too many rejections.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mxfleet_cluster::{Cluster, Command, Exemption, Request, State, random_id};
+
+use super::call::{
+    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, Refused, RejectionRow,
+    Terms,
+};
+use super::tables::changed;
+use crate::blacklist::{self, Reports};
+use crate::smtp::Address;
+use crate::smtp::address::domain_to_ascii;
+use crate::system::clock::wall_ms;
+
+/// Who changes things over the admin socket, for the audit trail.
+const ACTOR: &str = "admin socket";
+
+/// Answer a call about the blacklist; `None` when the call is about something else.
+pub(super) async fn answer(
+    cluster: &Cluster,
+    reports: &Reports,
+    call: &Call,
+    terms: &Terms,
+) -> Option<Result<serde_json::Value, Refused>> {
+    Some(match call.clone() {
+        Call::BlacklistShow { address } => {
+            key(&address).map(|key| serde_json::json!(entry_row(&cluster.view(), key)))
+        }
+        Call::BlacklistList { domain, limit } => list(cluster.view(), domain, limit).await,
+        Call::BlacklistStats => stats(cluster.view(), reports.waiting()).await,
+        call => {
+            let command = command(call)?;
+            match command {
+                Ok(command) => {
+                    let id = terms.request_id.unwrap_or_else(random_id);
+                    let mut request = Request::new(id, ACTOR, wall_ms(), command);
+                    request.expected_version = terms.expected_version;
+                    changed(cluster.propose(request).await)
+                }
+                Err(refused) => Err(refused),
+            }
+        }
+    })
+}
+
+fn command(call: Call) -> Option<Result<Command, Refused>> {
+    Some(match call {
+        Call::BlacklistPardon { address } => {
+            key(&address).map(|address| Command::BlacklistPardon { address })
+        }
+        Call::BlacklistExempt { address, reason, until_ms } => key(&address).map(|address| {
+            let exemption = Some(Exemption { reason, until_ms });
+            Command::BlacklistExempt { address, exemption }
+        }),
+        Call::BlacklistUnexempt { address } => {
+            key(&address).map(|address| Command::BlacklistExempt { address, exemption: None })
+        }
+        _ => return None,
+    })
+}
+
+fn key(text: &str) -> Result<String, Refused> {
+    let address = Address::parse(text, true);
+    address
+        .map(|address| blacklist::key(&address))
+        .map_err(|why| Refused::invalid(format!("{}: {why}", text.escape_debug())))
+}
+
+fn entry_row(state: &State, address: String) -> BlacklistEntryRow {
+    let now_ms = wall_ms();
+    let listed = state.is_blacklisted(&address, now_ms);
+    let Some(entry) = state.blacklist_entry(&address, now_ms) else {
+        let (until, rejections, exempt) = (None, Vec::new(), None);
+        return BlacklistEntryRow { address, listed, until, rejections, exempt };
+    };
+    // Times are kept for each that counted; what was said, for the newest of them.
+    let silent = entry.rejections_ms.len().saturating_sub(entry.notes.len());
+    let notes = std::iter::repeat_n(None, silent).chain(entry.notes.iter().map(Some));
+    let node_name = |id| state.host(id).map_or_else(|| id.to_string(), |host| host.name.clone());
+    let row = |(at_ms, note): (&u64, Option<&mxfleet_cluster::RejectionNote>)| RejectionRow {
+        at: time(*at_ms),
+        node: note.map(|note| node_name(note.node)),
+        reply: note.map(|note| note.reply.clone()),
+    };
+    BlacklistEntryRow {
+        listed,
+        until: entry.listed_until_ms.filter(|_| listed).map(time),
+        rejections: entry.rejections_ms.iter().zip(notes).map(row).collect(),
+        exempt: entry.exemption.map(|exemption| ExemptionRow {
+            reason: exemption.reason,
+            until: exemption.until_ms.map(time),
+        }),
+        address,
+    }
+}
+
+/// Looks at every address, so it runs where it may take its time.
+async fn list(
+    state: Arc<State>,
+    domain: Option<String>,
+    limit: usize,
+) -> Result<serde_json::Value, Refused> {
+    let wrong = |_| Refused::invalid("that is not a domain name");
+    let domain = domain.map(|domain| domain_to_ascii(&domain).map_err(wrong)).transpose()?;
+    slowly(move || {
+        let of_domain = |address: &str| {
+            domain
+                .as_deref()
+                .is_none_or(|domain| address.rsplit_once('@').is_some_and(|(_, of)| of == domain))
+        };
+        let listed = state.blacklisted(wall_ms()).filter(|(address, _)| of_domain(address));
+        let mut rows: Vec<_> = listed.collect();
+        rows.sort_unstable();
+        rows.truncate(limit);
+        let row = |(address, until): (&str, u64)| BlacklistRow {
+            address: address.to_owned(),
+            until: time(until),
+        };
+        serde_json::json!(rows.into_iter().map(row).collect::<Vec<_>>())
+    })
+    .await
+}
+
+async fn stats(state: Arc<State>, waiting: usize) -> Result<serde_json::Value, Refused> {
+    slowly(move || {
+        serde_json::json!(BlacklistStats {
+            tracked: state.blacklist_tracked(),
+            listed: state.blacklisted(wall_ms()).count(),
+            exempt: state.blacklist_exempt().count(),
+            frozen_domains: state.blacklist_frozen().map(|(domain, _)| domain.into()).collect(),
+            waiting,
+        })
+    })
+    .await
+}
+
+async fn slowly(
+    work: impl FnOnce() -> serde_json::Value + Send + 'static,
+) -> Result<serde_json::Value, Refused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Refused::unavailable(error.to_string()))
+}
+
+fn time(at_ms: u64) -> String {
+    let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX).to_string()
+}

@@ -54,7 +54,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listeners = listen(&config).await?;
     let place = fleet::take_part(&config).await?;
     // Without the tables every recipient would be refused for good.
-    place.cluster.settled().await;
+    tokio::select! {
+        () = place.cluster.settled() => {}
+        why = place.cluster.failed() => anyhow::bail!(why),
+    }
     let (node, recovered) = Node::build(&config, place)?;
     pid_file::write(data_dir)
         .with_context(|| format!("cannot write into {}", data_dir.display()))?;

@@ -122,6 +122,9 @@ impl Cluster {
             let moved = tokio::select! {
                 moved = metrics.changed() => moved,
                 moved = applied.changed() => moved,
+                () = node.endpoint.removed() => {
+                    return format!("{} was removed from the fleet", node.who.name);
+                }
             };
             if moved.is_err() {
                 return "the consensus stopped".to_owned();

@@ -204,6 +204,11 @@ fn write_fleet(home: &Home, who: &Who, peer: Peer, last: LogId, state: &State) -
             _ => {}
         }
     }
+    // It guards the log that was moved away.
+    match fs::remove_file(home.guard()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let voters = vec![std::collections::BTreeSet::from([who.node])];
     let nodes = std::collections::BTreeMap::from([(who.node, peer)]);
     let membership = openraft::Membership::new(voters, nodes);

@@ -18,6 +18,9 @@ use crate::fleet;
 use crate::http::call::{Call, Changed, TokenRow};
 use crate::http::client::Admin;
 
+/// Longer than anybody needs to carry a token from one host to another.
+const TOKEN_LIFE_MS_MAX: u64 = 3_600_000;
+
 /// What can be done with the fleet.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -32,7 +35,7 @@ pub(super) enum Verb {
         /// The name of the host, as in its configuration.
         name: String,
         /// How long it is good for, an hour at most.
-        #[arg(long, default_value = "1h", value_parser = duration)]
+        #[arg(long, default_value = "1h", value_parser = token_life)]
         life: u64,
     },
     /// Join a fleet; the token is read from standard input or a file. Then `mxfleet run`.
@@ -220,6 +223,10 @@ fn read_token(file: Option<&Path>) -> anyhow::Result<String> {
     }
 }
 
-fn duration(text: &str) -> Result<u64, String> {
-    parse_duration_ms(text).ok_or_else(|| "is not a duration such as 30m or 1h".to_owned())
+fn token_life(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text) {
+        Some(life) if life <= TOKEN_LIFE_MS_MAX => Ok(life),
+        Some(_) => Err("is too long: a token is good for an hour at most".to_owned()),
+        None => Err("is not a duration such as 30m or 1h".to_owned()),
+    }
 }

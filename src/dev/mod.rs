@@ -171,7 +171,8 @@ async fn wait_until_it_answers(entry: &NodeEntry, child: &mut Child) -> anyhow::
     loop {
         match admin.ask::<serde_json::Value>(&Call::CustomerList).await {
             Ok(_) => return Ok(()),
-            Err(AdminError::Unreachable { .. }) => {}
+            // Broken: it may be ending just now; then its own words say more.
+            Err(AdminError::Unreachable { .. } | AdminError::Broken(_)) => {}
             Err(error) => return Err(error.into()),
         }
         if let Some(status) = child.try_wait()? {

@@ -15,11 +15,17 @@ use super::process::{attempt, said};
 /// What the writer knows.
 #[derive(Debug, Default)]
 struct Book {
-    /// When each acknowledged write was begun and acknowledged.
-    acked: Mutex<Vec<(Instant, Instant)>>,
+    /// Each acknowledged write.
+    acked: Mutex<Vec<Acked>>,
     /// Customers that must be there.
     present: Mutex<BTreeSet<String>>,
     stop: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Acked {
+    customer: String,
+    at: Instant,
 }
 
 /// The writer; `stop` ends it.
@@ -45,11 +51,18 @@ impl Writer {
         self.book.acked.lock().unwrap().len()
     }
 
-    /// How long after `moment` the first write was acknowledged that was begun after it, if any.
+    /// How long after `moment` the next write was acknowledged, if one was.
     pub fn resumed_after(&self, moment: Instant) -> Option<Duration> {
         let acked = self.book.acked.lock().unwrap();
-        let first = acked.iter().rev().take_while(|(_, at)| *at >= moment).last()?;
-        Some(first.1.duration_since(moment))
+        let first = acked.iter().rev().take_while(|acked| acked.at >= moment).last()?;
+        Some(first.at.duration_since(moment))
+    }
+
+    /// The customers of writes that were acknowledged between two moments.
+    pub fn touched(&self, from: Instant, to: Instant) -> BTreeSet<String> {
+        let acked = self.book.acked.lock().unwrap();
+        let touched = acked.iter().filter(|acked| (from..=to).contains(&acked.at));
+        touched.map(|acked| acked.customer.clone()).collect()
     }
 
     /// Stop; the customers that must be there, and no others of this prefix.
@@ -68,7 +81,9 @@ pub fn customers(node: &Node, prefix: &str) -> BTreeSet<String> {
 }
 
 fn write_until_stopped(sockets: &[PathBuf], prefix: &str, book: &Book) {
-    let mut dice = Dice::new(3);
+    // Ids of requests are never used again, not by the next writer either.
+    let seed = prefix.bytes().fold(3, |seed: u64, octet| seed.wrapping_mul(257) + u64::from(octet));
+    let mut dice = Dice::new(seed);
     for number in 0.. {
         if book.stop.load(Ordering::SeqCst) {
             return;
@@ -95,7 +110,8 @@ fn decided(sockets: &[PathBuf], arguments: &[&str], dice: &mut Dice, book: &Book
         words.extend(arguments);
         let done = attempt(PROGRAM, &words);
         if done.status.success() {
-            book.acked.lock().unwrap().push((begun, Instant::now()));
+            let (customer, at) = (arguments[2].to_owned(), Instant::now());
+            book.acked.lock().unwrap().push(Acked { customer, at });
             return;
         }
         let said = said(&done);

@@ -91,6 +91,11 @@ impl QuicEndpoint {
         Server::new(fleet, node, handler).run(self.endpoint.clone()).await;
     }
 
+    /// Waits until a member of the fleet says that this node was removed from it.
+    pub(crate) async fn removed(&self) {
+        self.links.removed().await;
+    }
+
     /// Close all connections and wait until the peers were told.
     pub(crate) async fn close(&self) {
         self.endpoint.close(VarInt::from_u32(0), b"closed");

@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, SendStream, TokioRuntime};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, SendStream, TokioRuntime,
+};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::CallError;
 use super::endpoint::transport_config;
+use super::serve::REMOVED;
 use super::tls::{self, TlsError};
 use super::wire::{Answer, Joined};
 use crate::authority::{FLEET_NAME, node_name};
@@ -57,11 +61,14 @@ pub(super) struct Links {
     config: ClientConfig,
     start: Instant,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// Cancelled when a member of the fleet says that this node was removed from it.
+    removed: CancellationToken,
 }
 
 impl Links {
     pub(super) fn new(endpoint: Endpoint, config: ClientConfig) -> Self {
-        Self { endpoint, config, start: Instant::now(), links: Mutex::default() }
+        let (start, removed) = (Instant::now(), CancellationToken::new());
+        Self { endpoint, config, start, links: Mutex::default(), removed }
     }
 
     fn now_ms(&self) -> u64 {
@@ -74,6 +81,11 @@ impl Links {
             let slot = Mutex::new((String::new(), Slot::Down));
             Arc::new(Link { slot, answered: AtomicU64::new(0) })
         }))
+    }
+
+    /// Waits until a member of the fleet says that this node was removed from it.
+    pub(super) async fn removed(&self) {
+        self.removed.cancelled().await;
     }
 
     pub(super) fn silent_ms(&self, node: NodeId) -> Option<u64> {
@@ -147,8 +159,12 @@ impl Links {
         done: watch::Sender<Connected>,
     ) -> impl Future<Output = ()> + use<> {
         let (endpoint, config) = (self.endpoint.clone(), self.config.clone());
+        let removed = self.removed.clone();
         async move {
             let result = connect(&endpoint, config, &address, &node_name(to)).await;
+            if let Ok(connection) = &result {
+                tokio::spawn(watch_for_removal(connection.clone(), removed));
+            }
             let mut guard = link.slot.lock().unwrap_or_else(PoisonError::into_inner);
             if guard.0 == address {
                 guard.1 = result.clone().map_or(Slot::Down, Slot::Up);
@@ -156,6 +172,15 @@ impl Links {
             drop(guard);
             done.send_replace(Some(result));
         }
+    }
+}
+
+/// Whoever answers at the other end has shown a certificate of the fleet.
+async fn watch_for_removal(connection: Connection, removed: CancellationToken) {
+    if let ConnectionError::ApplicationClosed(close) = connection.closed().await
+        && close.error_code == REMOVED
+    {
+        removed.cancel();
     }
 }
 

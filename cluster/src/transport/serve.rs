@@ -31,6 +31,8 @@ const JOIN: Duration = Duration::from_secs(10);
 /// Joins that are looked at, at a time.
 const JOINS_MAX: usize = 8;
 const REFUSED: VarInt = VarInt::from_u32(1);
+/// Tells a node that it was removed. It cannot learn that otherwise when it was down meanwhile.
+pub(super) const REMOVED: VarInt = VarInt::from_u32(2);
 const LOG_EVERY_SECONDS: u64 = 60;
 
 /// What follows a call in its stream.
@@ -147,6 +149,7 @@ impl Server {
     async fn node_connection(self: &Arc<Self>, connection: &Connection, from: NodeId) {
         while let Ok((send, receive)) = connection.accept_bi().await {
             if !self.handler.admits(from) {
+                connection.close(REMOVED, b"removed");
                 return self.refuse(format!("node {from}"), "it was removed from the fleet");
             }
             let server = Arc::clone(self);

@@ -72,6 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended.context("a part of the node broke")??;
     }
+    node.reports.flush().await;
     node.spool.close().await?;
     node.cluster.shutdown().await;
     pid_file::remove(data_dir)?;

@@ -154,6 +154,15 @@ fn other_recipients_go_on_and_operators_pardon_and_exempt() {
     let got = sink.await_count(1, SOON);
     assert_eq!(got[0].to(), ["one@acme.test", "two@acme.test"]);
 
+    let lines = first.json(&["journal", "search", "--to", to, "--from", "s3@sender.test"]);
+    assert_eq!(
+        (&lines[0]["outcome"], &lines[0]["because"]),
+        (&"suppressed".into(), &"not_a_customer".into()),
+        "{lines:#}"
+    );
+    let suppressed = "mxfleet_bounces_suppressed_total{because=\"not_a_customer\"}";
+    assert_eq!(first.metric(suppressed), 4.0);
+
     let explained = second.json(&["explain", "rcpt", to]);
     assert_eq!((&explained["accepted"], &explained["check"]), (&false.into(), &"blacklist".into()));
     let listed = third.json(&["blacklist", "list"]);

@@ -193,7 +193,7 @@ async fn files_go_when_all_in_them_is_decided() {
             |n: u64| Event::rejected(id(number * 1000 + n), 0, format!("u{n}@x.test"), 1, &reply);
         reports.record((0..200).map(event).collect()).await;
     }
-    let files = || std::fs::read_dir(world.outbox).unwrap().count();
+    let files = || std::fs::read_dir(&world.outbox).unwrap().count();
     assert!(files() > 2);
     world.report(&reports).await;
     reports.trim(&world.spool).await;

@@ -75,8 +75,9 @@ impl Notes {
 
     pub(super) fn chunks(&self) -> impl Iterator<Item = NotesChunk> {
         let chunk = |often, chunk: &Arc<Vec<Box<str>>>| {
-            let row = |address: &Box<str>| (address.clone(), self.get(address).to_vec());
-            NotesChunk { often, rows: chunk.iter().map(row).collect() }
+            let notes = |address: &str| self.get(address).to_vec();
+            let rows = chunk.iter().map(|address| (address.clone(), notes(address)));
+            NotesChunk { often, rows: rows.collect() }
         };
         let once = self.once.chunks().map(move |each| chunk(false, each));
         once.chain(self.often.chunks().map(move |each| chunk(true, each)))

@@ -10,7 +10,7 @@
 //! 6. [`route`] finds the servers of a domain.
 //! 7. [`client`] offers the message to them.
 //! 8. [`verdict`] judges what they answer, for each recipient.
-//! 9. [`bounce`] writes reports about what failed.
+//! 9. [`bounce`] decides who is told of what failed, and [`blacklist`] tells the fleet of it.
 //!
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there.

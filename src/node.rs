@@ -23,6 +23,7 @@ use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
+use crate::telemetry::journal::Journal;
 use crate::worker::{self, Deliveries};
 
 /// A node whose stages are built and not yet started.
@@ -75,6 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended.context("a part of the node broke")??;
     }
+    node.reports.flush().await;
     node.spool.close().await?;
     node.cluster.shutdown().await;
     pid_file::remove(data_dir)?;
@@ -92,6 +94,8 @@ impl Node {
         let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
         let outbox = data_dir.join("outbox");
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
+        let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
+            .context("cannot write the journal")?;
         let own = Own {
             names: [hostname.clone()].into(),
             addresses: interface_addresses(),
@@ -106,6 +110,7 @@ impl Node {
             router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
             reports: reports.clone(),
+            journal: journal.clone(),
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
@@ -128,6 +133,7 @@ impl Node {
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
             reports: reports.clone(),
+            journal,
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
         Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls }, recovered))

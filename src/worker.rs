@@ -15,6 +15,7 @@ mod connection;
 mod core;
 mod ending;
 mod expiry;
+mod failure;
 mod inspect;
 mod operate;
 mod select;
@@ -40,6 +41,7 @@ use crate::spool::{EntryId, Queued, ReadError, RecoveredEntry, Spool};
 use crate::system::clock::wall_us;
 use crate::system::random::random_u64;
 use crate::telemetry::delivery_log::DeliveryLog;
+use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
 
 use self::core::{Core, Work};
@@ -61,6 +63,8 @@ pub struct Parts {
     pub cluster: Cluster,
     /// What the fleet must know of recipients.
     pub reports: Reports,
+    /// What is remembered of mail that was not delivered.
+    pub journal: Journal,
     /// What is told of each attempt.
     pub log: DeliveryLog,
     /// Bounds.
@@ -277,8 +281,12 @@ impl Inner {
         if let Err(error) = self.parts.spool.flush().await {
             tracing::error!(%error, "outcomes of the last deliveries may be forgotten");
         }
-        let log = self.parts.log.clone();
-        let _ = tokio::task::spawn_blocking(move || log.flush()).await;
+        let (log, journal) = (self.parts.log.clone(), self.parts.journal.clone());
+        let flush = move || {
+            log.flush();
+            journal.flush();
+        };
+        let _ = tokio::task::spawn_blocking(flush).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -85,3 +85,34 @@ fn a_command_without_a_node_says_how_to_name_one() {
     assert_eq!(output.status.code(), Some(1));
     assert!(words(&output).contains("no node answers at /nonexistent/admin.sock"));
 }
+
+#[test]
+fn replies_and_reports_are_classified_a_json_line_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("replies");
+    let text = "550 5.1.1 User unknown\n{\"reply\": \"550 5.1.1 User unknown\", \"stage\": \
+                \"mail\"}\n450 4.2.1 busy\n550-5.1.1 no such\\n550 5.1.1 user\n";
+    std::fs::write(&file, text).unwrap();
+    let output = mxfleet(&["classify", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    let rows = json_lines(&output);
+    let classes: Vec<_> = rows.iter().map(|row| row["class"].as_str().unwrap()).collect();
+    assert_eq!(classes, ["unknown_user", "other_permanent", "temporary", "unknown_user"]);
+    assert!(rows.iter().all(|row| !row["why"].as_str().unwrap().is_empty()));
+    assert_eq!(mxfleet(&["classify", "--stage", "nowhere"]).status.code(), Some(2));
+
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/dsn");
+    let report = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let output = mxfleet(&["classify-dsn", report.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    for row in json_lines(&output) {
+        for key in ["file", "recipient", "class", "status", "why"] {
+            assert!(row.get(key).is_some(), "{key} is not in {row}");
+        }
+    }
+}
+
+fn json_lines(output: &Output) -> Vec<serde_json::Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}

@@ -249,12 +249,12 @@ impl Writer {
                 self.set_aside();
             }
         }
+        if trim {
+            self.trim();
+        }
         for answer in answers {
             // Who asked may have gone meanwhile.
             let _ = answer.send(written.is_ok());
-        }
-        if trim {
-            self.trim();
         }
     }
 

@@ -29,6 +29,8 @@ const ACTOR: &str = "node";
 #[derive(Clone)]
 pub struct Reports {
     shared: Arc<Shared>,
+    /// To the writing thread, which ends with the last handle.
+    asks: mpsc::Sender<Ask>,
 }
 
 /// What the handles and the writing thread share.
@@ -39,7 +41,6 @@ pub(super) struct Shared {
     backlog_max: usize,
     linger: Duration,
     more: Notify,
-    asks: Mutex<mpsc::Sender<Ask>>,
     node: u64,
     incarnation: u64,
     /// Of the newest batch of this incarnation.
@@ -70,11 +71,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Backlog> {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn ask(&self, ask: Ask) {
-        // Without the thread, which ends only with us, the answer is dropped and so given.
-        let _ = self.asks.lock().unwrap_or_else(PoisonError::into_inner).send(ask);
-    }
 }
 
 impl Reports {
@@ -101,7 +97,6 @@ impl Reports {
             backlog_max: limits.blacklist_backlog_max,
             linger: Duration::from_millis(limits.blacklist_linger_ms),
             more: Notify::new(),
-            asks: Mutex::new(asks),
             node,
             incarnation,
             sequence: AtomicU64::new(0),
@@ -111,7 +106,12 @@ impl Reports {
         let spawned =
             std::thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run(&asked));
         spawned.map_err(|source| OutboxError::thread(dir, source))?;
-        Ok(Self { shared })
+        Ok(Self { shared, asks })
+    }
+
+    fn ask(&self, ask: Ask) {
+        // The thread ends only with us; without it the answer is dropped, which is an answer too.
+        let _ = self.asks.send(ask);
     }
 
     /// Whether a message that was taken for `address` is news: the fleet has rejections of it, or
@@ -134,7 +134,14 @@ impl Reports {
             METRICS.blacklist_events_total.with_label_values(&[kind]).inc();
         }
         let (answer, written) = oneshot::channel();
-        self.shared.ask(Ask::Events(events, answer));
+        self.ask(Ask::Events(events, answer));
+        let _ = written.await;
+    }
+
+    /// Wait until all that was asked for is written.
+    pub async fn flush(&self) {
+        let (answer, written) = oneshot::channel();
+        self.ask(Ask::Events(Vec::new(), answer));
         let _ = written.await;
     }
 
@@ -163,7 +170,7 @@ impl Reports {
             let events = self.shared.lock().take(Some(batch.last));
             self.propose(cluster, &batch, &events).await;
             self.shared.lock().decided(batch.last);
-            self.shared.ask(Ask::Through(batch.last));
+            self.ask(Ask::Through(batch.last));
             if batch.sequence.is_multiple_of(TRIM_BATCHES) {
                 self.trim(spool).await;
             }
@@ -174,7 +181,7 @@ impl Reports {
     /// events.
     pub(super) async fn trim(&self, spool: &Spool) {
         if spool.flush().await.is_ok() {
-            self.shared.ask(Ask::Trim);
+            self.ask(Ask::Trim);
         }
     }
 
@@ -192,7 +199,7 @@ impl Reports {
             let (incarnation, request) = (self.shared.incarnation, format!("{:032x}", random_id()));
             let batch = Batch { incarnation, sequence, request, first, last };
             let (answer, written) = oneshot::channel();
-            self.shared.ask(Ask::Batch(batch.clone(), answer));
+            self.ask(Ask::Batch(batch.clone(), answer));
             if written.await.unwrap_or(false) {
                 return batch;
             }

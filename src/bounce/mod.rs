@@ -3,3 +3,4 @@
 pub mod dsn;
 mod field;
 mod original;
+pub mod policy;

@@ -6,6 +6,7 @@ mod cluster;
 mod customer;
 mod domain;
 mod explain;
+mod journal;
 mod output;
 mod queue;
 mod run;
@@ -81,6 +82,9 @@ enum Noun {
     /// Mail that waits on this node.
     #[command(subcommand)]
     Queue(queue::Verb),
+    /// What became of mail that was not delivered.
+    #[command(subcommand)]
+    Journal(journal::Verb),
     /// What the node would answer, and why.
     #[command(subcommand)]
     Explain(explain::Verb),
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
         Noun::Classify(args) => classify::classify(&args),
         Noun::ClassifyDsn(args) => classify::dsn(&args),
         Noun::Queue(verb) => admin().and_then(|admin| queue::call(verb, &admin, cli.output)),
+        Noun::Journal(verb) => admin().and_then(|admin| journal::call(verb, &admin, cli.output)),
         Noun::Explain(verb) => admin().and_then(|admin| explain::call(verb, &admin, cli.output)),
     };
     match done {

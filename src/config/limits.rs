@@ -109,6 +109,10 @@ pub struct Limits {
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
 
+    // What a node remembers and has to tell.
+    /// Lines of the journal that wait to be written; more are dropped and counted.
+    pub journal_lines_max: usize,
+
     // Blacklist: what a node has to tell the fleet.
     /// Events that wait for the fleet; more and the oldest are dropped and counted.
     pub blacklist_backlog_max: usize,
@@ -172,6 +176,7 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            journal_lines_max: 10_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
         }
@@ -268,6 +273,7 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            journal_lines_max,
             blacklist_backlog_max,
             blacklist_linger_ms,
         )

@@ -23,6 +23,7 @@ use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
 use crate::smtp::Address;
 use crate::system::clock::wall_ms;
+use crate::telemetry::journal::Journal;
 use crate::worker::Deliveries;
 
 /// What the admin API can reach.
@@ -37,6 +38,8 @@ pub struct Admin {
     pub cluster: Cluster,
     /// What this node has to tell the fleet.
     pub reports: Reports,
+    /// What became of mail that was not delivered.
+    pub journal: Journal,
 }
 
 /// Bind the socket; a stale one of a dead process is replaced.
@@ -111,6 +114,9 @@ impl Admin {
         if let Call::ExplainRcpt { address, from } = &call {
             return self.explain(address, from.as_deref());
         }
+        if let Call::JournalSearch { from, to, limit } = call {
+            return self.search(from, to, limit).await;
+        }
         if let Some(answer) = queue::answer(&self.deliveries, &call).await {
             return answer;
         }
@@ -124,6 +130,21 @@ impl Admin {
         match self.tables.answer(&call, &terms).await {
             Some(answer) => answer,
             None => Err(Refused::invalid("this node does not know that call")),
+        }
+    }
+
+    async fn search(
+        &self,
+        from: Option<String>,
+        to: Option<String>,
+        limit: usize,
+    ) -> Result<serde_json::Value, Refused> {
+        let journal = self.journal.clone();
+        let search = move || journal.search(from.as_deref(), to.as_deref(), limit);
+        match tokio::task::spawn_blocking(search).await {
+            Ok(Ok(lines)) => Ok(serde_json::json!(lines)),
+            Ok(Err(error)) => Err(Refused::unavailable(error.to_string())),
+            Err(error) => Err(Refused::unavailable(error.to_string())),
         }
     }
 

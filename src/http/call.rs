@@ -182,6 +182,15 @@ pub enum Call {
     },
     /// How many are tracked, listed, exempt.
     BlacklistStats,
+    /// What became of mail that was not delivered by this node.
+    JournalSearch {
+        /// Only of this sender; empty is the null reverse-path.
+        from: Option<String>,
+        /// Only to this recipient.
+        to: Option<String>,
+        /// At most so many, the newest.
+        limit: usize,
+    },
     /// What RCPT TO would be answered, and why.
     ExplainRcpt {
         /// RCPT TO.

@@ -66,6 +66,11 @@ pub struct Metrics {
     pub blacklist_replays_total: IntCounter,
     /// Recipients refused because they are listed.
     pub blacklist_hits_total: IntCounter,
+    /// Failures that nobody was told of, by why: `null_sender`, `not_asked`, `not_a_customer`,
+    /// `not_authentic`.
+    pub bounces_suppressed_total: IntCounterVec,
+    /// Lines of the journal that were lost, because its disk is slow or fails.
+    pub journal_dropped_total: IntCounter,
     /// Version; always 1.
     pub build_info: IntGaugeVec,
 }
@@ -212,6 +217,17 @@ impl Metrics {
                 r,
                 "blacklist_hits_total",
                 "Recipients refused because they are listed",
+            ),
+            bounces_suppressed_total: counters(
+                r,
+                "bounces_suppressed_total",
+                "Failures that nobody was told of",
+                &["because"],
+            ),
+            journal_dropped_total: counter(
+                r,
+                "journal_dropped_total",
+                "Lines of the journal that were lost",
             ),
             build_info: gauges(r, "build_info", "The version that runs; always 1", &["version"]),
             registry,

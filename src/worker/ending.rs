@@ -79,7 +79,7 @@ impl Inner {
                 left.push(recipient);
             }
             self.tell(&trial, recipient, &verdict);
-            marks.push(mark(recipient, verdict, &pause));
+            marks.push(self.mark(&trial, recipient, verdict, &pause));
         }
         if !marks.iter().any(|mark| matches!(mark, Mark::Final { .. })) {
             // Without progress nothing is tried again at once.
@@ -149,7 +149,9 @@ impl Inner {
             let text = expired_text(&why(*recipient));
             let verdict = Verdict::Fail { reason: Reason::Expired, dsn: EXPIRED, text };
             self.tell(&trial, *recipient, &verdict);
-            marks.push(final_mark(*recipient, Outcome::Failed, EXPIRED, verdict.text()));
+            let (envelope, text) = (&trial.message.envelope, verdict.text());
+            let outcome = self.failed(id, envelope, *recipient, (EXPIRED, &text));
+            marks.push(final_mark(*recipient, outcome, EXPIRED, text));
         }
         self.parts.spool.record(id, marks);
         let others = others(trial.message, domain);
@@ -200,6 +202,29 @@ impl Inner {
         Pause { attempts, due: Instant::now() + pause, due_us: wall_us().saturating_add(pause_us) }
     }
 
+    /// What is recorded of a verdict.
+    fn mark(&self, trial: &Trial<'_>, recipient: u32, verdict: Verdict, pause: &Pause) -> Mark {
+        let dsn = verdict.dsn();
+        match verdict {
+            Verdict::Delivered { .. } => {
+                final_mark(recipient, Outcome::Delivered, dsn, verdict.text())
+            }
+            Verdict::Fail { text, .. } => {
+                let (id, envelope) = (trial.work.ticket.id, &trial.message.envelope);
+                let outcome = self.failed(id, envelope, recipient, (dsn, &text));
+                final_mark(recipient, outcome, dsn, text)
+            }
+            Verdict::Retry { text, .. } => Mark::Deferred {
+                recipient,
+                attempts: pause.attempts,
+                due_us: pause.due_us,
+                dsn,
+                reply: cut(text),
+                at_us: wall_us(),
+            },
+        }
+    }
+
     /// Log and count how it ended for one recipient.
     fn tell(&self, trial: &Trial<'_>, recipient: u32, verdict: &Verdict) {
         let (status, counter) = match verdict {
@@ -221,27 +246,6 @@ impl Inner {
             status,
             reply: &verdict.text(),
         });
-    }
-}
-
-/// What is recorded of a verdict.
-///
-/// This is where a failure becomes an outcome, and so the place where it is to be decided who is
-/// told of it (stage 9a): [`Outcome::Failed`] is a failure that the sender may be told of,
-/// [`Outcome::Suppressed`] one that nobody is.
-fn mark(recipient: u32, verdict: Verdict, pause: &Pause) -> Mark {
-    let dsn = verdict.dsn();
-    match verdict {
-        Verdict::Delivered { .. } => final_mark(recipient, Outcome::Delivered, dsn, verdict.text()),
-        Verdict::Fail { text, .. } => final_mark(recipient, Outcome::Failed, dsn, text),
-        Verdict::Retry { text, .. } => Mark::Deferred {
-            recipient,
-            attempts: pause.attempts,
-            due_us: pause.due_us,
-            dsn,
-            reply: cut(text),
-            at_us: wall_us(),
-        },
     }
 }
 

@@ -154,7 +154,13 @@ impl Inner {
                 status: end.status,
                 reply: end.text,
             });
-            marks.push(final_mark(index, end.outcome, end.dsn, end.text.to_owned()));
+            let outcome = match end.outcome {
+                Outcome::Failed => {
+                    self.failed(message.id, &message.envelope, index, (end.dsn, end.text))
+                }
+                other => other,
+            };
+            marks.push(final_mark(index, outcome, end.dsn, end.text.to_owned()));
         }
         marks
     }

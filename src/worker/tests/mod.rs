@@ -22,6 +22,7 @@ use crate::smtp::envelope::Origin;
 use crate::smtp::{Address, BodyType, Envelope, Recipient};
 use crate::spool::{OsFs, SpoolConfig};
 use crate::telemetry::delivery_log::Format;
+use crate::telemetry::journal::Journal;
 
 /// Where the log goes in these tests.
 #[derive(Clone, Default)]
@@ -113,6 +114,7 @@ impl World {
             client,
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
+            journal: Journal::start(&dir.path().join("journal"), 1000).unwrap(),
             log: log.clone(),
             limits,
         });

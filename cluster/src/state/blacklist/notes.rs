@@ -75,7 +75,8 @@ impl Notes {
 
     pub(super) fn chunks(&self) -> impl Iterator<Item = NotesChunk> {
         let chunk = |often, chunk: &Arc<Vec<Box<str>>>| {
-            let rows = chunk.iter().map(|each| (each.clone(), self.get(each).to_vec()));
+            let notes = |address: &str| self.get(address).to_vec();
+            let rows = chunk.iter().map(|address| (address.clone(), notes(address)));
             NotesChunk { often, rows: rows.collect() }
         };
         let once = self.once.chunks().map(move |each| chunk(false, each));

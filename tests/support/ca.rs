@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -19,6 +19,7 @@ impl Ca {
     /// A new authority that keeps its files in `folder`.
     pub fn new(folder: &Path) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "Test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let file = folder.join("ca.pem");
@@ -36,7 +37,10 @@ impl Ca {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let (cert, key) = (self.path(&names[0], "pem"), self.path(&names[0], "key"));
         let pair = KeyPair::generate().unwrap();
-        let signed = CertificateParams::new(names).unwrap().signed_by(&pair, &self.issuer).unwrap();
+        let mut params = CertificateParams::new(names.clone()).unwrap();
+        // OpenSSL takes a certificate whose subject is its issuer's for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, &names[0]);
+        let signed = params.signed_by(&pair, &self.issuer).unwrap();
         std::fs::write(&cert, signed.pem()).unwrap();
         std::fs::write(&key, pair.serialize_pem()).unwrap();
         (cert, key)

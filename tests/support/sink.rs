@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem;
 
-use super::{eventually, free_address, message};
+use super::{eventually, message};
 
 /// A message as it arrived.
 #[derive(Debug, Clone)]
@@ -99,6 +99,10 @@ pub struct Manner {
     pub script: Option<Box<Script>>,
 }
 
+/// The kernel chooses the port.
+const ANYWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 const USUAL: &[&str] =
     &["PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"];
 
@@ -132,7 +136,7 @@ impl Sink {
 
     /// A sink with these manners.
     pub fn with(mut manner: Manner) -> Self {
-        let listener = TcpListener::bind(manner.listen.unwrap_or_else(free_address)).unwrap();
+        let listener = TcpListener::bind(manner.listen.unwrap_or(ANYWHERE)).unwrap();
         let address = listener.local_addr().unwrap();
         let tls = manner.tls.take().map(Arc::new);
         let shared = Arc::new(Shared {

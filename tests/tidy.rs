@@ -32,7 +32,7 @@ struct Source {
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for top in ["src", "cluster/src", "cluster/tests", "tests", "benches", "fuzz/fuzz_targets"] {
+    for top in ["src", "cluster/src", "cluster/tests", "tests", "ops/bench", "fuzz/fuzz_targets"] {
         walk(&root.join(top), &mut found);
     }
     assert!(found.len() > 20, "the walk finds the sources");

@@ -1,9 +1,9 @@
 //! A load generator for the benchmark in `ops/bench`: what `smtp-source` can not do.
 //!
 //! ```text
-//! smtp_load refuse   server=HOST:PORT to=ADDRESS connections=50 seconds=5 [kept=yes]
-//! smtp_load latency  server=HOST:PORT to=ADDRESS rate=100 seconds=20 octets=4096
-//! smtp_load fill     server=HOST:PORT to=ADDRESS connections=50 count=1000000 octets=600
+//! mxfleet-load refuse   server=HOST:PORT to=ADDRESS connections=50 seconds=5 [kept=yes]
+//! mxfleet-load latency  server=HOST:PORT to=ADDRESS rate=100 seconds=20 octets=4096
+//! mxfleet-load fill     server=HOST:PORT to=ADDRESS connections=50 count=1000000 octets=600
 //! ```
 //!
 //! `to` may have `{}` where the number of the message goes, modulo `spread`. Commands wait for
@@ -36,10 +36,9 @@ impl Options {
 }
 
 fn main() -> Result<()> {
-    // Cargo adds a word of its own when it runs benchmarks.
-    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    let mut words = std::env::args().skip(1);
     let Some(mode) = words.next() else {
-        println!("usage: smtp_load refuse|latency|fill name=value... (see ops/bench/run)");
+        println!("usage: mxfleet-load refuse|latency|fill name=value... (see ops/bench/run)");
         return Ok(());
     };
     let options = words

@@ -1,6 +1,7 @@
 //! What the spool costs: `cargo bench --bench spool [-- --dir DIR] [--entries N]`.
 //!
-//! First 1, 8, 50 and 64 writers commit messages of 4 KiB, each waiting for its own; then a spool with
+//! First 1, 8, 50 and 64 writers commit messages of 4 KiB, each waiting for its own; then a
+//! spool with
 //! a million entries is opened. Figures are of this disk and this hour; compare with the device's
 //! own limits in the same run (the lines that say so: one file, one writer).
 

@@ -1,4 +1,5 @@
 //! What the program says when it is given something wrong, and with which exit code.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::{Command, Output};
 

@@ -3,7 +3,7 @@
 //! ```text
 //! smtp_load refuse   server=HOST:PORT to=ADDRESS connections=50 seconds=5 [kept=yes]
 //! smtp_load latency  server=HOST:PORT to=ADDRESS rate=100 seconds=20 octets=4096
-//! smtp_load fill     server=HOST:PORT to=ADDRESS connections=50 count=1000000 octets=600
+//! smtp_load fill     server=HOST:PORT to=ADDRESS connections=9 count=1000000 octets=600 [rate=500]
 //! ```
 //!
 //! `to` may have `{}` where the number of the message goes, modulo `spread`. Commands wait for
@@ -226,7 +226,14 @@ async fn fill(options: Rc<Options>) -> Result<()> {
             let octets = usize::try_from(options.number("octets", 600)?)?;
             let (to, spread) = (options.text("to")?, options.number("spread", u64::MAX)?);
             let step = usize::try_from(connections)?;
+            // Without a rate, as fast as it goes.
+            let rate = options.number("rate", 0)?;
+            let pause = connections as f64 / rate.max(1) as f64;
+            let mut tick = tokio::time::interval(Duration::from_secs_f64(pause));
             for number in (first..count).step_by(step) {
+                if rate > 0 {
+                    tick.tick().await;
+                }
                 let to = to.replace("{}", &(number % spread).to_string());
                 let head = format!("MAIL FROM:<n{number}@load.test>\r\nRCPT TO:<{to}>\r\nDATA\r\n");
                 client.command(head.as_bytes(), b'2').await?;

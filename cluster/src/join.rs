@@ -150,7 +150,6 @@ impl Cluster {
             secret: random_secret(),
         };
         let now_ms = (node.config.clock)();
-        // The leader may correct a stamp that is off; the life is measured from what it makes.
         let expires_ms = now_ms + life_ms.min(TOKEN_LIFE_MS_MAX);
         let hash = authority::hash(&token.secret);
         let command = Command::HostToken { hash, name: name.to_owned(), expires_ms };

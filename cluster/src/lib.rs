@@ -6,6 +6,8 @@
 mod authority;
 mod cluster;
 mod codec;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod import;
 mod join;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::cluster::Node;
 use crate::join::hex;
-use crate::raft::NodeId;
+use crate::raft::{NodeId, QUORUM_SILENCE_MS_MAX};
 use crate::service::progress;
 use crate::snapshot;
 use crate::state::State;
@@ -59,7 +59,10 @@ pub struct Member {
 
 pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
     let metrics = node.raft.metrics().borrow().clone();
-    let progress = everybody(node, metrics.current_leader).await;
+    // A leader that no quorum hears, or that has just come back alone, leads nobody.
+    let unheard = metrics.millis_since_quorum_ack.is_none_or(|ms| ms > QUORUM_SILENCE_MS_MAX);
+    let leader = metrics.current_leader.filter(|id| *id != node.who.node || !unheard);
+    let progress = everybody(node, leader).await;
     let membership = metrics.membership_config.membership();
     let is_voter = |id: NodeId| membership.voter_ids().any(|voter| voter == id);
     let named = |id: NodeId| {
@@ -96,7 +99,7 @@ pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
     members.sort_by_key(|member| member.id);
     Status {
         node: node.who.name.clone(),
-        leader: metrics.current_leader.and_then(named),
+        leader: leader.and_then(named),
         term: metrics.current_term,
         applied_index: state.applied_index(),
         state_digest: digest(node, state).await,

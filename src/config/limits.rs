@@ -61,6 +61,8 @@ pub struct Limits {
     pub spool_queue_octets_max: usize,
     /// Octets written with one call. Larger saves calls, smaller lets others in between.
     pub spool_batch_octets_max: usize,
+    /// Marks that wait for a failing disk. Beyond it, those that only delay a retry are not kept.
+    pub spool_waiting_marks_max: usize,
     /// Segments with less than this share of live octets are compacted.
     pub compact_live_percent: u64,
     /// Octets a second that compaction may write.
@@ -152,6 +154,7 @@ impl Default for Limits {
             fresh_cache_octets_max: 64 * KIB * KIB,
             spool_queue_octets_max: 64 * KIB * KIB,
             spool_batch_octets_max: 4 * KIB * KIB,
+            spool_waiting_marks_max: 100_000,
             compact_live_percent: 50,
             compact_octets_per_second: 16 * MIB,
             outbound_connections_max: 2000,
@@ -248,6 +251,7 @@ impl Limits {
             fresh_cache_octets_max,
             spool_queue_octets_max,
             spool_batch_octets_max,
+            spool_waiting_marks_max,
             compact_live_percent,
             compact_octets_per_second,
             outbound_connections_max,

@@ -94,6 +94,9 @@ impl Tables {
 
     fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
         let name = domain_name(&row.name)?;
+        if self.own.is_named(&name) {
+            return Err(Refused::invalid(format!("{name} is this node's own name")));
+        }
         let at = |error: &dyn std::fmt::Display| Refused::invalid(format!("{name}: {error}"));
         let route = self.route(&row.route).map_err(|refused| at(&refused))?;
         let tls = row.tls.parse().map_err(|error| at(&error))?;

@@ -55,7 +55,10 @@ impl Own {
         match ip {
             // 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3).
             IpAddr::V4(v4) => {
-                v4.octets()[0] != 0 && !v4.is_multicast() && v4 != Ipv4Addr::BROADCAST
+                v4.octets()[0] != 0
+                    && !v4.is_multicast()
+                    && !v4.is_link_local()
+                    && v4 != Ipv4Addr::BROADCAST
             }
             // A link-local address means nothing without an interface, which DNS cannot give.
             IpAddr::V6(v6) => {

@@ -343,3 +343,97 @@ impl Index {
 fn record_octets(entry: &Entry) -> u64 {
     ENTRY_OCTETS + if entry.large { 0 } else { entry.octets() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::segments::Segment;
+
+    fn id(micros: u64) -> EntryId {
+        EntryId::new(micros, 1).unwrap()
+    }
+
+    fn at(segment: u32, offset: u32) -> Location {
+        Location { segment, offset }
+    }
+
+    fn index() -> Index {
+        let mut index = Index::default();
+        for number in 1..=3 {
+            index.segments.insert(number, Segment::default());
+        }
+        index
+    }
+
+    fn live(index: &Index) -> Vec<u64> {
+        index.segments.iter().map(|(_, segment)| segment.live).collect()
+    }
+
+    const FAILED: MarkItem = MarkItem::Final { recipient: 0, outcome: Outcome::Failed };
+    const LATER: MarkItem = MarkItem::Deferred { recipient: 0, attempts: 2, due_us: 7_900_000 };
+
+    #[test]
+    fn an_entry_with_one_recipient_is_small() {
+        assert!(size_of::<EntryId>() + size_of::<Entry>() <= 56);
+    }
+
+    #[test]
+    fn the_newest_mark_is_needed_and_the_one_before_is_not() {
+        let mut index = index();
+        index.insert(id(1), Entry::new(at(1, 4096), 100, 1), &[]);
+        let entry = ENTRY_OCTETS + 100;
+        assert_eq!(live(&index), [entry, 0, 0]);
+        index.apply(id(1), LATER, at(2, 1)).unwrap();
+        assert_eq!(live(&index), [entry, MARK_OCTETS, 0]);
+        index.apply(id(1), LATER, at(3, 1)).unwrap();
+        assert_eq!(live(&index), [entry, 0, MARK_OCTETS]);
+        let slot = index.get(id(1)).unwrap().slots()[0];
+        assert_eq!((slot.due_us(), slot.attempts()), (7_000_000, 2));
+        let applied = index.apply(id(1), FAILED, at(3, 2));
+        assert_eq!(applied, Some(Applied { home: 1, ends: true }));
+        assert_eq!(live(&index), [0, 0, 0]);
+        assert_eq!(index.apply(id(1), FAILED, at(3, 3)), None);
+        assert_eq!(index.stats().messages, 0);
+    }
+
+    #[test]
+    fn the_first_outcome_of_a_recipient_stands() {
+        let mut index = index();
+        index.insert(id(1), Entry::new(at(1, 4096), 100, 2), &[]);
+        assert_eq!(index.apply(id(1), FAILED, at(1, 2)).map(|applied| applied.ends), Some(false));
+        assert_eq!(index.apply(id(1), LATER, at(1, 3)), None);
+        assert_eq!(index.stats().recipients, 1);
+        let unknown = MarkItem::Final { recipient: 2, outcome: Outcome::Failed };
+        assert_eq!(index.apply(id(1), unknown, at(1, 3)), None);
+    }
+
+    #[test]
+    fn a_moved_entry_keeps_the_marks_that_came_meanwhile() {
+        let mut index = index();
+        let part = |segment| Part { segment, offset: 1, octets: 1000 };
+        index.insert(id(1), Entry::new(at(1, 4096), 2000, 2), &[part(1), part(2)]);
+        index.apply(id(1), LATER, at(1, 9)).unwrap();
+        let snapshot = index.get(id(1)).unwrap().clone();
+        let second = MarkItem::Deferred { recipient: 1, attempts: 1, due_us: 0 };
+        index.apply(id(1), second, at(3, 9)).unwrap();
+        assert!(index.rehome(id(1), &snapshot, at(3, 1), &[part(3), part(2)]));
+        assert_eq!(live(&index), [0, 1000, ENTRY_OCTETS + 1000 + MARK_OCTETS]);
+        let marks: Vec<Location> =
+            index.get(id(1)).unwrap().slots().iter().map(|slot| slot.mark).collect();
+        assert_eq!(marks, [Location::NONE, at(3, 9)]);
+        assert!(!index.rehome(id(1), &snapshot, at(3, 2), &[]));
+    }
+
+    #[test]
+    fn holds_are_counted_once() {
+        let mut index = index();
+        index.insert(id(1), Entry::new(at(1, 4096), 5, 1), &[]);
+        for (held, count) in [(true, 1), (true, 1), (false, 0), (true, 1)] {
+            index.apply(id(1), MarkItem::Held(held), at(2, 1)).unwrap();
+            assert_eq!(index.stats().held, count);
+            assert_eq!(live(&index)[1], MARK_OCTETS);
+        }
+        index.finish(id(1), 3);
+        assert_eq!((index.stats().held, live(&index)), (0, vec![0, 0, 0]));
+    }
+}

@@ -44,7 +44,7 @@ mod writer;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -108,9 +108,8 @@ impl Spool {
     ) -> Result<(Self, Recovered), OpenError> {
         let dir = config.dir.clone();
         let quarantine = dir.join("quarantine");
-        for dir in [&dir, &quarantine] {
-            fs.create_dir(dir).map_err(recover::io_error("create", dir))?;
-        }
+        make_dir(fs.as_ref(), &dir)?;
+        make_dir(fs.as_ref(), &quarantine)?;
         let lock = fs.lock(&dir.join("lock")).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => OpenError::InUse(dir.clone()),
             _ => recover::io_error("lock", &dir)(source),
@@ -218,6 +217,19 @@ impl Spool {
         self.handle.shared.queue.push(request(answer));
         answered.await.map_err(|_| SpoolError::Closed)?
     }
+}
+
+/// Make a directory, durably: a new one that a crash takes away takes the mail in it along.
+fn make_dir(fs: &dyn SpoolFs, dir: &Path) -> Result<(), OpenError> {
+    match fs.list(dir) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(recover::io_error("list", dir)(error)),
+    }
+    fs.create_dir(dir).map_err(recover::io_error("create", dir))?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    fs.sync_dir(parent).map_err(recover::io_error("sync", parent))
 }
 
 impl Drop for Handle {

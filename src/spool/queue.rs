@@ -279,3 +279,39 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(between: Duration, commits: usize, rounds: u32) -> Pace {
+        let mut pace = Pace::new();
+        let start = Instant::now();
+        for round in 0..rounds {
+            pace.note(commits, start + between * round);
+        }
+        pace
+    }
+
+    #[test]
+    fn lingering_is_for_commits_that_follow_each_other_fast() {
+        assert!(!pace(Duration::from_millis(10), 1, 1000).is_fast());
+        assert!(!pace(Duration::from_millis(1), 1, 1000).is_fast());
+        assert!(pace(Duration::from_micros(150), 1, 100).is_fast());
+        assert!(pace(Duration::from_millis(2), 20, 100).is_fast());
+        assert!(!Pace::new().is_fast());
+    }
+
+    #[test]
+    fn a_pause_makes_it_slow_and_a_burst_fast_again() {
+        let mut pace = pace(Duration::from_micros(150), 1, 100);
+        let mut now = Instant::now() + Duration::from_secs(60);
+        pace.note(1, now);
+        assert!(!pace.is_fast());
+        for _ in 0..40 {
+            now += Duration::from_micros(150);
+            pace.note(1, now);
+        }
+        assert!(pace.is_fast());
+    }
+}

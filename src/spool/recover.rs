@@ -3,6 +3,11 @@
 //! Segments are replayed in the order they were written. A sealed one has a sidecar that says all
 //! that matters; one without is scanned and given a sidecar. Afterwards every old segment is
 //! sealed, and the writer starts a new one.
+//!
+//! Bad octets at the very end of the last segment are an unfinished write, and are cut. Bad octets
+//! with a good record after them are damage, and go to the quarantine. After a loss of power the
+//! disk may have kept a later part of the last write and not an earlier one; that looks like damage
+//! and is treated so, since a false alarm is better than a message that vanished.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;

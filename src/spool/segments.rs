@@ -24,6 +24,8 @@ pub(super) struct Segment {
     pub(super) suspect: bool,
     /// Something in it could not be saved elsewhere, so it stays for the operator.
     pub(super) kept: bool,
+    /// Attempts to compact it that failed.
+    pub(super) failures: u32,
     /// Its sidecar is written, or was tried.
     pub(super) has_sidecar: bool,
     /// Marks in it that ended an entry.
@@ -134,7 +136,8 @@ impl Segments {
     }
 
     /// The sealed segment that most deserves to be written again: one whose sync failed, or the one
-    /// with the smallest share still needed, if that is below `percent`.
+    /// with the smallest share still needed, if that is below `percent`. Those where it failed
+    /// before come last, so that one bad block does not keep all others from it.
     pub(super) fn wasteful(&self, percent: u64) -> Option<u32> {
         let candidates = self.iter().filter(|(_, segment)| {
             segment.sealed
@@ -143,16 +146,73 @@ impl Segments {
                 && segment.replaces.is_empty()
                 && !segment.is_done()
         });
-        let share = |segment: &Segment| match segment.suspect {
-            true => 0,
-            false => segment.needed() * 100 / u64::from(segment.end.max(1)),
-        };
-        candidates
-            .map(|(number, segment)| (share(segment), number))
-            .filter(|(share, number)| {
-                *share < percent || self.get(*number).is_some_and(|segment| segment.suspect)
-            })
-            .min()
-            .map(|(_, number)| number)
+        let shares = candidates.map(|(number, segment)| {
+            let share = segment.needed() * 100 / u64::from(segment.end.max(1));
+            (segment.failures, if segment.suspect { 0 } else { share }, number, segment.suspect)
+        });
+        let wasteful = shares.filter(|(_, share, _, suspect)| *suspect || *share < percent);
+        wasteful.min().map(|(_, _, number, _)| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(live: u64) -> Segment {
+        Segment { end: 10_000, sealed: true, live, ..Segment::default() }
+    }
+
+    fn three(first: Segment, second: Segment, third: Segment) -> Segments {
+        let mut segments = Segments::default();
+        for (number, segment) in [(1, first), (2, second), (3, third)] {
+            segments.insert(number, segment);
+        }
+        segments
+    }
+
+    #[test]
+    fn a_segment_goes_only_after_those_whose_entries_it_ended() {
+        let mut segments = three(sealed(100), sealed(0), Segment::default());
+        segments.ended(2, 1);
+        assert_eq!(segments.done(), None);
+        segments.release(1, 100);
+        assert_eq!(segments.done(), Some(1));
+        segments.remove(1);
+        assert_eq!(segments.done(), Some(2));
+    }
+
+    #[test]
+    fn a_segment_goes_only_after_those_it_replaces() {
+        let mut segments = three(sealed(1), sealed(0), Segment::default());
+        segments.replaced(1, 2);
+        assert_eq!(segments.done(), None);
+        segments.remove(1);
+        assert_eq!(segments.done(), Some(2));
+    }
+
+    #[test]
+    fn the_smallest_share_is_compacted_first_and_a_suspect_before_all() {
+        let mut segments = three(sealed(4000), sealed(3000), sealed(9000));
+        assert_eq!(segments.wasteful(50), Some(2));
+        segments.get_mut(3).unwrap().suspect = true;
+        assert_eq!(segments.wasteful(50), Some(3));
+        // Where it failed, the others have their turn.
+        segments.get_mut(3).unwrap().failures = 1;
+        assert_eq!(segments.wasteful(50), Some(2));
+        assert_eq!(three(sealed(5000), sealed(6000), sealed(1)).wasteful(50), Some(3));
+        assert_eq!(three(sealed(5000), sealed(6000), Segment::default()).wasteful(50), None);
+    }
+
+    #[test]
+    fn marks_that_end_entries_elsewhere_count_as_needed() {
+        let mut segments = three(sealed(1), sealed(0), Segment::default());
+        for _ in 0..50 {
+            segments.ended(2, 1);
+        }
+        assert_eq!(segments.get(2).unwrap().needed(), 50 * MARK_OCTETS);
+        assert_eq!(segments.wasteful(50), Some(1));
+        segments.remove(1);
+        assert_eq!(segments.get(2).unwrap().needed(), 0);
     }
 }

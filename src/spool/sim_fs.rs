@@ -42,6 +42,7 @@ struct Disk {
     next_file: u64,
     calls: u64,
     syncs: u64,
+    vain_syncs: u64,
     faults: BTreeMap<u64, Fault>,
     sync_error: Option<i32>,
     capacity: Option<u64>,
@@ -57,6 +58,7 @@ struct File {
     /// From here on in `unsynced` a sync can still help.
     hopeless: usize,
     removed: bool,
+    sync_failed: bool,
 }
 
 #[derive(Clone)]
@@ -169,6 +171,11 @@ impl SimFs {
     /// Syncs of files so far.
     pub fn syncs(&self) -> u64 {
         self.disk().syncs
+    }
+
+    /// Syncs of files whose sync had failed before, which prove nothing.
+    pub fn vain_syncs(&self) -> u64 {
+        self.disk().vain_syncs
     }
 
     /// The names that there are.
@@ -398,8 +405,11 @@ impl SpoolFile for SimFile {
             Err((disk, fault)) => (disk, Some(fault)),
         };
         disk.syncs += 1;
+        let failed = disk.files.get(&self.number).is_some_and(|file| file.sync_failed);
+        disk.vain_syncs += u64::from(failed);
         let file = disk.files.get_mut(&self.number).ok_or_else(missing)?;
         if let Some(fault) = fault {
+            file.sync_failed = true;
             // The kernel takes the pages for clean from now on.
             file.hopeless = file.unsynced.len();
             return Err(error(fault));

@@ -50,7 +50,15 @@ pub(super) fn step(shared: &Arc<Shared>) -> io::Result<bool> {
     }
     let wasteful = shared.index().segments.wasteful(shared.limits.compact_live_percent);
     match wasteful {
-        Some(number) => compact::compact(shared, number),
+        Some(number) => {
+            let compacted = compact::compact(shared, number);
+            if !matches!(compacted, Ok(true))
+                && let Some(segment) = shared.index().segments.get_mut(number)
+            {
+                segment.failures = segment.failures.saturating_add(1);
+            }
+            compacted
+        }
         None => Ok(false),
     }
 }

@@ -24,6 +24,7 @@ use super::item::MarkItem;
 use super::queue::{Commit, CopyOf, Note, Pace, Request};
 use super::record::{self, EntryMeta, Part};
 use super::shared::Shared;
+use super::state::Mark;
 use super::{EntryId, codec};
 
 /// Marks alone are synced after this.
@@ -239,7 +240,12 @@ impl Writer {
     pub(super) fn note(&mut self, id: EntryId, note: Note) {
         // The order of marks of one entry matters, so none overtakes those that wait.
         if !self.redo.is_empty() {
-            self.redo.push(Redo::New { id, note });
+            // Without a retry's record a restart tries again too early, which does no harm; memory
+            // without a bound would.
+            let harmless = matches!(note, Note::Mark(Mark::Deferred { .. }));
+            if !harmless || self.redo.len() < self.shared.limits.spool_waiting_marks_max {
+                self.redo.push(Redo::New { id, note });
+            }
             return;
         }
         if self.shared.index().get(id).is_none() {

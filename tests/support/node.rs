@@ -41,6 +41,8 @@ pub struct Setup {
     pub listen: Vec<SocketAddr>,
     /// Whether loopback clients are counted as one network.
     pub count_loopback: bool,
+    /// Whether routes to this machine are refused, as in production.
+    pub production_routes: bool,
     /// What stands before the program: `strace -D ...`, `prlimit ...`.
     pub wrapper: Vec<String>,
 }
@@ -107,8 +109,9 @@ impl Node {
              [http]\nlisten = \"{http}\"\n\
              [metrics]\nlisten = \"{metrics}\"\n\
              [log]\nformat = \"text\"\ndeliveries = \"{deliveries}\"\n\
-             [delivery]\nallow_loopback_routes = true\n",
+             [delivery]\nallow_loopback_routes = {loopback}\n",
             name = self.name,
+            loopback = !setup.production_routes,
             data = data.display(),
             listen = listen.join(", "),
             socket = self.socket().display(),

@@ -83,6 +83,9 @@ impl SimDisk {
             return Ok(());
         }
         play(&write, &inner.seen);
+        if self.bug == Some(Bug::VoteNotSynced) && matches!(write, Write::Meta(MetaKey::Vote, _)) {
+            return Ok(());
+        }
         inner.pending.push(write);
         Ok(())
     }
@@ -123,12 +126,7 @@ impl LogDisk for SimDisk {
             let vote = matches!(inner.pending.last(), Some(Write::Meta(MetaKey::Vote, _)));
             (inner.synced + inner.pending.len(), vote)
         };
-        let lie = match self.bug {
-            Some(Bug::VoteNotSynced) => last_is_vote,
-            Some(Bug::AppendNotSynced) => !last_is_vote,
-            _ => false,
-        };
-        if lie {
+        if self.bug == Some(Bug::AppendNotSynced) && !last_is_vote {
             return done(Ok(()));
         }
         let disk = self.clone();

@@ -37,7 +37,9 @@ pub(super) struct Fleet {
     pub(super) off: BTreeMap<NodeId, SimDisk>,
     incarnation: u64,
     skew_ms: BTreeMap<NodeId, u64>,
-    leaders: BTreeMap<u64, NodeId>,
+    /// Term and node of all who ever led. openraft orders leaders by both: a term may have
+    /// several, one after the other.
+    leaders: BTreeSet<(u64, NodeId)>,
     digests: BTreeMap<u64, Hash>,
 }
 
@@ -52,7 +54,7 @@ impl Fleet {
             incarnation: 0,
             // One clock is ten days ahead, from some seeds on.
             skew_ms: BTreeMap::from([(1 + below(size), below(2) * 10 * 86_400_000)]),
-            leaders: BTreeMap::new(),
+            leaders: BTreeSet::new(),
             digests: BTreeMap::new(),
         };
         for id in 1..=size {
@@ -136,16 +138,17 @@ impl Fleet {
 
     /// What must hold at every moment.
     pub(super) fn check(&mut self) -> Result<(), String> {
+        let newest = self.leaders.last().copied();
         for (id, node) in &mut self.nodes {
             let metrics = node.raft.metrics().borrow().clone();
             if let Err(fatal) = &metrics.running_state {
                 return Err(format!("node {id} stopped: {fatal}"));
             }
             if metrics.state == openraft::ServerState::Leader && metrics.vote.is_committed() {
-                let known = *self.leaders.entry(metrics.current_term).or_insert(*id);
-                if known != *id {
-                    let term = metrics.current_term;
-                    return Err(format!("nodes {known} and {id} both lead in term {term}"));
+                let leader = (metrics.current_term, *id);
+                // A quorum that voted for the newest does not elect an older one any more.
+                if self.leaders.insert(leader) && newest.is_some_and(|newest| leader < newest) {
+                    return Err(format!("{leader:?} was elected after {newest:?}"));
                 }
             }
             let state = node.view.state();

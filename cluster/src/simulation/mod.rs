@@ -18,7 +18,7 @@ pub(crate) use runtime::SeededRuntime;
 /// A mistake that is put back, to see whether the simulation notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
-    /// A vote is answered before it is synced.
+    /// A vote is kept in memory only.
     VoteNotSynced,
     /// An append is reported before it is synced.
     AppendNotSynced,

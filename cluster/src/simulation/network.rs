@@ -1,9 +1,9 @@
 //! A network that delays, loses and cuts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
@@ -13,6 +13,9 @@ use crate::raft::{Batch, NodeId};
 use crate::state::{Command, Request};
 use crate::transport::wire::{Answer, Ask, Call};
 use crate::transport::{BoxFuture, CallError, Handler, Rest, Transport};
+
+/// As `transport::endpoint` has it.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// What all nodes share.
 #[derive(Default)]
@@ -43,17 +46,19 @@ impl SimTransport {
         world.handlers.get(&self.node).is_some_and(|(now, _)| *now == self.incarnation)
     }
 
-    /// One way from a node to another; lost messages never arrive.
-    async fn way(&self, from: NodeId, to: NodeId) {
+    /// One way from a node to another. Where nothing passes, QUIC gives the connection up.
+    async fn way(&self, from: NodeId, to: NodeId) -> Result<(), CallError> {
         let (lost, delay) = {
             let world = lock(&self.world);
             let lost = world.cut.contains(&(from, to)) || chance(world.loss_percent);
             (lost, if world.slow { between(5_000, 90_000) } else { between(100, 3_000) })
         };
         if lost {
-            pending::<()>().await;
+            sleep(IDLE).await;
+            return Err(CallError::Broken("the connection timed out".to_owned()));
         }
         sleep(delay).await;
+        Ok(())
     }
 
     fn bug(&self) -> Option<Bug> {
@@ -96,7 +101,7 @@ impl Transport for SimTransport {
             if !self.is_alive() {
                 return Err(CallError::Unreachable("the machine is off".to_owned()));
             }
-            self.way(self.node, to).await;
+            self.way(self.node, to).await?;
             let handler = lock(&self.world).handlers.get(&to).map(|(_, h)| Arc::clone(h));
             let Some(handler) = handler else {
                 return Err(CallError::Unreachable("nobody is there".to_owned()));
@@ -116,7 +121,7 @@ impl Transport for SimTransport {
             if propose && self.bug() == Some(Bug::SaidNoToDone) && chance(20) {
                 return Ok(Answer::Refused("no".to_owned()));
             }
-            self.way(to, self.node).await;
+            self.way(to, self.node).await?;
             let bytes = answer.encode().map_err(|e| CallError::Broken(e.to_string()))?;
             Answer::decode(&bytes).map_err(|e| CallError::Broken(e.to_string()))
         })

@@ -24,6 +24,8 @@ enum Told {
     Done,
     Nothing,
     Unknown,
+    /// Something that cannot be: the customer is new, and was refused.
+    Nonsense,
 }
 
 type History = Arc<Mutex<BTreeMap<String, Told>>>;
@@ -45,7 +47,7 @@ async fn client(id: String, forwarder: Forwarder, history: History, trace: Arc<M
         Ok(Ok(Ok(1))) => Told::Done,
         Ok(Err(ProposeError::NoQuorum | ProposeError::Refused(_))) => Told::Nothing,
         Ok(Err(_)) | Err(_) => Told::Unknown,
-        Ok(Ok(other)) => panic!("{id} is new, and the answer was {other:?}"),
+        Ok(Ok(_)) => Told::Nonsense,
     };
     history.lock().unwrap().insert(id.clone(), told);
     writeln!(trace.lock().unwrap(), "{id} {told:?}").unwrap();
@@ -146,7 +148,9 @@ async fn reckon(fleet: &mut Fleet, history: &History, trace: &Mutex<String>) -> 
             break;
         }
         if calm.elapsed() > CALM {
-            return Err("the nodes did not come together".to_owned());
+            let all: Vec<_> =
+                fleet.nodes.values().map(|n| n.raft.metrics().borrow().to_string()).collect();
+            return Err(format!("the nodes did not come together:\n{}", all.join("\n")));
         }
     }
     let forwarder = fleet.nodes[&1].forwarder.clone();
@@ -156,6 +160,7 @@ async fn reckon(fleet: &mut Fleet, history: &History, trace: &Mutex<String>) -> 
     let state = fleet.nodes[&1].view.state();
     for (id, told) in history.lock().unwrap().iter() {
         match (told, state.customer(id).is_some()) {
+            (Told::Nonsense, _) => return Err(format!("{id} is new and was refused")),
             (Told::Done, false) => return Err(format!("{id} was acknowledged and is lost")),
             (Told::Nothing, true) => return Err(format!("{id} was denied and is there")),
             _ => {}
@@ -184,12 +189,13 @@ fn simulate(seed: u64, bug: Option<Bug>) -> Result<String, String> {
 }
 
 fn seeds() -> u64 {
-    std::env::var("SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+    std::env::var("SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
 }
 
 #[test]
 fn whatever_happens_nothing_acknowledged_is_lost_and_all_nodes_agree() {
-    for seed in 0..seeds() {
+    let first = std::env::var("SIM_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds() {
         let trace = simulate(seed, None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         if seeds() > 50 {
             eprintln!("seed {seed}: {}", trace.lines().last().unwrap_or_default());
@@ -221,7 +227,7 @@ fn every_bug_that_is_put_back_is_found() {
         Bug::AnsweredEarly,
         Bug::SaidNoToDone,
     ];
-    let found = |bug| (0..60).find_map(|seed| Some((seed, simulate(seed, Some(bug)).err()?)));
+    let found = |bug| (0..40).find_map(|seed| Some((seed, simulate(seed, Some(bug)).err()?)));
     let missed: Vec<_> = bugs
         .into_iter()
         .filter(|bug| match found(*bug) {

@@ -2,8 +2,9 @@
 
 use super::support::*;
 use crate::spool::sim_fs::SimFs;
-use crate::spool::{OpenError, Outcome, RecoveredDestination, Spool};
+use crate::spool::{OpenError, OsFs, Outcome, RecoveredDestination, Spool, SpoolConfig};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn what_was_committed_is_loaded_with_its_exact_text_and_envelope() {
@@ -95,6 +96,25 @@ async fn messages_that_come_together_share_a_sync() {
 }
 
 #[tokio::test]
+async fn marks_without_a_message_to_ride_with_are_synced_within_a_second() {
+    let fs = SimFs::new();
+    let (spool, _) = open(&fs);
+    let queued = put(&spool, &["a@one.test"], b"text").await.unwrap();
+    let before = fs.syncs();
+    spool.record(queued.id, vec![delivered(0)]);
+    let start = Instant::now();
+    // It is the passing of time that is tested.
+    while fs.syncs() == before {
+        assert!(start.elapsed() < Duration::from_secs(20), "never synced");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for seed in 0..10 {
+        let (_, recovered) = open(&fs.crash(seed));
+        assert_eq!(recovered_ids(recovered), []);
+    }
+}
+
+#[tokio::test]
 async fn a_second_process_is_refused() {
     let fs = SimFs::new();
     let (spool, _) = open(&fs);
@@ -142,6 +162,32 @@ async fn a_commit_whose_caller_went_away_is_forgotten() {
     spool.close().await.unwrap();
     let (_, recovered) = open(&fs.kill());
     assert_eq!(recovered_ids(recovered), []);
+}
+
+#[tokio::test]
+async fn a_real_directory_holds_what_a_simulated_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || SpoolConfig { dir: dir.path().join("deep/spool"), ..config(limits()) };
+    let (spool, recovered) = Spool::open(config(), Arc::new(OsFs)).unwrap();
+    drop(recovered);
+    let mut kept = Vec::new();
+    for number in 0..60 {
+        let text = text(number, if number % 20 == 7 { 100_000 } else { 5000 });
+        let queued = put(&spool, &["a@one.test"], &text).await.unwrap();
+        if number % 20 == 7 {
+            kept.push((queued.id, text));
+        } else {
+            spool.record(queued.id, vec![delivered(0)]);
+        }
+    }
+    assert!(matches!(Spool::open(config(), Arc::new(OsFs)), Err(OpenError::InUse(_))));
+    spool.close().await.unwrap();
+    let (spool, recovered) = Spool::open(config(), Arc::new(OsFs)).unwrap();
+    assert_eq!(recovered_ids(recovered), kept.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    for (id, text) in kept {
+        assert_eq!(text_of(&spool.load(id).unwrap().unwrap()).await, text);
+    }
+    spool.close().await.unwrap();
 }
 
 async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {

@@ -72,6 +72,7 @@ async fn any_single_call_may_fail() {
             let mut outcomes = Outcomes::default();
             script(&spool, &mut outcomes).await;
             let context = format!("{fault:?} at call {nth}");
+            assert_eq!(fs.vain_syncs(), 0, "{context}");
             assert!(outcomes.acknowledged.len() + outcomes.ended >= 1, "{context}");
             check(&fs.crash(nth), &outcomes, &context).await;
         }
@@ -127,6 +128,7 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_the_file_is_given_up() 
 
     fs.fail_syncs(None);
     writable_again(&spool).await;
+    assert_eq!(fs.vain_syncs(), 0);
     let after = put(&spool, &["a@one.test"], b"after").await.unwrap();
     assert_eq!(spool.ids(), [before.id, after.id]);
     // What the failed file held is copied to a good one, and the file goes.

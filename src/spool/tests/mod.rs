@@ -4,5 +4,6 @@ mod basics;
 mod compaction;
 mod damage;
 mod faults;
+mod golden;
 mod model;
 mod support;

@@ -72,6 +72,7 @@ impl Life {
             15 | 16 => self.upkeep(),
             17 => self.give_up().await,
             18 => self.arm(),
+            _ if self.random.below(2) == 0 => self.crash_in_upkeep().await,
             _ => self.restart().await,
         }
     }
@@ -224,6 +225,16 @@ impl Life {
         self.fs.fail_nth(nth, fault[self.random.below(4)]);
     }
 
+    /// The machine stops somewhere in the middle of upkeep.
+    async fn crash_in_upkeep(&mut self) {
+        self.fs.fail_nth(1 + self.random.below(30) as u64, Fault::Stop);
+        for _ in 0..3 {
+            let _ = upkeep_step(&self.spool);
+        }
+        let fs = self.fs.crash(self.random.next_u64());
+        self.go_on_with(fs).await;
+    }
+
     async fn restart(&mut self) {
         let fs = match self.random.below(3) {
             0 => {
@@ -236,6 +247,11 @@ impl Life {
             1 => self.fs.kill(),
             _ => self.fs.crash(self.random.next_u64()),
         };
+        self.go_on_with(fs).await;
+    }
+
+    /// Open what is left, and compare.
+    async fn go_on_with(&mut self, fs: SimFs) {
         (self.fs, self.armed_until) = (fs, 0);
         let (spool, recovered) = open(&self.fs);
         self.spool = spool;
@@ -298,7 +314,7 @@ fn a_random_life_loses_nothing_and_brings_nothing_back() {
     let seeds = std::env::var("SPOOL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let first: u64 =
         std::env::var("SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    for seed in first..first + seeds.unwrap_or(25_u64) {
+    for seed in first..first + seeds.unwrap_or(15_u64) {
         let mut life = Life::new(seed);
         runtime.block_on(async {
             for _ in 0..150 {

@@ -1,0 +1,179 @@
+//! The bytes of everything that is kept or sent, compared with files of earlier versions.
+//!
+//! A changed file here is a changed format: nodes of two versions would not understand each other,
+//! or a node not its own disk. `GOLDEN=write cargo test -p mxfleet-cluster golden` writes new ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::testing::log_id;
+use openraft::{EntryPayload, Membership};
+use serde::Serialize;
+
+use crate::codec::{self, Kind};
+use crate::join::hex;
+use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
+use crate::state::{
+    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
+    Refusal, Request, State, TlsPolicy,
+};
+use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
+
+fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
+    let found = hex(&codec::encode(kind, value).unwrap());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, found + "\n").unwrap();
+        return;
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, golden.trim_end(), "the format of {name} has changed");
+}
+
+fn name() -> String {
+    "acme".to_owned()
+}
+
+fn host() -> NewHost {
+    let address = "192.0.2.1:7946".to_owned();
+    NewHost { name: "mx2".to_owned(), address, version: "0.1.0".to_owned(), key: [3; 32] }
+}
+
+fn domain() -> Domain {
+    Domain {
+        name: "acme.test".to_owned(),
+        customer: name(),
+        route: "mail.acme.test:25,[2001:db8::1]:2525".parse().unwrap(),
+        tls: TlsPolicy::Pinned(vec!["mail.acme.test".to_owned()]),
+        connections_max: Some(7),
+    }
+}
+
+fn customer() -> Customer {
+    let contacts = vec!["ops@acme.test".to_owned()];
+    Customer { id: name(), name: "Acme".to_owned(), contacts, status: CustomerStatus::Suspended }
+}
+
+/// Every command, in the order of the enum.
+fn commands() -> Vec<Command> {
+    let address = || "someone@acme.test".to_owned();
+    let rejected = RecipientEvent::Rejected {
+        address: address(),
+        at_ms: 1_700_000_000_000,
+        reply: "550 5.1.1 User unknown".to_owned(),
+    };
+    let accepted = RecipientEvent::Accepted { address: address() };
+    let exemption = Exemption { reason: "known".to_owned(), until_ms: Some(5) };
+    let change = DomainChange { connections_max: Some(None), ..DomainChange::default() };
+    vec![
+        Command::CustomerAdd(customer()),
+        Command::CustomerSet { id: name(), name: Some(name()), contacts: None },
+        Command::CustomerStatus { id: name(), status: CustomerStatus::Active },
+        Command::CustomerRemove { id: name() },
+        Command::DomainAdd(domain()),
+        Command::DomainSet { name: name(), change },
+        Command::DomainRemove { name: name() },
+        Command::DomainImport { domains: vec![domain()] },
+        Command::SettingSet { name: name(), value: Some("5d".to_owned()) },
+        Command::HostFound { host: host(), seed: 9 },
+        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 6 },
+        Command::HostJoin { token: [2; 32], host: host() },
+        Command::HostAnnounce { id: 2, address: name(), version: name() },
+        Command::HostPrefer { name: name(), preferred: true },
+        Command::HostRemove { name: name() },
+        Command::Tick,
+        Command::BlacklistReport {
+            node: 1,
+            incarnation: 2,
+            sequence: 3,
+            events: vec![rejected, accepted],
+        },
+        Command::BlacklistPardon { address: address() },
+        Command::BlacklistExempt { address: address(), exemption: Some(exemption) },
+        Command::BlacklistFreeze { domain: name(), frozen: true },
+        Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
+        Command::DomainCommit { import: 4, parts: 1 },
+    ]
+}
+
+fn requests() -> Vec<Request> {
+    let request = |(id, command)| Request::new(id, "ops", 1_700_000_000_000, command);
+    let mut all: Vec<_> = (1..).zip(commands()).map(request).collect();
+    all[0].expected_version = Some(0);
+    all
+}
+
+fn entry() -> Entry {
+    let batch = Batch::new(&requests()[..1]).unwrap();
+    Entry { log_id: log_id(3, 2, 40), payload: EntryPayload::Normal(batch) }
+}
+
+fn meta() -> SnapshotMeta {
+    let peer = Peer { name: "mx1".to_owned(), address: "192.0.2.1:7946".to_owned() };
+    let members = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, peer)]));
+    SnapshotMeta {
+        last_log_id: Some(log_id(3, 2, 40)),
+        last_membership: crate::raft::Membership::new(Some(log_id(1, 1, 1)), members),
+        snapshot_id: "3-40".to_owned(),
+    }
+}
+
+#[test]
+fn what_is_kept_has_the_format_it_always_had() {
+    check("requests", Kind::Batch, &requests());
+    check("entry", Kind::Entry, &entry());
+    check("vote", Kind::Meta, &Vote::new_committed(3, 2));
+    check("log_id", Kind::Meta, &log_id::<u64>(3, 2, 40));
+    check("snapshot_meta", Kind::SnapshotHead, &meta());
+    let mut state = State::default();
+    for (index, request) in (1..).zip(requests()) {
+        let _ = state.apply(index, &request); // refusals are part of the state too
+    }
+    for (at, part) in state.parts().enumerate() {
+        check(&format!("part_{at}"), Kind::SnapshotPart, &part);
+    }
+}
+
+#[test]
+fn what_is_sent_has_the_format_it_always_had() {
+    let append = AppendEntriesRequest {
+        vote: Vote::new_committed(3, 2),
+        prev_log_id: Some(log_id(3, 2, 39)),
+        entries: vec![entry()],
+        leader_commit: Some(log_id(3, 2, 38)),
+    };
+    let joining = Joining { token: [1; 32], host: host(), csr: vec![1, 2] };
+    let asks = [
+        Ask::Append(append),
+        Ask::Vote(VoteRequest { vote: Vote::new(4, 1), last_log_id: None }),
+        Ask::Snapshot { vote: Vote::new_committed(3, 2), meta: meta() },
+        Ask::Propose(requests().swap_remove(0)),
+        Ask::Members,
+        Ask::KeepKey { pem: "pem".to_owned() },
+        Ask::Renew { csr: vec![1] },
+        Ask::Join(joining),
+    ];
+    for (at, ask) in asks.into_iter().enumerate() {
+        check(&format!("ask_{at}"), Kind::Call, &Call { fleet: 7, from: 2, to: 1, ask });
+    }
+    let joined = Joined { fleet: 7, node: 2, authority: vec![1], certificate: vec![2] };
+    let refusal = Refusal::Conflict("it exists".to_owned());
+    let answers = [
+        Answer::Append(AppendEntriesResponse::Success),
+        Answer::Proposed { index: 40, outcome: Err(refusal.clone()) },
+        Answer::Members(vec![Progress { node: 1, lag_entries: 2, silent_ms: Some(3) }]),
+        Answer::Done,
+        Answer::Signed { certificate: vec![1] },
+        Answer::Joined(joined),
+        Answer::NotLeader { leader: Some(2) },
+        Answer::NoQuorum,
+        Answer::Unknown,
+        Answer::Refused("no".to_owned()),
+    ];
+    for (at, answer) in answers.iter().enumerate() {
+        check(&format!("answer_{at}"), Kind::Answer, answer);
+    }
+    check("replies", Kind::Answer, &Replies(vec![Ok(1), Err(refusal)]));
+}

@@ -1,0 +1,105 @@
+//! What an operator gets for a mistake: a clear sentence, a failing exit code, nothing changed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use support::node::{Node, Setup};
+
+/// Arguments, exit code, and words that must be in the answer.
+type Case<'a> = (&'a [&'a str], i32, &'a str);
+
+fn assert_refused(node: &Node, cases: &[Case<'_>]) {
+    let tables =
+        |node: &Node| ["customer", "domain", "settings"].map(|noun| node.json(&[noun, "list"]));
+    let before = tables(node);
+    for (arguments, code, words) in cases {
+        let output = node.try_admin(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?} said {said:?}, not {words:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: words are for standard error");
+    }
+    assert_eq!(tables(node), before, "nothing was changed");
+}
+
+#[test]
+fn domains_and_routes_that_cannot_work_are_refused_with_the_reason() {
+    let node = Node::with(&Setup { production_routes: true, ..Setup::default() });
+    node.admin(&["customer", "add", "acme", "--contact", "ops@acme.test"]);
+    let own = node.smtp().to_string();
+    let domain = |name, route| {
+        ["domain", "add", name, "--customer", "acme", "--route", route].map(str::to_owned)
+    };
+    let bad_routes = [
+        (own.as_str(), "no mail can go to"),
+        ("127.0.0.1:26", "no mail can go to"),
+        ("[::1]:25", "no mail can go to"),
+        ("localhost:25", "no mail can go to"),
+        ("0.0.0.0:25", "no mail can go to"),
+        ("169.254.169.254:25", "no mail can go to"),
+        ("255.255.255.255:25", "no mail can go to"),
+        ("mx1.relay.example:25", "mail would loop"),
+        ("mail.acme.test:0", "is not a port"),
+        ("mail.acme.test:99999", "is not a port"),
+        ("mail acme.test:25", "neither a host name nor an IP address"),
+        ("", "host:port"),
+    ];
+    for (route, words) in bad_routes {
+        let arguments = domain("acme.test", route);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        assert_refused(&node, &[(&arguments, 1, words)]);
+    }
+    let bad_names = ["*.test", "ex ample", "a-.test", "a..test", "127.0.0.1", "xn--zzzzzz99.test"];
+    for name in bad_names {
+        let arguments = domain(name, "mail.acme.test:25");
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        assert_refused(&node, &[(&arguments, 1, "is not a domain name")]);
+    }
+    let arguments = domain("mx1.relay.example", "mail.acme.test:25");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert_refused(&node, &[(&arguments, 1, "this node's own name")]);
+}
+
+#[test]
+fn customers_settings_and_queue_ids_are_checked() {
+    let node = Node::start();
+    node.admin(&["customer", "add", "acme", "--contact", "ops@acme.test"]);
+    let route = ["--customer", "acme", "--route", "127.0.0.1:9"];
+    node.admin(&[&["domain", "add", "acme.test"][..], &route].concat());
+    assert_refused(
+        &node,
+        &[
+            (&["customer", "add", "acme", "--contact", "a@b.test"], 1, "already exists"),
+            (&["customer", "add", "A B", "--contact", "a@b.test"], 1, "a customer id is"),
+            (&["customer", "add", "new", "--contact", "nobody"], 1, "is not a mail address"),
+            (&["customer", "add", "new", "--contact", "a\r\nBcc: x@b.test"], 1, "mail address"),
+            (&["customer", "add", "new"], 2, "--contact"),
+            (&["customer", "show", "nobody"], 1, "there is no customer nobody"),
+            (&["domain", "add", "b.test", "--customer", "x", "--route", "mx"], 1, "no customer x"),
+            (&["domain", "remove", "b.test"], 1, "there is no domain b.test"),
+            (&["domain", "set", "acme.test", "--tls", "maybe"], 1, "a TLS policy is"),
+            (&["settings", "set", "queue.lifetime", "soon"], 1, "is a duration such as"),
+            (&["settings", "set", "queue.lifetime", "99999d"], 1, "must be"),
+            (&["settings", "set", "queue.livetime", "5d"], 1, "there is no setting"),
+            (&["queue", "show", "nonsense"], 1, "is not a queue id"),
+            (&["queue", "delete"], 2, "required"),
+            (&["explain", "rcpt", "nonsense"], 1, "an @ and a domain"),
+        ],
+    );
+}
+
+#[test]
+fn an_import_with_one_bad_row_changes_nothing() {
+    let node = Node::start();
+    node.admin(&["customer", "add", "acme", "--contact", "ops@acme.test"]);
+    let file = node.folder().join("domains.csv");
+    let import = ["domain", "import", file.to_str().unwrap()];
+    let good = "name,customer,route\na.test,acme,mail.acme.test:25\nb.test,acme,mx\n";
+    std::fs::write(&file, format!("{good}c.test,nobody,mx\n")).unwrap();
+    assert_refused(&node, &[(&import, 1, "there is no customer nobody")]);
+    std::fs::write(&file, format!("{good}c.test,acme\n")).unwrap();
+    assert_refused(&node, &[(&import, 1, "nothing was imported")]);
+    std::fs::write(&file, good).unwrap();
+    assert_eq!(node.json(&import)["changed"], 2);
+    assert_eq!(node.json(&import)["changed"], 0);
+}

@@ -276,7 +276,7 @@ async fn recipients_of_one_message_get_the_answers_that_are_theirs() {
     assert_eq!(world.log_lines("dsn=5.1.1, status=bounced (550 5.1.1 no such user)"), 1);
     let entry = world.deliveries.show(id).await.unwrap();
     let states: Vec<&str> = entry.recipients.iter().map(|r| &*r.state).collect();
-    assert_eq!((states[0], states[1], states[3]), ("delivered", "failed", "delivered"));
+    assert_eq!((states[0], states[1], states[3]), ("delivered", "suppressed", "delivered"));
     assert!(entry.recipients[2].attempts >= 1, "{entry:?}");
     server.behave(|manners| _ = manners.rcpt.remove("busy"));
     world.empty().await;

@@ -75,8 +75,7 @@ impl Notes {
 
     pub(super) fn chunks(&self) -> impl Iterator<Item = NotesChunk> {
         let chunk = |often, chunk: &Arc<Vec<Box<str>>>| {
-            let notes = |address: &str| self.get(address).to_vec();
-            let rows = chunk.iter().map(|address| (address.clone(), notes(address)));
+            let rows = chunk.iter().map(|each| (each.clone(), self.get(each).to_vec()));
             NotesChunk { often, rows: rows.collect() }
         };
         let once = self.once.chunks().map(move |each| chunk(false, each));

@@ -30,8 +30,7 @@ fn segment_and_sidecar() -> (Vec<u8>, Vec<u8>) {
     let whole = EntryMeta { envelope: &json, ..EntryMeta::default() };
     let large = EntryMeta { held: true, marks, parts, envelope: &json };
     let mark = |mark: Mark| encode_mark_meta(7, &mark);
-    type Record<'a> = (Kind, bool, u64, Vec<u8>, &'a [u8]);
-    let records: Vec<Record<'_>> = vec![
+    let records: [(_, _, _, _, &[u8]); 7] = [
         (Kind::Chunk, false, 1, Vec::new(), b"chunk"),
         (Kind::Commit, false, 1, large.encode(), b""),
         (Kind::Message, false, 2, whole.encode(), b"Subject: hi\r\n\r\n..text\r\n"),

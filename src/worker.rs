@@ -175,6 +175,7 @@ impl std::fmt::Debug for Deliveries {
 
 impl Inner {
     fn accept(self: &Arc<Self>, queued: Queued) {
+        self.tell_accepted(&queued);
         let view = self.parts.cluster.view();
         let (id, held) = (queued.id, queued.held);
         let envelope = Arc::clone(&queued.envelope);

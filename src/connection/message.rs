@@ -5,7 +5,6 @@ use tokio::time::Instant;
 use super::intake::{Draft, Intake};
 use crate::session::{Incoming, Site, Text};
 use crate::smtp::canned::{self, Canned};
-use crate::smtp::{Address, Envelope};
 use crate::system::clock;
 
 /// A draft, what is known of its text, and the envelope it gets at the end.
@@ -55,12 +54,7 @@ impl<D: Draft> Message<D> {
         let (id, octets) = (draft.id().to_string(), self.text.octets());
         let started = self.incoming.started();
         let envelope = self.incoming.into_envelope(clock::wall_us());
-        let line = tracing::enabled!(target: "mxfleet::inbound", tracing::Level::INFO)
-            .then(|| line(&id, octets, &envelope));
         let queued = draft.commit(envelope).await.map_err(|_| canned::NOT_STORED)?;
-        if let Some(line) = line {
-            tracing::info!(target: "mxfleet::inbound", "{line}");
-        }
         Ok(Stored { queued, id, octets, started })
     }
 }
@@ -72,12 +66,4 @@ pub(super) struct Stored<Q> {
     pub(super) octets: u64,
     /// When MAIL was accepted.
     pub(super) started: std::time::Instant,
-}
-
-/// What the log says of an accepted message, in the shape of Postfix.
-fn line(id: &str, octets: u64, envelope: &Envelope) -> String {
-    let from = envelope.mail_from.as_ref().map(Address::as_str).unwrap_or_default();
-    let count = envelope.recipients.len();
-    let client = envelope.origin.ip.map(|ip| ip.to_string()).unwrap_or_default();
-    format!("{id}: from=<{from}>, size={octets}, nrcpt={count}, client={client}")
 }

@@ -22,11 +22,16 @@ use super::state::Mark;
 /// Lingering ends with so many commits,
 const COMMITS_ENOUGH: usize = 32;
 /// or when none came for so long,
-const GAP: Duration = Duration::from_micros(400);
+const GAP: Duration = Duration::from_millis(1);
 /// and after this in any case.
-const LINGER_MAX: Duration = Duration::from_millis(2);
+const LINGER_MAX: Duration = Duration::from_millis(5);
 /// Commits that follow each other faster than this, on average, are worth lingering for.
-const FAST: Duration = Duration::from_micros(500);
+const FAST: Duration = Duration::from_millis(1);
+/// With so many commits a round there are many clients, and while none of them has a message on
+/// its way, one that is about to begin is waited for
+const MANY: usize = 4;
+/// for so long.
+const GRACE: Duration = Duration::from_micros(400);
 
 /// What the writer is asked to append.
 pub(super) enum Request {
@@ -187,7 +192,7 @@ impl Queue {
             state = self.sleep(state, 1, left);
         }
         if state.commits > 0 && pace.is_fast() {
-            state = self.linger(state);
+            state = self.linger(state, pace.is_crowded());
         }
         pace.note(state.commits, Instant::now());
         state.commits = 0;
@@ -195,17 +200,26 @@ impl Queue {
     }
 
     /// Wait for the commits that are to be expected soon.
-    fn linger<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn linger<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        crowded: bool,
+    ) -> MutexGuard<'a, State> {
         let start = Instant::now();
         loop {
             let before = state.commits;
-            // A draft counts until its commit is answered, so these are all that can still come.
-            let enough = self.drafts.load(Ordering::Relaxed).min(COMMITS_ENOUGH);
-            if before >= enough || start.elapsed() >= LINGER_MAX {
+            // A draft counts until its commit is answered, so these are all that have begun.
+            let begun = self.drafts.load(Ordering::Relaxed);
+            let all_here = before >= begun;
+            if before >= COMMITS_ENOUGH || (all_here && !crowded) || start.elapsed() >= LINGER_MAX {
                 return state;
             }
-            state = self.sleep(state, enough.max(2), Some(GAP));
-            if state.commits == before {
+            let (enough, pause) =
+                if all_here { (before + 1, GRACE) } else { (begun.min(COMMITS_ENOUGH), GAP) };
+            state = self.sleep(state, enough.max(2), Some(pause));
+            if state.commits == before
+                && (!all_here || self.drafts.load(Ordering::Relaxed) <= begun)
+            {
                 return state;
             }
         }
@@ -254,18 +268,27 @@ pub(super) struct Pace {
     last: Option<Instant>,
     /// Running average of the time between commits; slow until proven otherwise.
     between: Duration,
+    /// Running average of the commits in a round, in sixteenths.
+    round: usize,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { last: None, between: Duration::from_secs(1) }
+        Self { last: None, between: Duration::from_secs(1), round: 0 }
     }
 
     fn is_fast(&self) -> bool {
         self.between < FAST
     }
 
+    fn is_crowded(&self) -> bool {
+        self.round >= MANY * 16
+    }
+
     fn note(&mut self, commits: usize, now: Instant) {
+        if commits > 0 {
+            self.round = self.round - self.round / 16 + commits;
+        }
         let Some(commits) = u32::try_from(commits).ok().filter(|commits| *commits > 0) else {
             return;
         };

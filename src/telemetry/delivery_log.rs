@@ -1,4 +1,5 @@
-//! One line per recipient and attempt, in the shape that Postfix's users know.
+//! One line per recipient and attempt, and one each when a message comes and goes, in the shape
+//! that Postfix's users know.
 //!
 //! ```text
 //! 2026-11-24T10:00:00.123456Z 0bVxK2pqzr001: to=<a@acme.test>, relay=mail.acme.test[192.0.2.7]:25,
@@ -11,6 +12,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError, TrySendError};
 use std::thread::{self, JoinHandle};
@@ -102,6 +104,21 @@ pub struct Attempt<'a> {
     pub reply: &'a str,
 }
 
+/// A message that is in the queue from now on.
+#[derive(Debug, Clone, Copy)]
+pub struct Acceptance<'a> {
+    /// The queue id.
+    pub id: &'a str,
+    /// The sender's address; empty for a report.
+    pub from: &'a str,
+    /// Octets of the text.
+    pub octets: u64,
+    /// How many recipients were accepted.
+    pub recipients: usize,
+    /// The client's address; `None` for mail we wrote.
+    pub client: Option<IpAddr>,
+}
+
 /// Takes lines and has them written. Clones write to the same place.
 #[derive(Debug, Clone)]
 pub struct DeliveryLog {
@@ -122,6 +139,15 @@ impl DeliveryLog {
             .spawn(move || write_lines(&taken, BufWriter::new(target)))?;
         let writer = Writer { lines: Some(lines), thread: Some(thread) };
         Ok(Self { format, writer: Arc::new(writer) })
+    }
+
+    /// Log that a message was accepted.
+    pub fn accepted(&self, acceptance: &Acceptance<'_>) {
+        let line = match self.format {
+            Format::Text => accepted_text(acceptance, Time(wall_us())),
+            Format::Json => accepted_json(acceptance, Time(wall_us())),
+        };
+        self.writer.send(Item::Line(line));
     }
 
     /// Log an attempt.
@@ -247,6 +273,45 @@ fn text_line(attempt: &Attempt<'_>, time: Time) -> String {
     line
 }
 
+fn accepted_text(acceptance: &Acceptance<'_>, time: Time) -> String {
+    let Acceptance { id, from, octets, recipients, client } = acceptance;
+    let mut line = String::with_capacity(160);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        line,
+        "{time} {id}: from=<{}>, size={octets}, nrcpt={recipients}, client=",
+        Clean(from)
+    );
+    let _ = match client {
+        Some(client) => writeln!(line, "{client}"),
+        None => writeln!(line, "none"),
+    };
+    line
+}
+
+#[derive(Serialize)]
+struct AcceptedLine<'a> {
+    time: String,
+    id: &'a str,
+    event: &'static str,
+    from: &'a str,
+    size: u64,
+    nrcpt: usize,
+    client: Option<IpAddr>,
+}
+
+fn accepted_json(acceptance: &Acceptance<'_>, time: Time) -> String {
+    let Acceptance { id, from, octets, recipients, client } = *acceptance;
+    let (time, event) = (time.to_string(), "accepted");
+    json(&AcceptedLine { time, id, event, from, size: octets, nrcpt: recipients, client })
+}
+
+fn json(line: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(line).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
 #[derive(Serialize)]
 struct JsonLine<'a> {
     time: String,
@@ -276,9 +341,7 @@ fn json_line(attempt: &Attempt<'_>, time: Time) -> String {
         status: attempt.status,
         reply: cut(attempt.reply),
     };
-    let mut line = serde_json::to_string(&line).unwrap_or_default();
-    line.push('\n');
-    line
+    json(&line)
 }
 
 /// At most [`REPLY_OCTETS_MAX`] octets, and no half of a character.
@@ -369,6 +432,22 @@ mod tests {
              relay=mail.acme.test[192.0.2.7]:25, delay=1.2, delays=0.10/0/0.40/0.70, dsn=2.0.0, \
              status=sent (250 2.0.0 ok)\n"
         );
+    }
+
+    #[test]
+    fn an_accepted_message_has_a_line_in_both_forms() {
+        let client = Some("192.0.2.9".parse().unwrap());
+        let (id, from) = ("0bVxK2pqzr001", "s@load.test");
+        let acceptance = Acceptance { id, from, octets: 4096, recipients: 2, client };
+        assert_eq!(
+            accepted_text(&acceptance, TIME),
+            "2026-11-24T10:00:00.123456Z 0bVxK2pqzr001: from=<s@load.test>, size=4096, nrcpt=2, \
+             client=192.0.2.9\n"
+        );
+        let line: serde_json::Value =
+            serde_json::from_str(&accepted_json(&acceptance, TIME)).unwrap();
+        assert_eq!((&line["event"], &line["nrcpt"]), (&"accepted".into(), &2.into()));
+        assert_eq!((&line["client"], &line["size"]), (&"192.0.2.9".into(), &4096.into()));
     }
 
     #[test]

@@ -10,10 +10,10 @@ use super::core::{After, Work};
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::schedule::{Permit, Recipients, retry};
-use crate::smtp::Enhanced;
-use crate::spool::{EntryId, Mark, Outcome};
+use crate::smtp::{Address, Enhanced};
+use crate::spool::{EntryId, Mark, Outcome, Queued};
 use crate::system::clock::{wall_ms, wall_us};
-use crate::telemetry::delivery_log::{Attempt, Delays, Status};
+use crate::telemetry::delivery_log::{Acceptance, Attempt, Delays, Status};
 use crate::telemetry::metrics::METRICS;
 use crate::verdict::{Reason, Verdict};
 
@@ -45,6 +45,18 @@ struct Pause {
 }
 
 impl Inner {
+    /// Log that a message is ours now.
+    pub(super) fn tell_accepted(&self, queued: &Queued) {
+        let envelope = &queued.envelope;
+        self.parts.log.accepted(&Acceptance {
+            id: &queued.id.to_string(),
+            from: envelope.mail_from.as_ref().map(Address::as_str).unwrap_or_default(),
+            octets: queued.octets,
+            recipients: envelope.recipients.len(),
+            client: envelope.origin.ip,
+        });
+    }
+
     /// Record, log and count what became of each recipient, and go on: `carried` is how many
     /// messages the connection has carried, if it can carry more.
     ///

@@ -3,7 +3,7 @@
 //! ```text
 //! mxfleet-load refuse   server=HOST:PORT to=ADDRESS connections=50 seconds=5 [kept=yes]
 //! mxfleet-load latency  server=HOST:PORT to=ADDRESS rate=100 seconds=20 octets=4096
-//! mxfleet-load fill     server=HOST:PORT to=ADDRESS connections=50 count=1000000 octets=600
+//! mxfleet-load fill     server=HOST:PORT to=ADDRESS connections=50 count=1000000 octets=600 [rate=500]
 //! ```
 //!
 //! `to` may have `{}` where the number of the message goes, modulo `spread`. Commands wait for
@@ -225,7 +225,14 @@ async fn fill(options: Rc<Options>) -> Result<()> {
             let octets = usize::try_from(options.number("octets", 600)?)?;
             let (to, spread) = (options.text("to")?, options.number("spread", u64::MAX)?);
             let step = usize::try_from(connections)?;
+            let rate = options.number("rate", 0)?;
+            let mut tick = (rate > 0).then(|| {
+                tokio::time::interval(Duration::from_secs_f64(connections as f64 / rate as f64))
+            });
             for number in (first..count).step_by(step) {
+                if let Some(tick) = &mut tick {
+                    tick.tick().await;
+                }
                 let to = to.replace("{}", &(number % spread).to_string());
                 let head = format!("MAIL FROM:<n{number}@load.test>\r\nRCPT TO:<{to}>\r\nDATA\r\n");
                 client.command(head.as_bytes(), b'2').await?;

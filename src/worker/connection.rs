@@ -89,7 +89,7 @@ impl Inner {
                 break;
             }
             let Some(message) = self.load(&mut work).await else {
-                let after = self.skip(permit, work, carried);
+                let after = self.skip(permit, work, Some(carried));
                 next = self.follow(permit, after).await;
                 continue;
             };
@@ -167,7 +167,7 @@ impl Inner {
             NotTaken::Unreached(verdict) => {
                 let Some(message) = self.load(&mut work).await else {
                     self.update(|core, now| core.schedule.fails(permit, &verdict.text(), now));
-                    self.skip(permit, work, 0);
+                    self.skip(permit, work, None);
                     return;
                 };
                 let trial = Trial { work, message: &message, relay, delays };
@@ -184,7 +184,7 @@ impl Inner {
             return self.no_hop_left(permit, Refused { work, relay: None, why }).await;
         }
         let Some(message) = self.load(&mut work).await else {
-            self.skip(permit, work, 0);
+            self.skip(permit, work, None);
             return;
         };
         let reason = match failure {

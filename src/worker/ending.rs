@@ -137,14 +137,20 @@ impl Inner {
         });
     }
 
-    /// The message cannot be offered: it has left the queue, or cannot be read now.
-    pub(super) fn skip(self: &Arc<Self>, permit: &Permit, work: Work, carried: u32) -> After {
+    /// The message cannot be offered: it has left the queue, or cannot be read now. `carried` as
+    /// in [`Inner::settle`].
+    pub(super) fn skip(
+        self: &Arc<Self>,
+        permit: &Permit,
+        work: Work,
+        carried: Option<u32>,
+    ) -> After {
         let pause = setting(&self.parts.cluster.view(), "queue.retry_min");
         self.update(|core, now| {
             let recipients = work.ticket.recipients.clone();
             let left = work.unreadable.then_some((recipients, now + pause));
             core.schedule.finish(work.ticket, left, now);
-            core.after(permit, Some(carried), now)
+            core.after(permit, carried, now)
         })
     }
 

@@ -1,6 +1,9 @@
 //! What an operator does, and what settings do.
 
 use super::*;
+use crate::smtp::Enhanced;
+use crate::spool::Outcome;
+use crate::worker::ending::final_mark;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_for_a_dead_destination_expires_with_its_last_error() {
@@ -133,4 +136,31 @@ async fn the_queue_is_listed_page_by_page() {
     }
     assert_eq!(listed, sent);
     assert!(world.deliveries.list(Some("other.test"), None, 3).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_vanish_behind_a_dead_destination_take_no_other_with_them() {
+    let server = CustomerServer::start(Manners::default()).await;
+    let address = server.address;
+    server.close();
+    let bounds = Limits { fresh_cache_octets_max: 0, ..limits() };
+    let world = World::with(&[("acme.test", address.to_string())], bounds).await;
+    let mut gone = Vec::new();
+    for n in 0..20 {
+        let id = world.send(&[&format!("u{n:02}@acme.test")], "text\r\n").await;
+        gone.extend((n % 2 == 0).then_some(id));
+    }
+    for id in gone {
+        let text = "gone".to_owned();
+        let mark = final_mark(0, Outcome::Removed, Enhanced(5, 0, 0), text);
+        world.spool.record(id, vec![mark]);
+    }
+    // The probes must meet those that are gone; nothing else shows that they did.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let server = CustomerServer::start_at(address, Manners::default()).await;
+    world.empty().await;
+    let mut taken = server.recipients();
+    taken.sort();
+    let expected: Vec<String> = (0..10).map(|n| format!("u{:02}@acme.test", 2 * n + 1)).collect();
+    assert_eq!(taken, expected);
 }

@@ -135,7 +135,8 @@ impl Attempted {
 }
 
 /// Offer a message to a server. Recipients that the server was not asked about, because it wants
-/// no more in one transaction, go into the next one at once.
+/// no more in one transaction, go into the next one at once; but what was delivered is recorded
+/// before that, so that a stop in between repeats nothing.
 pub(super) async fn attempt(
     connection: &mut Connection,
     message: &Loaded,
@@ -164,7 +165,10 @@ pub(super) async fn attempt(
             }
         }
         untried = left;
-        if untried.is_empty() || untried.len() == asked || !connection.is_usable() {
+        let delivered =
+            judged.iter().any(|(_, verdict)| matches!(verdict, Verdict::Delivered { .. }));
+        let stuck = untried.is_empty() || untried.len() == asked || !connection.is_usable();
+        if delivered || stuck {
             return Attempted { judged, untried, answered };
         }
     }

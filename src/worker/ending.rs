@@ -75,14 +75,26 @@ impl Inner {
         };
         let Attempted { judged, untried, .. } = attempted;
         let id = trial.work.ticket.id;
-        let events = self.events(id, trial.message, &judged);
-        if !events.is_empty() {
-            self.parts.reports.record(events).await;
-        }
         let tried: Vec<u32> = judged.iter().map(|(recipient, _)| *recipient).collect();
         let pause = self.pause(id, trial.message, &tried);
         let expired = self.is_expired(id);
-        let mut marks = Vec::with_capacity(judged.len());
+        let events = self.events(id, trial.message, &judged);
+        let is_delivered = |verdict: &Verdict| matches!(verdict, Verdict::Delivered { .. });
+        let (delivered, judged): (Vec<_>, Vec<_>) =
+            judged.into_iter().partition(|(_, verdict)| is_delivered(verdict));
+        let mut progress = !delivered.is_empty();
+        let mut marks = Vec::with_capacity(tried.len());
+        for (recipient, verdict) in delivered {
+            self.tell(&trial, recipient, &verdict);
+            marks.push(self.mark(&trial, recipient, verdict, &pause));
+        }
+        if !events.is_empty() {
+            // A stop while the outbox is synced must not repeat what was delivered.
+            if progress {
+                self.parts.spool.record(id, std::mem::take(&mut marks));
+            }
+            self.parts.reports.record(events).await;
+        }
         let mut left = untried;
         let mut due = if left.is_empty() { pause.due } else { Instant::now() };
         for (recipient, verdict) in judged {
@@ -93,12 +105,15 @@ impl Inner {
             self.tell(&trial, recipient, &verdict);
             marks.push(self.mark(&trial, recipient, verdict, &pause));
         }
-        if !marks.iter().any(|mark| matches!(mark, Mark::Final { .. })) {
+        progress |= marks.iter().any(|mark| matches!(mark, Mark::Final { .. }));
+        if !progress {
             // Without progress nothing is tried again at once.
             due = pause.due;
         }
         left.sort_unstable();
-        self.parts.spool.record(id, marks);
+        if !marks.is_empty() {
+            self.parts.spool.record(id, marks);
+        }
         let left = Recipients::new(&left).map(|left| (left, due));
         let gone = left.is_none().then(|| others(trial.message, permit.domain()));
         let (gone, after) = self.update(|core, now| {

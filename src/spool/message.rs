@@ -102,8 +102,10 @@ pub(super) fn load(shared: &Arc<Shared>, id: EntryId) -> Result<Option<Message>,
     Err(ReadError::Io { id, source: io::ErrorKind::ResourceBusy.into() })
 }
 
+/// Whether anything of it is elsewhere by now: its record, or a mark that a newer one replaced and
+/// whose segment may be gone.
 fn moved(shared: &Shared, snapshot: &Snapshot) -> bool {
-    shared.index().get(snapshot.id).is_none_or(|entry| entry.home != snapshot.entry.home)
+    Snapshot::of(shared, snapshot.id).is_none_or(|now| now != *snapshot)
 }
 
 fn assemble(

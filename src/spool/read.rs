@@ -38,7 +38,7 @@ impl From<io::Error> for Fault {
 }
 
 /// What memory knows of an entry at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) id: EntryId,
     pub(super) entry: Entry,

@@ -113,6 +113,8 @@ pub(super) struct Queue {
     /// Messages begun and not yet committed or given up.
     drafts: AtomicUsize,
     room: Arc<Semaphore>,
+    /// Permits there are in all: a larger request waits for all of them, not for ever.
+    room_max: u32,
 }
 
 #[derive(Default)]
@@ -127,17 +129,20 @@ struct State {
 impl Queue {
     /// A queue that holds texts of `octets_max` in all.
     pub(super) fn new(octets_max: usize) -> Self {
+        let all = kib(octets_max).clamp(1, Semaphore::MAX_PERMITS);
+        let room_max = u32::try_from(all).unwrap_or(u32::MAX);
         Self {
             state: Mutex::default(),
             wake: Condvar::new(),
             drafts: AtomicUsize::new(0),
-            room: Arc::new(Semaphore::new(kib(octets_max).clamp(1, Semaphore::MAX_PERMITS))),
+            room: Arc::new(Semaphore::new(room_max as usize)),
+            room_max,
         }
     }
 
     /// Wait for room for a text of `octets`.
     pub(super) async fn room(&self, octets: usize) -> Result<Room, SpoolError> {
-        let permits = u32::try_from(kib(octets)).unwrap_or(u32::MAX);
+        let permits = u32::try_from(kib(octets)).unwrap_or(u32::MAX).min(self.room_max);
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
         room.map(Some).map_err(|_| SpoolError::Closed)
     }
@@ -336,5 +341,14 @@ mod tests {
             pace.note(1, now);
         }
         assert!(pace.is_fast());
+    }
+
+    #[tokio::test]
+    async fn a_text_larger_than_the_room_waits_for_all_of_it_and_not_for_ever() {
+        let queue = Queue::new(64 * 1024);
+        let all = queue.room(1024 * 1024).await.unwrap();
+        assert_eq!(queue.room.available_permits(), 0);
+        drop(all);
+        assert_eq!(queue.room.available_permits(), 64);
     }
 }

@@ -1,12 +1,13 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ use crate::system::pid_file;
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
 use crate::telemetry::journal::Journal;
 use crate::worker::{self, Deliveries};
+
+/// The delivery log names senders and recipients: for the node's user and its group.
+const LOG_MODE: u32 = 0o640;
 
 /// A node whose stages are built and not yet started.
 struct Node {
@@ -52,12 +56,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
+    let mut signals = Signals::new()?;
     let listeners = listen(&config).await?;
     let place = fleet::take_part(&config).await?;
     // Without the tables every recipient would be refused for good.
     tokio::select! {
         () = place.cluster.settled() => {}
         why = place.cluster.failed() => anyhow::bail!(why),
+        () = signals.told_to_stop() => return Ok(()),
     }
     let (node, recovered) = Node::build(&config, place)?;
     pid_file::write(data_dir)
@@ -70,18 +76,44 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
-    let ended = wait_for_the_end(&node, &mut tasks).await;
+    let mut outcome = wait_for_the_end(&node, &mut signals, &mut tasks).await;
     tracing::info!("draining: no new mail; running transactions finish");
     stop.cancel();
+    // Whatever breaks now, the rest is still ended in order; the first fault is the one told.
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a part of the node broke")??;
+        outcome = outcome.and(ended.context("a part of the node broke").and_then(|ended| ended));
     }
     node.reports.flush().await;
-    node.spool.close().await?;
+    outcome = outcome.and(node.spool.close().await.map_err(Into::into));
     node.cluster.shutdown().await;
-    pid_file::remove(data_dir)?;
+    outcome = outcome.and(pid_file::remove(data_dir).map_err(Into::into));
     tracing::info!("stopped");
-    ended
+    outcome
+}
+
+/// What an operator or a supervisor tells the process. Taken over before anything else, since a
+/// signal that nobody listens for kills.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn told_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl Node {
@@ -190,15 +222,16 @@ impl Node {
 }
 
 /// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
-async fn wait_for_the_end(node: &Node, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+async fn wait_for_the_end(
+    node: &Node,
+    signals: &mut Signals,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => node.reload(),
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.hang_up.recv() => node.reload(),
             why = node.cluster.failed() => anyhow::bail!(why),
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node broke")??;
@@ -252,7 +285,8 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
     let writer: Box<dyn std::io::Write + Send> = match &config.log.deliveries {
         None => Box::new(std::io::stdout()),
         Some(path) => {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let file =
+                std::fs::OpenOptions::new().create(true).append(true).mode(LOG_MODE).open(path);
             Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
         }
     };

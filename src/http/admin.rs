@@ -1,6 +1,6 @@
 //! The admin API: one call, one answer, on a Unix socket that only the node's user can open.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::call::{
     Refused, RefusedKind, Terms,
 };
 use super::tables::Tables;
+use super::until_stopped;
 use super::{blacklist, members, queue};
 use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
@@ -50,9 +51,11 @@ pub fn bind(socket: &Path) -> std::io::Result<UnixListener> {
             "another node answers at this socket",
         ));
     }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(socket) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(socket)?,
+        Ok(_) => return Err(std::io::Error::other("there is a file that is not a socket")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
@@ -69,7 +72,8 @@ pub async fn serve(
         .route(CALL_PATH, post(answer))
         .layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
         .with_state(admin);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let server = axum::serve(listener, router);
+    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
 }
 
 async fn answer(

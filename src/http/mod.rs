@@ -8,3 +8,22 @@ pub mod members;
 pub mod public;
 pub mod queue;
 pub mod tables;
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// How long a request that is half sent may hold up the stop of the node.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Drive a server whose graceful stop waits for its clients, but not for ever.
+async fn until_stopped(
+    server: impl IntoFuture<Output = std::io::Result<()>>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    tokio::select! {
+        ended = server.into_future() => ended,
+        () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Ok(()),
+    }
+}

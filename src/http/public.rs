@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::until_stopped;
 use crate::spool::Spool;
 use crate::telemetry::metrics::METRICS;
 
@@ -37,13 +38,15 @@ pub async fn serve_public(
         .route("/healthz", get(|| async { "the process runs\n" }))
         .route("/readyz", get(ready))
         .with_state(health);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let server = axum::serve(listener, router);
+    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
 }
 
 /// Serve `/metrics` until told to stop.
 pub async fn serve_metrics(listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
     let router = Router::new().route("/metrics", get(metrics));
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let server = axum::serve(listener, router);
+    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
 }
 
 /// Would this node accept mail now?

@@ -219,6 +219,11 @@ impl Node {
         self.smtp
     }
 
+    /// Where it serves health.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     /// A greeted client connection.
     pub fn client(&self) -> Smtp {
         Smtp::greeted(self.smtp)

@@ -96,8 +96,7 @@ impl Policy {
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         match given {
             Some(address) if !self.is_own_postmaster(&address) => Ok(address),
-            Some(address) => Ok(self.postmaster.clone().unwrap_or(address)),
-            None => self
+            _ => self
                 .postmaster
                 .clone()
                 .or_else(|| first_postmaster(&self.cluster.view()))

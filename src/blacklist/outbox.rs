@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -18,6 +19,8 @@ use crate::telemetry::metrics::METRICS;
 /// A new file is begun after so many octets.
 const FILE_OCTETS: u64 = 1 << 20;
 const SUFFIX: &str = ".outbox";
+/// Recipients are for the node's user only.
+const PRIVATE: u32 = 0o600;
 const INCARNATION_FILE: &str = "incarnation";
 
 /// Why the outbox cannot be opened.
@@ -288,7 +291,7 @@ impl Writer {
         let mut name = self.last;
         let (file, path) = loop {
             let path = self.dir.join(format!("{name:016x}{SUFFIX}"));
-            match File::options().append(true).create_new(true).open(&path) {
+            match File::options().append(true).create_new(true).mode(PRIVATE).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => name += 1,
                 opened => break (opened?, path),
             }

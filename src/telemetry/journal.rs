@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -18,6 +19,8 @@ use super::metrics::METRICS;
 /// Days that are kept, today included.
 const DAYS_KEPT: i32 = 30;
 const SUFFIX: &str = ".jsonl";
+/// Who wrote to whom is for the node's user only.
+const PRIVATE: u32 = 0o600;
 
 /// What became of one recipient of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +166,7 @@ impl Writer {
         if self.file.as_ref().is_none_or(|(current, _)| current != day) {
             self.flush()?;
             let path = self.dir.join(format!("{day}{SUFFIX}"));
-            let mut file = File::options().create(true).append(true).open(path)?;
+            let mut file = File::options().create(true).append(true).mode(PRIVATE).open(path)?;
             // After a crash the last line may have no end.
             file.write_all(b"\n")?;
             self.file = Some((day.to_owned(), BufWriter::new(file)));

@@ -300,7 +300,7 @@ fn expired_text(why: &str) -> String {
     format!("delivery time expired: {why}")
 }
 
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(REPLY_OCTETS_MAX));
     text
 }

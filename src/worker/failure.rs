@@ -1,6 +1,7 @@
 //! A recipient has failed for good: who is told, and what is remembered of it (stage 9a).
 
 use super::Inner;
+use super::ending::cut;
 use crate::bounce::policy::{Facts, Telling, tell};
 use crate::smtp::{Enhanced, Envelope};
 use crate::spool::{EntryId, Outcome};
@@ -44,7 +45,7 @@ impl Inner {
             outcome: word.to_owned(),
             because,
             dsn: dsn.to_string(),
-            reply: reply.to_owned(),
+            reply: cut(reply.to_owned()),
         });
         outcome
     }

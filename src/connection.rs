@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use intake::{Draft, Full, Intake, NotStored};
@@ -104,11 +104,8 @@ pub async fn serve<I: Intake>(
     drop(listener);
     // The sessions keep this time themselves; the margin is for those that hang in the spool.
     let drain = Duration::from_millis(inbound.limits().drain_timeout_ms) + DRAIN_MARGIN;
-    let drained = tokio::time::timeout(drain, async {
-        while let Some(ended) = sessions.join_next().await {
-            report(&ended);
-        }
-    });
+    let drained =
+        tokio::time::timeout(drain, async { while sessions.join_next().await.is_some() {} });
     if drained.await.is_err() {
         let late = sessions.len();
         tracing::warn!(target: "mxfleet::inbound", "{late} sessions did not end in time");
@@ -117,15 +114,6 @@ pub async fn serve<I: Intake>(
 }
 
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
-
-/// A session that panicked is a mistake of ours; the others go on.
-fn report(ended: &Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(target: "mxfleet::inbound", "a session ended: {error}");
-    }
-}
 
 async fn accept_until<I: Intake>(
     listener: &TcpListener,
@@ -141,9 +129,7 @@ async fn accept_until<I: Intake>(
             () = &mut stopped => return,
             accepted = listener.accept() => accepted,
         };
-        while let Some(ended) = sessions.try_join_next() {
-            report(&ended);
-        }
+        while sessions.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;

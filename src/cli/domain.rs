@@ -56,7 +56,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "COUNT")]
         connections_max: Option<u32>,
     },
-    /// Remove a domain: mail for it is refused; queued mail still goes out by the last route.
+    /// Remove a domain: mail for it is refused. What is queued for it has no route any more, and
+    /// fails after queue.lifetime: empty the queue first (`mxfleet queue list --domain NAME`).
     Remove {
         /// The domain.
         name: String,

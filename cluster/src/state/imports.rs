@@ -52,11 +52,12 @@ impl Imports {
         if staged + rows.len() > ROWS_MAX {
             return Err(Refusal::conflict("more than a million rows are being imported"));
         }
-        let import = open.entry(import).or_default();
-        import.touched_ms = now_ms;
-        if import.parts.len() != part as usize {
+        // Looked at before it is made: a snapshot does not carry an import without parts.
+        if open.get(&import).map_or(0, |import| import.parts.len()) != part as usize {
             return Err(Refusal::conflict("a part of the import is missing; begin it again"));
         }
+        let import = open.entry(import).or_default();
+        import.touched_ms = now_ms;
         import.parts.push(Arc::new(rows.to_vec()));
         Ok(import.parts.iter().map(|part| part.len() as u64).sum())
     }
@@ -85,5 +86,20 @@ impl Imports {
         let import = Arc::make_mut(&mut self.open).entry(staged.import).or_default();
         import.touched_ms = staged.touched_ms;
         import.parts.push(Arc::new(staged.rows));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_comes_too_early_leaves_nothing_behind() {
+        let mut imports = Imports::default();
+        assert!(imports.stage(7, 1, &[], 1).is_err());
+        assert!(imports.open.is_empty(), "a snapshot would not carry it");
+        assert_eq!(imports.stage(7, 0, &[], 1), Ok(0));
+        assert!(imports.stage(7, 2, &[], 1).is_err());
+        assert_eq!(imports.staged().count(), 1);
     }
 }

@@ -317,6 +317,11 @@ fn check(domain: &Domain) -> Result<(), Refusal> {
             return Err(Refusal::invalid(format!("the route of {name} is not valid")));
         }
     }
+    if let TlsPolicy::Pinned(names) = &domain.tls
+        && (names.is_empty() || names.len() > SERVERS_MAX || !names.iter().all(|n| is_host_name(n)))
+    {
+        return Err(Refusal::invalid(format!("the pinned names of {name} are 1 to 20 host names")));
+    }
     if domain.connections_max.is_some_and(|n| n == 0 || n > CONNECTIONS_MAX) {
         return Err(Refusal::invalid("the limit of connections is 1 to 1000"));
     }
@@ -353,5 +358,19 @@ mod tests {
         ] {
             assert!(text.parse::<Route>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn pinned_names_are_few_and_names() {
+        let pinned = |names: Vec<String>| {
+            let tls = TlsPolicy::Pinned(names);
+            let (name, customer) = ("acme.test".to_owned(), "acme".to_owned());
+            check(&Domain { name, customer, route: Route::Mx, tls, connections_max: None })
+        };
+        assert!(pinned(vec!["mail.acme.test".to_owned(); 20]).is_ok());
+        assert!(pinned(vec!["mail.acme.test".to_owned(); 21]).is_err());
+        assert!(pinned(Vec::new()).is_err());
+        assert!(pinned(vec!["x y".to_owned()]).is_err());
+        assert!(pinned(vec!["x".repeat(500_000)]).is_err());
     }
 }

@@ -291,6 +291,13 @@ pub(crate) fn claim(disk: &dyn LogDisk, fleet: u128, node: NodeId) -> io::Result
         }
         None => {
             disk.set_meta(MetaKey::Owner, mine)?;
+            // A node that has noted that it began must find its log claimed after any crash.
+            let (done, synced) = std::sync::mpsc::sync_channel(1);
+            disk.barrier(Box::new(move |result| {
+                // Nobody waits any more only when this call is gone.
+                let _ = done.send(result);
+            }));
+            synced.recv().map_err(io::Error::other)??;
             Ok(Claim::New)
         }
     }

@@ -49,11 +49,17 @@ impl Handler for Service {
                         Ok(place) => place,
                         Err(error) => return refused(error),
                     };
-                    if let Err(error) = save(rest, &place.path).await {
-                        return refused(error);
-                    }
-                    let snapshot = Snapshot { meta, snapshot: place };
-                    let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+                    let path = place.path.clone();
+                    let installed = match save(rest, &path).await {
+                        Ok(()) => {
+                            let snapshot = Snapshot { meta, snapshot: place };
+                            let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+                            installed.map_err(|error| error.to_string())
+                        }
+                        Err(error) => Err(error.to_string()),
+                    };
+                    // What was installed has another name by now; what was not is of no use.
+                    let _ = tokio::fs::remove_file(&path).await;
                     installed.map_or_else(refused, Answer::Snapshot)
                 }
                 Ask::Append(_) | Ask::Vote(_) | Ask::Snapshot { .. } => {

@@ -149,7 +149,8 @@ impl Cluster {
             fingerprint: authority::hash(&node.home.load()?.authority),
             secret: random_secret(),
         };
-        let now_ms = (node.config.clock)();
+        // The fleet's clock never goes back: after one that was ahead, it is what counts.
+        let now_ms = (node.config.clock)().max(self.view().clock_ms());
         let expires_ms = now_ms + life_ms.min(TOKEN_LIFE_MS_MAX);
         let hash = authority::hash(&token.secret);
         let command = Command::HostToken { hash, name: name.to_owned(), expires_ms };

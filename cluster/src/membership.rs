@@ -102,7 +102,9 @@ pub(crate) fn next_step(
         return nodes
             .iter()
             .filter(|(id, seen)| **id != me && seen.votes())
-            .max_by_key(|(id, seen)| (seen.silent_ms > Some(UP_MS), !seen.preferred, **id))
+            .max_by_key(|(id, seen)| {
+                (seen.silent_ms.is_none_or(|ms| ms > UP_MS), !seen.preferred, **id)
+            })
             .map(|(id, _)| Step::Demote(*id));
     }
     let up = candidate?;

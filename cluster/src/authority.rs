@@ -3,8 +3,10 @@
 //! A node's certificate is good for one name, `n<id>.raft.internal`, and for `fleet.raft.internal`,
 //! by which a node that wants to join checks any member. The authority's key is kept by voters
 //! only; it reaches a node over a mutually authenticated connection before that node may vote, so
-//! whichever voter leads can sign. A removed node keeps no power: its id is refused, and so is any
-//! certificate for it.
+//! whichever voter leads can sign. A removed node's id is refused, and so is any certificate for
+//! it; but a host that voted has had the authority's key. If such a host falls into hostile hands,
+//! only a fleet begun anew helps: the authority cannot be replaced yet, and a restored backup keeps
+//! it.
 
 use std::time::Duration;
 

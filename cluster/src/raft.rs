@@ -61,7 +61,7 @@ pub(crate) fn config(fleet: &str) -> Result<Arc<openraft::Config>, Box<openraft:
         install_snapshot_timeout: SNAPSHOT_MS,
         max_payload_entries: APPEND_ENTRIES_MAX,
         replication_lag_threshold: LAG_ENTRIES,
-        // By octets and time instead, see `snapshot::Keeper`: entries differ by a thousand times.
+        // By octets and time instead, see `upkeep::keep`: entries differ by a thousand times.
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
         purge_batch_size: PURGE_ENTRIES,

@@ -2,7 +2,7 @@
 //!
 //! No session tickets and no 0-RTT: what is refused once must not be resumed, and nothing is read
 //! before the handshake is complete. A joining node, which has no certificate yet, offers another
-//! protocol name and gets to speak to `join.rs` only.
+//! protocol name and gets to speak to `serve.rs` only.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! ```text
 //! mxfleet-load refuse   server=HOST:PORT to=ADDRESS connections=50 seconds=5 [kept=yes]
 //! mxfleet-load latency  server=HOST:PORT to=ADDRESS rate=100 seconds=20 octets=4096
-//! mxfleet-load fill     server=HOST:PORT to=ADDRESS connections=9 count=100000 octets=600 [rate=500]
+//! mxfleet-load fill     server=HOST:PORT to=ADDRESS connections=9 count=100000 octets=600 [rate=9]
 //! ```
 //!
 //! `to` may have `{}` where the number of the message goes, modulo `spread`. Commands wait for

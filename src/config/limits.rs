@@ -1,4 +1,5 @@
-//! Every bound by name, with its default. All of them can be set under `[limits]`.
+//! Every bound an operator may set, with its default, under `[limits]`. Bounds nobody needs to
+//! change are constants where they are used.
 //!
 //! Sizes are octets, durations milliseconds. A full bound answers 4xx; nothing grows without one.
 

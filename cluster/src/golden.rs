@@ -16,7 +16,7 @@ use crate::join::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
-    Refusal, Request, State, TlsPolicy,
+    RecipientPolicy, Refusal, Request, State, TlsPolicy,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -48,6 +48,7 @@ fn domain() -> Domain {
         route: "mail.acme.test:25,[2001:db8::1]:2525".parse().unwrap(),
         tls: TlsPolicy::Pinned(vec!["mail.acme.test".to_owned()]),
         connections_max: Some(7),
+        recipients: RecipientPolicy::default(),
     }
 }
 

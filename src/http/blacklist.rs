@@ -129,7 +129,7 @@ async fn stats(state: Arc<State>, waiting: usize) -> Result<serde_json::Value, R
         serde_json::json!(BlacklistStats {
             tracked: state.blacklist_tracked(),
             listed: state.blacklisted(wall_ms()).count(),
-            exempt: state.blacklist_exempt().count(),
+            exempt: state.blacklist_exempt(wall_ms()).count(),
             frozen_domains: state.blacklist_frozen().map(|(domain, _)| domain.into()).collect(),
             waiting,
         })

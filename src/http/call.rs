@@ -74,6 +74,9 @@ pub enum Call {
         tls: Option<String>,
         /// A new limit of connections; 0 goes back to the fleet's setting.
         connections_max: Option<u32>,
+        /// What is to change in how its recipients are judged.
+        #[serde(default)]
+        recipients: RecipientTerms,
     },
     /// Remove a domain.
     DomainRemove {
@@ -268,13 +271,60 @@ pub struct DomainRow {
     /// Limit of connections from one node; the fleet's setting when absent.
     #[serde(default)]
     pub connections_max: Option<u32>,
+    /// `on`, or `off` when its rejections are not counted.
+    #[serde(default = "on")]
+    pub blacklist: String,
+    /// Instead of the setting `blacklist.threshold`.
+    #[serde(default)]
+    pub blacklist_threshold: Option<u64>,
+    /// Instead of the setting `blacklist.window`.
+    #[serde(default)]
+    pub blacklist_window: Option<String>,
+    /// Instead of the setting `blacklist.hold`.
+    #[serde(default)]
+    pub blacklist_hold: Option<String>,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
 }
 
+impl DomainRow {
+    /// A domain with all defaults.
+    pub fn new(name: String, customer: String, route: String) -> Self {
+        Self {
+            name,
+            customer,
+            route,
+            tls: opportunistic(),
+            connections_max: None,
+            blacklist: on(),
+            blacklist_threshold: None,
+            blacklist_window: None,
+            blacklist_hold: None,
+            version: 0,
+        }
+    }
+}
+
 fn opportunistic() -> String {
     "opportunistic".to_owned()
+}
+
+fn on() -> String {
+    "on".to_owned()
+}
+
+/// How a domain's recipients are judged, as it is typed; what is absent stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RecipientTerms {
+    /// `on` or `off`.
+    pub blacklist: Option<String>,
+    /// 0 goes back to the fleet's setting.
+    pub blacklist_threshold: Option<u64>,
+    /// `0s` goes back to the fleet's setting.
+    pub blacklist_window: Option<String>,
+    /// `0s` goes back to the fleet's setting.
+    pub blacklist_hold: Option<String>,
 }
 
 /// A setting as it is printed.

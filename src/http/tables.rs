@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use mxfleet_cluster::{
     Clock, Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, Outcome, ProposeError,
-    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id,
+    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id, render_duration,
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
+use super::recipients;
 use crate::route::Own;
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
@@ -64,8 +65,12 @@ impl Tables {
             }
             Call::CustomerRemove { id } => Command::CustomerRemove { id },
             Call::DomainAdd(row) => return Some(self.domain(row).map(Command::DomainAdd)),
-            Call::DomainSet { name, customer, route, tls, connections_max } => {
+            Call::DomainSet { name, customer, route, tls, connections_max, recipients } => {
                 let change = self.change(customer, route, tls, connections_max);
+                let change = change.and_then(|change| {
+                    let recipients = recipients::change(&recipients)?;
+                    Ok(DomainChange { recipients, ..change })
+                });
                 let checked = domain_name(&name).and_then(|name| Ok((name, change?)));
                 return Some(checked.map(|(name, change)| Command::DomainSet { name, change }));
             }
@@ -100,8 +105,9 @@ impl Tables {
         let at = |error: &dyn std::fmt::Display| Refused::invalid(format!("{name}: {error}"));
         let route = self.route(&row.route).map_err(|refused| at(&refused))?;
         let tls = row.tls.parse().map_err(|error| at(&error))?;
+        let recipients = recipients::policy(&row).map_err(|refused| at(&refused))?;
         let (customer, connections_max) = (row.customer, row.connections_max);
-        Ok(Domain { name, customer, route, tls, connections_max })
+        Ok(Domain { name, customer, route, tls, connections_max, recipients })
     }
 
     fn change(
@@ -116,6 +122,7 @@ impl Tables {
             route: route.map(|text| self.route(&text)).transpose()?,
             tls: tls.map(|text| text.parse().map_err(invalid)).transpose()?,
             connections_max: connections_max.map(|count| (count != 0).then_some(count)),
+            ..DomainChange::default()
         })
     }
 
@@ -210,12 +217,17 @@ fn customer_row(state: &State, customer: &Customer) -> CustomerRow {
 }
 
 fn domain_row(state: &State, domain: &Domain) -> DomainRow {
+    let own = &domain.recipients;
     DomainRow {
         name: domain.name.clone(),
         customer: domain.customer.clone(),
         route: domain.route.to_string(),
         tls: domain.tls.to_string(),
         connections_max: domain.connections_max,
+        blacklist: if own.blacklist_off { "off" } else { "on" }.to_owned(),
+        blacklist_threshold: own.threshold,
+        blacklist_window: own.window_ms.map(render_duration),
+        blacklist_hold: own.hold_ms.map(render_duration),
         version: state.domain_version(&domain.name),
     }
 }

@@ -1,7 +1,8 @@
 //! What stage 3 lets pass, and which check objects.
 
 use mxfleet_cluster::{
-    Command, Customer, CustomerStatus, Domain, RecipientEvent, Request, Route, TlsPolicy,
+    Command, Customer, CustomerStatus, Domain, RecipientEvent, RecipientPolicy, Request, Route,
+    TlsPolicy,
 };
 
 use super::*;
@@ -23,6 +24,7 @@ async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let commands = [

@@ -183,8 +183,8 @@ impl Command {
                 domain.name, domain.customer, domain.route
             ),
             Self::DomainSet { name, change } => match &change.route {
-                Some(route) => format!("domain set {name} --route {route}"),
-                None => format!("domain set {name}"),
+                Some(route) => format!("domain set {name} --route {route}{}", change.recipients),
+                None => format!("domain set {name}{}", change.recipients),
             },
             Self::DomainRemove { name } => format!("domain remove {name}"),
             Self::DomainImport { domains } => format!("domain import of {}", domains.len()),

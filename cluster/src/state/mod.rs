@@ -12,6 +12,7 @@ mod hosts;
 mod imports;
 mod parts;
 mod recent;
+mod recipients;
 mod ring;
 mod settings;
 mod sharded;
@@ -19,6 +20,7 @@ mod sharded;
 mod tests;
 
 pub use audit::AuditRecord;
+use blacklist::Terms;
 pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
@@ -26,6 +28,7 @@ pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub(crate) use parts::Part;
+pub use recipients::{RecipientChange, RecipientPolicy};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
@@ -94,16 +97,18 @@ impl State {
             }
             Command::SettingSet { name, value } => self.settings.set(at, name, value.as_deref()),
             Command::Tick => {
-                self.blacklist.sweep(&self.settings, self.clock_ms);
+                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                self.blacklist.sweep(terms, self.clock_ms);
                 Ok(0)
             }
             Command::BlacklistReport { node, incarnation, sequence, events } => {
                 let id = (*node, *incarnation, *sequence);
-                self.blacklist.report(&self.settings, self.clock_ms, id, events)
+                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                self.blacklist.report(terms, self.clock_ms, id, events)
             }
             Command::BlacklistPardon { address } => self.blacklist.pardon(address),
             Command::BlacklistExempt { address, exemption } => {
-                self.blacklist.set_exempt(address, exemption.as_ref())
+                self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }
             Command::BlacklistFreeze { domain, frozen } => {
                 self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
@@ -131,6 +136,11 @@ impl State {
             Command::HostRemove { name } => self.hosts.remove(name),
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
+    }
+
+    /// What the blacklist goes by.
+    fn terms(&self) -> Terms<'_> {
+        Terms { settings: &self.settings, domains: &self.domains }
     }
 
     fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {
@@ -214,7 +224,7 @@ impl State {
     /// Whether a RCPT for `address` is to be refused at `now_ms`, for too many rejections.
     /// The address: domain as lowercase A-label, local part in NFC and case-folded.
     pub fn is_blacklisted(&self, address: &str, now_ms: u64) -> bool {
-        self.blacklist.is_listed(&self.settings, address, now_ms)
+        self.blacklist.is_listed(self.terms(), address, now_ms)
     }
 
     /// Whether an address has rejections, so that a message taken for it is news.
@@ -224,12 +234,12 @@ impl State {
 
     /// What is known of an address: its rejections, its listing, its exemption.
     pub fn blacklist_entry(&self, address: &str, now_ms: u64) -> Option<BlacklistEntry> {
-        self.blacklist.entry(&self.settings, address, now_ms)
+        self.blacklist.entry(self.terms(), address, now_ms)
     }
 
     /// Listed addresses with the end of their listing, in no useful order.
     pub fn blacklisted(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
-        self.blacklist.listed(&self.settings, now_ms)
+        self.blacklist.listed(self.terms(), now_ms)
     }
 
     /// How many addresses have rejections that may still count.
@@ -238,8 +248,8 @@ impl State {
     }
 
     /// Addresses that are never listed, in order.
-    pub fn blacklist_exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
-        self.blacklist.exempt()
+    pub fn blacklist_exempt(&self, now_ms: u64) -> impl Iterator<Item = (&str, &Exemption)> {
+        self.blacklist.exempt(now_ms)
     }
 
     /// Domains in which nothing new is listed, with since when.

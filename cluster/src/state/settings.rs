@@ -167,21 +167,37 @@ fn find(name: &str) -> Option<&'static Setting> {
 
 fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
     let name = setting.name;
+    let number = match setting.kind {
+        SettingKind::Duration { .. } => parse_duration_ms(value).ok_or_else(|| {
+            let range = range(setting);
+            Refusal::invalid(format!("{name} is a duration such as 90s, 4h or 5d, from {range}"))
+        })?,
+        SettingKind::Count { .. } => value.parse().map_err(|_| {
+            Refusal::invalid(format!("{name} is a whole number from {}", range(setting)))
+        })?,
+    };
+    check_number(name, number)
+}
+
+/// Whether `number`, a count or milliseconds, is one that the setting `name` could have.
+pub(super) fn check_number(name: &str, number: u64) -> Result<(), Refusal> {
+    let Some(setting) = find(name) else { return Ok(()) };
+    let (min, max) = match setting.kind {
+        SettingKind::Duration { min_ms, max_ms } => (min_ms, max_ms),
+        SettingKind::Count { min, max } => (min, max),
+    };
+    if (min..=max).contains(&number) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!("{name} must be {}", range(setting))))
+}
+
+fn range(setting: &Setting) -> String {
     match setting.kind {
         SettingKind::Duration { min_ms, max_ms } => {
-            let range = format!("{} to {}", render_duration(min_ms), render_duration(max_ms));
-            match parse_duration_ms(value) {
-                Some(ms) if (min_ms..=max_ms).contains(&ms) => Ok(()),
-                Some(_) => Err(Refusal::invalid(format!("{name} must be {range}"))),
-                None => Err(Refusal::invalid(format!(
-                    "{name} is a duration such as 90s, 4h or 5d, from {range}"
-                ))),
-            }
+            format!("{} to {}", render_duration(min_ms), render_duration(max_ms))
         }
-        SettingKind::Count { min, max } => match value.parse::<u64>() {
-            Ok(count) if (min..=max).contains(&count) => Ok(()),
-            _ => Err(Refusal::invalid(format!("{name} is a whole number from {min} to {max}"))),
-        },
+        SettingKind::Count { min, max } => format!("{min} to {max}"),
     }
 }
 

@@ -22,6 +22,7 @@ fn domain(name: &str, route: &str) -> Command {
         route: route.parse().unwrap(),
         tls: TlsPolicy::Opportunistic,
         connections_max: None,
+        recipients: RecipientPolicy::default(),
     })
 }
 
@@ -141,6 +142,7 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         };
         (from..from + 300).map(row).collect()
     };

@@ -8,6 +8,7 @@
 
 mod leaf;
 mod notes;
+mod policy;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,8 +21,10 @@ use self::leaf::{Record, Times};
 use self::notes::Notes;
 pub(crate) use self::notes::NotesChunk;
 pub use self::notes::RejectionNote;
+use self::policy::Policy;
+pub(crate) use self::policy::Terms;
 use super::sharded::{Sharded, mix};
-use super::{Outcome, Refusal, Settings};
+use super::{Outcome, Refusal};
 use crate::octets::Octets;
 
 const BRANCHES: usize = 512;
@@ -64,6 +67,12 @@ pub struct Exemption {
     pub reason: String,
     /// Until when: milliseconds since 1970, UTC; `None` is for ever.
     pub until_ms: Option<u64>,
+}
+
+impl Exemption {
+    fn holds(&self, at_ms: u64) -> bool {
+        self.until_ms.is_none_or(|until| at_ms < until)
+    }
 }
 
 /// What is known of an address.
@@ -123,35 +132,11 @@ impl Default for Blacklist {
     }
 }
 
-/// The settings the rules need.
-#[derive(Debug, Clone, Copy)]
-struct Policy {
-    threshold: usize,
-    window_ms: u64,
-    hold_ms: u64,
-}
-
-impl Policy {
-    fn of(settings: &Settings) -> Self {
-        Self {
-            threshold: usize::try_from(settings.count("blacklist.threshold")).unwrap_or(usize::MAX),
-            window_ms: settings.duration_ms("blacklist.window"),
-            hold_ms: settings.duration_ms("blacklist.hold"),
-        }
-    }
-
-    /// Until when these times list an address, whether that is over or not.
-    fn listed_until(&self, times: &Times) -> Option<u64> {
-        let (newest, nth) = (times.newest()?, times.nth_newest(self.threshold)?);
-        (newest - nth < self.window_ms).then(|| newest.saturating_add(self.hold_ms))
-    }
-}
-
 impl Blacklist {
     /// Whether a RCPT for this address is to be refused now.
-    pub(crate) fn is_listed(&self, settings: &Settings, address: &str, now_ms: u64) -> bool {
+    pub(crate) fn is_listed(&self, terms: Terms<'_>, address: &str, now_ms: u64) -> bool {
         let Some(times) = self.times(address) else { return false };
-        let until = Policy::of(settings).listed_until(&times);
+        let until = terms.policy(domain_of(address)).listed_until(&times);
         until.is_some_and(|until| now_ms < until)
             && self.exemption(address, now_ms).is_none()
             && !self.is_frozen_for(address, &times)
@@ -159,7 +144,7 @@ impl Blacklist {
 
     pub(crate) fn entry(
         &self,
-        settings: &Settings,
+        terms: Terms<'_>,
         address: &str,
         now_ms: u64,
     ) -> Option<BlacklistEntry> {
@@ -170,7 +155,7 @@ impl Blacklist {
         }
         let times = times.unwrap_or_default();
         let listed = exemption.is_none() && !self.is_frozen_for(address, &times);
-        let until = Policy::of(settings).listed_until(&times);
+        let until = terms.policy(domain_of(address)).listed_until(&times);
         Some(BlacklistEntry {
             rejections_ms: times.as_slice().to_vec(),
             notes: self.notes.get(address).to_vec(),
@@ -182,11 +167,11 @@ impl Blacklist {
     /// Listed addresses with the end of their listing, in no useful order.
     pub(crate) fn listed(
         &self,
-        settings: &Settings,
+        terms: Terms<'_>,
         now_ms: u64,
     ) -> impl Iterator<Item = (&str, u64)> {
-        let policy = Policy::of(settings);
         self.records().filter_map(move |record| {
+            let policy = terms.policy(domain_of(record.address));
             let until = policy.listed_until(&record.times).filter(|until| now_ms < *until)?;
             let held = self.exemption(record.address, now_ms).is_some()
                 || self.is_frozen_for(record.address, &record.times);
@@ -202,8 +187,9 @@ impl Blacklist {
         self.len
     }
 
-    pub(crate) fn exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
-        self.rules.exempt.iter().map(|(address, exemption)| (address.as_str(), exemption))
+    pub(crate) fn exempt(&self, now_ms: u64) -> impl Iterator<Item = (&str, &Exemption)> {
+        let exempt = self.rules.exempt.iter().filter(move |(_, exemption)| exemption.holds(now_ms));
+        exempt.map(|(address, exemption)| (address.as_str(), exemption))
     }
 
     pub(crate) fn frozen(&self) -> impl Iterator<Item = (&str, u64)> {
@@ -226,8 +212,7 @@ impl Blacklist {
     }
 
     fn exemption(&self, address: &str, now_ms: u64) -> Option<&Exemption> {
-        let exemption = self.rules.exempt.get(address)?;
-        exemption.until_ms.is_none_or(|until| now_ms < until).then_some(exemption)
+        self.rules.exempt.get(address).filter(|exemption| exemption.holds(now_ms))
     }
 
     /// Listings of a frozen domain count only if they are older than the freeze.
@@ -244,7 +229,7 @@ impl Blacklist {
     /// Take a node's report once. The outcome is the number of events that counted.
     pub(crate) fn report(
         &mut self,
-        settings: &Settings,
+        terms: Terms<'_>,
         now_ms: u64,
         (node, incarnation, sequence): (u64, u64, u64),
         events: &[RecipientEvent],
@@ -257,11 +242,11 @@ impl Blacklist {
             return Err(Refusal::invalid("a report has at most 5000 events"));
         }
         Arc::make_mut(&mut self.rules.reports).insert(node, report);
-        let policy = Policy::of(settings);
         let mut counted = 0;
         for event in events {
             counted += u64::from(match event {
                 RecipientEvent::Rejected { address, at_ms, reply } => {
+                    let policy = terms.policy(domain_of(address));
                     self.reject(policy, address, *at_ms, now_ms, (node, reply))
                 }
                 RecipientEvent::Accepted { address } => self.forget(address),
@@ -278,12 +263,16 @@ impl Blacklist {
         now_ms: u64,
         (node, reply): (u64, &str),
     ) -> bool {
-        if !is_address(address) || local_of(address) == "postmaster" {
+        if policy.is_off || !is_address(address) || local_of(address) == "postmaster" {
             return false;
         }
         let known = self.times(address);
         let newest = known.and_then(|times| times.newest()).unwrap_or(0);
         let at_ms = at_ms.min(now_ms).max(newest);
+        // What was not counted cannot list it when the exemption ends.
+        if self.exemption(address, at_ms).is_some() {
+            return false;
+        }
         let times = match known {
             None => Times::one(at_ms),
             Some(mut times) => match policy.listed_until(&times) {
@@ -396,11 +385,21 @@ impl Blacklist {
         Ok(u64::from(self.forget(address)))
     }
 
-    pub(crate) fn set_exempt(&mut self, address: &str, exemption: Option<&Exemption>) -> Outcome {
+    pub(crate) fn set_exempt(
+        &mut self,
+        address: &str,
+        exemption: Option<&Exemption>,
+        now_ms: u64,
+    ) -> Outcome {
         check_address(address)?;
         let exempt = Arc::make_mut(&mut self.rules.exempt);
         let Some(exemption) = exemption else {
-            return Ok(u64::from(exempt.remove(address).is_some()));
+            // It stays for a while as one that is over: what happened before may come late.
+            let ended = exempt.get_mut(address).filter(|exemption| exemption.holds(now_ms));
+            return Ok(ended.map_or(0, |exemption| {
+                exemption.until_ms = Some(now_ms);
+                1
+            }));
         };
         if exemption.reason.len() > REASON_OCTETS_MAX || exemption.reason.contains(char::is_control)
         {
@@ -430,9 +429,8 @@ impl Blacklist {
     }
 
     /// Forget what can never matter again, in a slice of the table.
-    pub(crate) fn sweep(&mut self, settings: &Settings, now_ms: u64) {
-        let policy = Policy::of(settings);
-        let keep_ms = policy.window_ms.max(policy.hold_ms);
+    pub(crate) fn sweep(&mut self, terms: Terms<'_>, now_ms: u64) {
+        self.sweep_exemptions(terms, now_ms);
         let all = BRANCHES * LEAVES;
         let first = usize::try_from(self.rules.sweep).unwrap_or(0);
         for at in (first..first + SWEPT_LEAVES).map(|at| at % all) {
@@ -440,12 +438,24 @@ impl Blacklist {
             let Some(leaf) = leaf.filter(|leaf| !leaf.is_empty()).cloned() else { continue };
             for record in leaf::records(&leaf) {
                 let newest = record.times.newest().unwrap_or(0);
+                let keep_ms = terms.policy(domain_of(record.address)).keep_ms();
                 if newest.saturating_add(keep_ms) <= now_ms {
                     self.put(record.address, None);
                 }
             }
         }
         self.rules.sweep = ((first + SWEPT_LEAVES) % all) as u64;
+    }
+
+    fn sweep_exemptions(&mut self, terms: Terms<'_>, now_ms: u64) {
+        let is_over = |(address, exemption): (&String, &Exemption)| {
+            let keep_ms = terms.policy(domain_of(address)).keep_ms();
+            exemption.until_ms.is_some_and(|until| until.saturating_add(keep_ms) <= now_ms)
+        };
+        if self.rules.exempt.iter().any(is_over) {
+            let exempt = Arc::make_mut(&mut self.rules.exempt);
+            exempt.retain(|address, exemption| !is_over((address, exemption)));
+        }
     }
 
     /// The small tables, as a snapshot holds them.

@@ -16,7 +16,7 @@ use crate::join::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
-    RecipientPolicy, Refusal, Request, State, TlsPolicy,
+    RecipientNews, RecipientPolicy, Refusal, Request, State, TlsPolicy,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -96,6 +96,9 @@ fn commands() -> Vec<Command> {
         Command::BlacklistFreeze { domain: name(), frozen: true },
         Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 4, parts: 1 },
+        Command::RecipientNews {
+            news: vec![RecipientNews::Taken { address: address(), at_ms: 7 }],
+        },
     ]
 }
 

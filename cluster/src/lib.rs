@@ -35,9 +35,9 @@ pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
-    AuditRecord, BlacklistEntry, Command, Customer, CustomerStatus, Domain, DomainChange,
-    Exemption, Host, NewHost, Outcome, RecipientChange, RecipientEvent, RecipientPolicy, Refusal,
-    RejectionNote, Request, Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings,
-    State, TlsPolicy, parse_duration_ms, render_duration,
+    AuditRecord, BlacklistCounts, BlacklistEntry, Command, Customer, CustomerStatus, Domain,
+    DomainChange, Exemption, FrozenDomain, Host, NewHost, Outcome, RecipientChange, RecipientEvent,
+    RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request, Route, RouteError, SETTINGS,
+    Server, Setting, SettingKind, Settings, State, TlsPolicy, parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

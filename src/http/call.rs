@@ -183,6 +183,13 @@ pub enum Call {
         /// The recipient.
         address: String,
     },
+    /// List nothing new in a domain until it is thawed, or do so again.
+    BlacklistFreeze {
+        /// The domain.
+        domain: String,
+        /// Whether nothing new is listed.
+        frozen: bool,
+    },
     /// How many are tracked, listed, exempt.
     BlacklistStats,
     /// What became of mail that was not delivered by this node.
@@ -365,6 +372,8 @@ pub struct BlacklistEntryRow {
     pub until: Option<String>,
     /// The newest rejections that counted, the oldest first.
     pub rejections: Vec<RejectionRow>,
+    /// Until when it is not listed because its server took mail for it, if that is so.
+    pub trusted_until: Option<String>,
     /// Why it is never listed, if so.
     pub exempt: Option<ExemptionRow>,
 }
@@ -396,12 +405,27 @@ pub struct BlacklistStats {
     pub tracked: u64,
     /// Refused now.
     pub listed: usize,
+    /// That mail was taken for lately, so that they are not listed.
+    pub trusted: u64,
     /// Never listed.
     pub exempt: usize,
     /// Domains in which nothing new is listed.
-    pub frozen_domains: Vec<String>,
+    pub frozen_domains: Vec<FrozenRow>,
     /// Events of this node that the fleet has not counted yet.
     pub waiting: usize,
+}
+
+/// A domain in which nothing new is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenRow {
+    /// Its name.
+    pub domain: String,
+    /// Since when.
+    pub since: String,
+    /// Until when, if nothing else happens; until an operator says so when absent.
+    pub until: Option<String>,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What a change did.

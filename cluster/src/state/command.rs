@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
+use super::{
+    Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
+    RecipientNews,
+};
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -165,6 +168,11 @@ pub enum Command {
         /// How many parts it has.
         parts: u32,
     },
+    /// What nodes learnt of recipients by the way. Taken as often as it comes.
+    RecipientNews {
+        /// All of it.
+        news: Vec<RecipientNews>,
+    },
 }
 
 impl Command {
@@ -201,12 +209,13 @@ impl Command {
             }
             Self::BlacklistExempt { address, .. } => format!("blacklist unexempt {address}"),
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
-            Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
+            Self::BlacklistFreeze { domain, .. } => format!("blacklist thaw {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
             Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
-            | Self::DomainStage { .. } => return None,
+            | Self::DomainStage { .. }
+            | Self::RecipientNews { .. } => return None,
         })
     }
 }

@@ -10,6 +10,7 @@ mod customers;
 mod domains;
 mod hosts;
 mod imports;
+mod news;
 mod parts;
 mod recent;
 mod recipients;
@@ -21,12 +22,15 @@ mod tests;
 
 pub use audit::AuditRecord;
 use blacklist::Terms;
-pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
+pub use blacklist::{
+    BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
+};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
+pub use news::RecipientNews;
 pub(crate) use parts::Part;
 pub use recipients::{RecipientChange, RecipientPolicy};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
@@ -111,8 +115,10 @@ impl State {
                 self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }
             Command::BlacklistFreeze { domain, frozen } => {
-                self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
+                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                self.blacklist.set_frozen(terms, domain, *frozen, self.clock_ms)
             }
+            Command::RecipientNews { news } => self.learn(news),
             _ => self.change_hosts(command),
         }
     }
@@ -242,9 +248,14 @@ impl State {
         self.blacklist.listed(self.terms(), now_ms)
     }
 
-    /// How many addresses have rejections that may still count.
-    pub fn blacklist_tracked(&self) -> u64 {
-        self.blacklist.tracked()
+    /// Whether it is worth telling that mail was taken for an address without rejections.
+    pub fn is_taken_news(&self, address: &str, now_ms: u64) -> bool {
+        self.blacklist.is_taken_news(self.terms(), address, now_ms)
+    }
+
+    /// How many addresses are known, and what was kept from being listed.
+    pub fn blacklist_counts(&self) -> BlacklistCounts {
+        self.blacklist.counted()
     }
 
     /// Addresses that are never listed, in order.
@@ -252,9 +263,9 @@ impl State {
         self.blacklist.exempt(now_ms)
     }
 
-    /// Domains in which nothing new is listed, with since when.
-    pub fn blacklist_frozen(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.blacklist.frozen()
+    /// Domains in which nothing new is listed, in order.
+    pub fn blacklist_frozen(&self, now_ms: u64) -> impl Iterator<Item = FrozenDomain<'_>> {
+        self.blacklist.frozen(self.terms(), now_ms)
     }
 
     /// All hosts, in order of id.

@@ -55,6 +55,15 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: dead addresses cost deliveries again; too high: a new mailbox waits",
     },
     Setting {
+        name: "blacklist.thaw_after",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "a domain whose server refused recipients it had taken mail for is frozen, and \
+                nothing in it counted, until that has not happened for so long",
+        caution: "too low: a broken directory lists good addresses; too high: after an outage \
+                  dictionary attacks reach the customer's server for longer",
+    },
+    Setting {
         name: "blacklist.threshold",
         default: "10",
         kind: SettingKind::Count { min: 1, max: 10 },

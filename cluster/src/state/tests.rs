@@ -98,7 +98,8 @@ fn a_state_put_together_from_its_parts_is_the_same_and_goes_on_the_same() {
         assert_eq!(state.apply(index, &remove), copy.apply(index, &remove));
     }
     assert!(state.parts().eq(copy.parts()));
-    assert_eq!(copy.blacklist_tracked(), state.blacklist_tracked());
+    assert_eq!(copy.blacklist_counts(), state.blacklist_counts());
+    assert_eq!(state.blacklist_counts().tracked, 500);
     assert_eq!(copy.domains().count(), 300);
 }
 
@@ -130,6 +131,7 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
+    assert_eq!(first(Command::RecipientNews { news: Vec::new() }), 22);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The settings that decide what is listed, and until when.
 
-use super::leaf::Times;
+use super::leaf::{History, Times};
 use crate::state::domains::Domains;
 use crate::state::settings::Settings;
 
@@ -27,6 +27,11 @@ impl Terms<'_> {
             hold_ms: own.and_then(|own| own.hold_ms).unwrap_or_else(|| fleet("blacklist.hold")),
         }
     }
+
+    /// A frozen domain thaws after so long without a sign of trouble.
+    pub(super) fn thaw_ms(&self) -> u64 {
+        self.settings.duration_ms("blacklist.thaw_after")
+    }
 }
 
 /// What is in force for a domain.
@@ -40,14 +45,39 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// Until when these times list an address, whether that is over or not.
-    pub(super) fn listed_until(&self, times: &Times) -> Option<u64> {
-        let (newest, nth) = (times.newest()?, times.nth_newest(self.threshold)?);
-        let lists = newest - nth < self.window_ms && !self.is_off;
+    /// Until when an address with this history is listed, whether that is over or not.
+    ///
+    /// One that was trusted when it was last rejected is not: its server has changed its mind of
+    /// a mailbox that works, and may do so again.
+    pub(super) fn listed_until(&self, history: &History) -> Option<u64> {
+        let newest = history.rejected.newest()?;
+        let lists = self.is_over_threshold(&history.rejected) && !self.trusts(history, newest);
         lists.then(|| newest.saturating_add(self.hold_ms))
     }
 
-    /// For how long a rejection may matter.
+    /// Whether these rejections would list an address that is not trusted.
+    pub(super) fn is_over_threshold(&self, rejected: &Times) -> bool {
+        let ends = rejected.newest().zip(rejected.nth_newest(self.threshold));
+        !self.is_off && ends.is_some_and(|(newest, nth)| newest - nth < self.window_ms)
+    }
+
+    /// Whether the customer's server took mail for it within a window before.
+    pub(super) fn trusts(&self, history: &History, at_ms: u64) -> bool {
+        self.trusted_until(history).is_some_and(|until| at_ms < until)
+    }
+
+    /// Until when an address with this history is trusted, whether that is over or not.
+    pub(super) fn trusted_until(&self, history: &History) -> Option<u64> {
+        history.taken_ms.map(|taken| taken.saturating_add(self.window_ms))
+    }
+
+    /// Whether mail that was taken now is worth telling: the fleet knows of none, or it is long
+    /// ago.
+    pub(super) fn is_stale(&self, history: &History, now_ms: u64) -> bool {
+        history.taken_ms.is_none_or(|taken| taken.saturating_add(self.window_ms / 4) <= now_ms)
+    }
+
+    /// For how long a history may matter.
     pub(super) fn keep_ms(&self) -> u64 {
         self.window_ms.max(self.hold_ms)
     }

@@ -99,6 +99,11 @@ fn commands() -> Vec<Command> {
         Command::RecipientNews {
             news: vec![RecipientNews::Taken { address: address(), at_ms: 7 }],
         },
+        Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
+        Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
+        Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
+        Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
+        Command::RecipientsRemove { domain: name() },
     ]
 }
 

@@ -37,7 +37,8 @@ pub use start::StartError;
 pub use state::{
     AuditRecord, BlacklistCounts, BlacklistEntry, Command, Customer, CustomerStatus, Domain,
     DomainChange, Exemption, FrozenDomain, Host, NewHost, Outcome, RecipientChange, RecipientEvent,
-    RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request, Route, RouteError, SETTINGS,
-    Server, Setting, SettingKind, Settings, State, TlsPolicy, parse_duration_ms, render_duration,
+    RecipientList, RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request, Route,
+    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
+    parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

@@ -78,6 +78,13 @@ pub enum Call {
         #[serde(default)]
         recipients: RecipientTerms,
     },
+    /// Name a domain's recipients: everybody else is unknown.
+    DomainRecipients {
+        /// The domain.
+        name: String,
+        /// Local parts, addresses and patterns; `None` lets everybody in again.
+        entries: Option<Vec<String>>,
+    },
     /// Remove a domain.
     DomainRemove {
         /// Its name.
@@ -290,6 +297,9 @@ pub struct DomainRow {
     /// Instead of the setting `blacklist.hold`.
     #[serde(default)]
     pub blacklist_hold: Option<String>,
+    /// The recipients that were named, if any were; ignored where a domain is given.
+    #[serde(default)]
+    pub recipients: Option<RecipientListRow>,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
@@ -308,9 +318,21 @@ impl DomainRow {
             blacklist_threshold: None,
             blacklist_window: None,
             blacklist_hold: None,
+            recipients: None,
             version: 0,
         }
     }
+}
+
+/// How many recipients were named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipientListRow {
+    /// Exact ones.
+    pub addresses: usize,
+    /// Patterns.
+    pub patterns: usize,
+    /// When the list was uploaded, as a log index.
+    pub version: u64,
 }
 
 fn opportunistic() -> String {

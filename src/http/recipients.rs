@@ -1,8 +1,9 @@
 //! How a domain's recipients are judged: between the words of an admin call and the table.
 
-use mxfleet_cluster::{RecipientChange, RecipientPolicy, parse_duration_ms};
+use mxfleet_cluster::{RecipientChange, RecipientList, RecipientPolicy, parse_duration_ms};
 
-use super::call::{DomainRow, RecipientTerms, Refused};
+use super::call::{DomainRow, RecipientListRow, RecipientTerms, Refused};
+use crate::policy::list;
 
 /// What a new domain has of its own.
 pub(super) fn policy(row: &DomainRow) -> Result<RecipientPolicy, Refused> {
@@ -47,5 +48,20 @@ fn duration(name: &str, text: Option<&str>) -> Result<Option<Option<u64>>, Refus
     match parse_duration_ms(text) {
         Some(ms) => Ok(Some(own(ms))),
         None => Err(Refused::invalid(format!("{name} is a duration such as 90s, 4h or 5d"))),
+    }
+}
+
+/// What the lines of a list say. The first that is wrong is told.
+pub(super) fn entries(domain: &str, lines: &[String]) -> Result<Vec<String>, Refused> {
+    let entries = lines.iter().filter_map(|line| list::entry(domain, line));
+    entries.collect::<Result<Vec<_>, _>>().map_err(Refused::invalid)
+}
+
+/// As it is printed.
+pub(super) fn row(list: &RecipientList) -> RecipientListRow {
+    RecipientListRow {
+        addresses: list.exact_len(),
+        patterns: list.patterns_len(),
+        version: list.version(),
     }
 }

@@ -38,8 +38,12 @@ impl Tables {
         if let Some(answer) = read(&self.cluster.view(), call) {
             return Some(answer);
         }
-        if let Call::DomainImport { domains } = call {
-            return Some(self.import(domains.clone()).await);
+        match call {
+            Call::DomainImport { domains } => return Some(self.import(domains.clone()).await),
+            Call::DomainRecipients { name, entries: Some(entries) } => {
+                return Some(self.set_recipients(name, entries, terms).await);
+            }
+            _ => {}
         }
         let command = self.command(call)?;
         Some(match command {
@@ -74,6 +78,10 @@ impl Tables {
                 let checked = domain_name(&name).and_then(|name| Ok((name, change?)));
                 return Some(checked.map(|(name, change)| Command::DomainSet { name, change }));
             }
+            Call::DomainRecipients { name, entries: None } => {
+                let domain = domain_name(&name);
+                return Some(domain.map(|domain| Command::RecipientsRemove { domain }));
+            }
             Call::DomainRemove { name } => {
                 return Some(domain_name(&name).map(|name| Command::DomainRemove { name }));
             }
@@ -83,10 +91,21 @@ impl Tables {
     }
 
     async fn propose(&self, command: Command, terms: &Terms) -> Result<serde_json::Value, Refused> {
-        let id = terms.request_id.unwrap_or_else(random_id);
-        let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
-        request.expected_version = terms.expected_version;
-        changed(self.cluster.propose(request).await)
+        changed(self.cluster.propose(request(command, terms)).await)
+    }
+
+    /// A long list goes in parts.
+    async fn set_recipients(
+        &self,
+        name: &str,
+        entries: &[String],
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let domain = domain_name(name)?;
+        let entries = recipients::entries(&domain, entries)?;
+        let clock: Clock = Arc::new(clock::wall_ms);
+        let request = |command| request(command, terms);
+        changed(self.cluster.set_recipients(&domain, &entries, &clock, request).await)
     }
 
     /// Many rows go in parts, so that no log entry is large.
@@ -138,6 +157,13 @@ impl Tables {
         }
         Ok(route)
     }
+}
+
+fn request(command: Command, terms: &Terms) -> Request {
+    let id = terms.request_id.unwrap_or_else(random_id);
+    let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
+    request.expected_version = terms.expected_version;
+    request
 }
 
 pub(super) fn changed(
@@ -228,6 +254,7 @@ fn domain_row(state: &State, domain: &Domain) -> DomainRow {
         blacklist_threshold: own.threshold,
         blacklist_window: own.window_ms.map(render_duration),
         blacklist_hold: own.hold_ms.map(render_duration),
+        recipients: state.recipient_list(&domain.name).map(recipients::row),
         version: state.domain_version(&domain.name),
     }
 }

@@ -173,6 +173,29 @@ pub enum Command {
         /// All of it.
         news: Vec<RecipientNews>,
     },
+    /// A part of a list of recipients. Nothing changes yet.
+    RecipientsStage {
+        /// Chosen by whoever uploads.
+        upload: u128,
+        /// Counted from 0, without gaps.
+        part: u32,
+        /// Local parts in NFC and case-folded; a `*` stands for anything.
+        entries: Vec<String>,
+    },
+    /// The staged list is a domain's from now on: everybody else in it is unknown.
+    RecipientsCommit {
+        /// Which domain.
+        domain: String,
+        /// Which upload.
+        upload: u128,
+        /// How many parts it has.
+        parts: u32,
+    },
+    /// A domain has no list of recipients any more.
+    RecipientsRemove {
+        /// Which domain.
+        domain: String,
+    },
 }
 
 impl Command {
@@ -211,11 +234,14 @@ impl Command {
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist thaw {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
+            Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
             Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
             | Self::DomainStage { .. }
-            | Self::RecipientNews { .. } => return None,
+            | Self::RecipientNews { .. }
+            | Self::RecipientsStage { .. } => return None,
         })
     }
 }

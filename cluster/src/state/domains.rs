@@ -285,7 +285,13 @@ impl Domains {
         Ok(changed)
     }
 
-    fn require(&self, name: &str) -> Result<&Domain, Refusal> {
+    /// Something that belongs to the domain has changed.
+    pub(super) fn touch(&mut self, at: u64, name: &str) -> Outcome {
+        let domain = self.require(name)?.clone();
+        self.put(at, domain)
+    }
+
+    pub(super) fn require(&self, name: &str) -> Result<&Domain, Refusal> {
         self.get(name).ok_or_else(|| Refusal::not_found(format!("there is no domain {name}")))
     }
 

@@ -10,6 +10,7 @@ mod customers;
 mod domains;
 mod hosts;
 mod imports;
+mod lists;
 mod news;
 mod parts;
 mod recent;
@@ -30,6 +31,7 @@ pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
+pub use lists::RecipientList;
 pub use news::RecipientNews;
 pub(crate) use parts::Part;
 pub use recipients::{RecipientChange, RecipientPolicy};
@@ -45,7 +47,8 @@ pub struct State {
     settings: Settings,
     hosts: hosts::Hosts,
     blacklist: blacklist::Blacklist,
-    imports: imports::Imports,
+    imports: imports::Imports<Domain>,
+    lists: lists::Lists,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The newest time any command was stamped with; never goes back.
@@ -90,7 +93,11 @@ impl State {
                 }
                 self.domains.set(at, name, change)
             }
-            Command::DomainRemove { name } => self.domains.remove(name),
+            Command::DomainRemove { name } => {
+                self.domains.remove(name)?;
+                self.lists.remove(name)?;
+                Ok(1)
+            }
             Command::DomainImport { domains } => self.import(at, domains),
             Command::DomainStage { import, part, domains } => {
                 self.imports.stage(*import, *part, domains, self.clock_ms)
@@ -119,6 +126,29 @@ impl State {
                 self.blacklist.set_frozen(terms, domain, *frozen, self.clock_ms)
             }
             Command::RecipientNews { news } => self.learn(news),
+            _ => self.change_lists(at, command),
+        }
+    }
+
+    fn change_lists(&mut self, at: u64, command: &Command) -> Outcome {
+        match command {
+            Command::RecipientsStage { upload, part, entries } => {
+                self.lists.stage(*upload, *part, entries, self.clock_ms)
+            }
+            Command::RecipientsCommit { domain, upload, parts } => {
+                self.domains.require(domain)?;
+                let count = self.lists.commit(at, domain, *upload, *parts)?;
+                self.domains.touch(at, domain)?;
+                Ok(count)
+            }
+            Command::RecipientsRemove { domain } => {
+                self.domains.require(domain)?;
+                let changed = self.lists.remove(domain)?;
+                if changed > 0 {
+                    self.domains.touch(at, domain)?;
+                }
+                Ok(changed)
+            }
             _ => self.change_hosts(command),
         }
     }
@@ -173,9 +203,10 @@ impl State {
             | Command::CustomerStatus { id, .. }
             | Command::CustomerRemove { id } => (id, self.customers.version(id)),
             Command::DomainAdd(domain) => (&domain.name, self.domains.version(&domain.name)),
-            Command::DomainSet { name, .. } | Command::DomainRemove { name } => {
-                (name, self.domains.version(name))
-            }
+            Command::DomainSet { name, .. }
+            | Command::DomainRemove { name }
+            | Command::RecipientsCommit { domain: name, .. }
+            | Command::RecipientsRemove { domain: name } => (name, self.domains.version(name)),
             Command::SettingSet { name, .. } => (name, self.settings.version(name)),
             _ => return Err(Refusal::invalid("this command cannot expect a version")),
         };
@@ -200,6 +231,11 @@ impl State {
     /// The version of a domain's row for [`Request::expecting`]; 0 when there is none.
     pub fn domain_version(&self, name: &str) -> u64 {
         self.domains.version(name)
+    }
+
+    /// The recipients that a domain's customer has named, if they have: everybody else is unknown.
+    pub fn recipient_list(&self, domain: &str) -> Option<&RecipientList> {
+        self.lists.get(domain)
     }
 
     /// The customer with this id.

@@ -8,6 +8,7 @@ use super::audit::AuditRecord;
 use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
 use super::imports::Staged;
+use super::lists::ListPiece;
 use super::recent::Remembered;
 use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
@@ -27,8 +28,10 @@ pub(crate) enum Part {
     Audit(Vec<AuditRecord>),
     BlacklistRules(Rules),
     BlacklistLeaves(Vec<(u32, Octets)>),
-    Import(Staged),
+    Import(Staged<Domain>),
     BlacklistNotes(NotesChunk),
+    RecipientList(ListPiece),
+    RecipientUpload(Staged<String>),
 }
 
 impl State {
@@ -48,6 +51,8 @@ impl State {
             .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
+            .chain(self.lists.pieces().map(Part::RecipientList))
+            .chain(self.lists.staged().map(Part::RecipientUpload))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
@@ -66,6 +71,8 @@ impl State {
             Part::Audit(chunk) => self.audit.absorb(chunk),
             Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
             Part::Import(staged) => self.imports.absorb(staged),
+            Part::RecipientList(piece) => self.lists.absorb(piece),
+            Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }

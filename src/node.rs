@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::blacklist::Reports;
+use crate::callout::{self, Callout};
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
@@ -136,17 +137,28 @@ impl Node {
         };
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let mx_port = config.delivery.mx_port;
+        let router = Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
-            router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
+            router: router.clone(),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
             reports: reports.clone(),
             journal: journal.clone(),
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
+        let failing = deliveries.clone();
+        let callout = Callout::new(callout::Parts {
+            cluster: cluster.clone(),
+            router,
+            client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
+            news: reports.news(),
+            is_failing: Arc::new(move |domain| failing.is_failing(domain)),
+            limits: Arc::clone(&limits),
+        });
+        let policy = Policy::new(cluster.clone(), vec![hostname.clone()], None);
+        let policy = Arc::new(policy.with_callout(callout));
         let tls = tls_identity(config)?;
         let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {

@@ -96,14 +96,26 @@ fn commands() -> Vec<Command> {
         Command::BlacklistFreeze { domain: name(), frozen: true },
         Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 4, parts: 1 },
-        Command::RecipientNews {
-            news: vec![RecipientNews::Taken { address: address(), at_ms: 7 }],
-        },
+        Command::RecipientNews { news: news() },
         Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
         Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
         Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
         Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
         Command::RecipientsRemove { domain: name() },
+    ]
+}
+
+fn news() -> Vec<RecipientNews> {
+    let address = || "someone@acme.test".to_owned();
+    vec![
+        RecipientNews::Taken { address: address(), at_ms: 7 },
+        RecipientNews::Answered { address: address(), is_known: true, version: 5, at_ms: 7 },
+        RecipientNews::CatchAll {
+            domain: "acme.test".to_owned(),
+            is_catch_all: false,
+            version: 5,
+            at_ms: 7,
+        },
     ]
 }
 

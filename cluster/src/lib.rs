@@ -38,7 +38,7 @@ pub use state::{
     AuditRecord, BlacklistCounts, BlacklistEntry, Command, Customer, CustomerStatus, Domain,
     DomainChange, Exemption, FrozenDomain, Host, NewHost, Outcome, RecipientChange, RecipientEvent,
     RecipientList, RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request, Route,
-    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
-    parse_duration_ms, render_duration,
+    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy, Verification,
+    Verify, parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

@@ -110,6 +110,16 @@ pub struct Limits {
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
 
+    // Callouts: what one node asks of customers' servers.
+    /// A question, from RCPT to our reply, its connection included. Then the recipient is accepted.
+    pub callout_timeout_ms: u64,
+    /// Connections for questions to one domain's servers.
+    pub callout_connections_max: usize,
+    /// Questions to one domain's servers at a time; recipients beyond are accepted.
+    pub callouts_waiting_max: usize,
+    /// After a server gave no answer nobody asks it for so long.
+    pub callout_pause_ms: u64,
+
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
@@ -181,6 +191,10 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            callout_timeout_ms: 5 * SECOND_MS,
+            callout_connections_max: 4,
+            callouts_waiting_max: 100,
+            callout_pause_ms: 30 * SECOND_MS,
             journal_lines_max: 10_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
@@ -280,6 +294,10 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            callout_timeout_ms,
+            callout_connections_max,
+            callouts_waiting_max,
+            callout_pause_ms,
             journal_lines_max,
             blacklist_backlog_max,
             blacklist_linger_ms,

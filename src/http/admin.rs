@@ -173,6 +173,12 @@ impl Admin {
                 check: "all".to_owned(),
                 reply: "250 2.1.5 Ok".to_owned(),
             },
+            Decision::Ask => Explanation {
+                accepted: true,
+                check: "callout".to_owned(),
+                reply: "250 2.1.5 Ok, unless the customer's server does not know the recipient"
+                    .to_owned(),
+            },
             Decision::Refuse { reply, check } => {
                 Explanation { accepted: false, check: check.to_owned(), reply: reply.to_string() }
             }

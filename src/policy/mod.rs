@@ -9,12 +9,13 @@ pub mod list;
 
 use std::cell::OnceCell;
 
-use mxfleet_cluster::{Cluster, State};
+use mxfleet_cluster::{Cluster, State, Verification};
 use prometheus::IntCounter;
 
+use crate::callout::Callout;
 use crate::smtp::{Address, Enhanced, Reply, ReversePath};
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CHECKS, Facts};
+use checks::{BLACKLIST, CALLOUT, CHECKS, Facts};
 
 /// What stage 3 decided about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Decision {
         /// The name of the check.
         check: &'static str,
     },
+    /// No check objects, and the customer's server is to be asked: [`Policy::verify`].
+    Ask,
 }
 
 /// The checks with what they need to know.
@@ -35,6 +38,7 @@ pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
     postmaster: Option<Address>,
+    callout: Option<Callout>,
     counted: Counted,
 }
 
@@ -55,7 +59,13 @@ impl Policy {
             accepted: counter("all", "accept"),
             refused: CHECKS.iter().map(|check| counter(check.name, "refuse")).collect(),
         };
-        Self { cluster, hostnames, postmaster, counted }
+        Self { cluster, hostnames, postmaster, callout: None, counted }
+    }
+
+    /// Ask customers' servers where domains want that. Without it nobody is asked.
+    #[must_use]
+    pub fn with_callout(self, callout: Callout) -> Self {
+        Self { callout: Some(callout), ..self }
     }
 
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
@@ -70,6 +80,8 @@ impl Policy {
                 self.counted.refused[index].inc();
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
+            // Counted when there is an answer.
+            None if self.callout.is_some() && self.asks(recipient, now_ms) => Decision::Ask,
             None => {
                 self.counted.accepted.inc();
                 Decision::Accept
@@ -81,6 +93,7 @@ impl Policy {
     pub fn explain(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
+            None if self.asks(recipient, now_ms) => Decision::Ask,
             None => Decision::Accept,
         }
     }
@@ -92,6 +105,30 @@ impl Policy {
             .iter()
             .enumerate()
             .find_map(|(index, check)| Some((index, (check.objection)(&facts)?)))
+    }
+
+    /// Whether the customer's server is to be asked about a recipient that nothing is known
+    /// against.
+    fn asks(&self, recipient: &Address, now_ms: u64) -> bool {
+        checks::verification(&self.cluster.view(), recipient, now_ms) == Verification::Ask
+    }
+
+    /// Ask the customer's server, and count what came of it. Never [`Decision::Ask`]; bounded by
+    /// `callout_timeout_ms`.
+    pub async fn verify(&self, recipient: &Address) -> Decision {
+        let passes = match &self.callout {
+            Some(callout) => callout.passes(recipient).await,
+            None => true,
+        };
+        if passes {
+            self.counted.accepted.inc();
+            return Decision::Accept;
+        }
+        let check = CHECKS.iter().position(|check| check.name == CALLOUT);
+        if let Some(counter) = check.and_then(|index| self.counted.refused.get(index)) {
+            counter.inc();
+        }
+        Decision::Refuse { reply: checks::unknown(recipient), check: CALLOUT }
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our

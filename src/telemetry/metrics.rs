@@ -56,6 +56,10 @@ pub struct Metrics {
     pub destinations_dead: IntGauge,
     /// Lines of the delivery log that were lost, because its target is slow or fails.
     pub delivery_log_dropped_total: IntCounter,
+    /// Recipients that a customer's server was to be asked about, by what came of it: `known`,
+    /// `unknown`, `vague`, `remembered`, and without an answer `slow`, `down`, `busy`; and `probe`,
+    /// a name that nobody has.
+    pub callouts_total: IntCounterVec,
     /// Events for the blacklist by kind: `rejected`, `accepted`.
     pub blacklist_events_total: IntCounterVec,
     /// Events that wait for the fleet to count them.
@@ -204,6 +208,12 @@ impl Metrics {
                 r,
                 "delivery_log_dropped_total",
                 "Lines of the delivery log that were lost",
+            ),
+            callouts_total: counters(
+                r,
+                "callouts_total",
+                "Recipients that customers' servers were to be asked about",
+                &["result"],
             ),
             blacklist_events_total: counters(
                 r,

@@ -3,6 +3,7 @@
 //! **Invariant:** no clock, no randomness, no I/O, no iteration over unordered maps. The same log
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
+mod answers;
 mod audit;
 mod blacklist;
 mod command;
@@ -32,9 +33,9 @@ pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub use lists::RecipientList;
-pub use news::RecipientNews;
+pub use news::{RecipientNews, Verification};
 pub(crate) use parts::Part;
-pub use recipients::{RecipientChange, RecipientPolicy};
+pub use recipients::{RecipientChange, RecipientPolicy, Verify};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
@@ -49,6 +50,7 @@ pub struct State {
     blacklist: blacklist::Blacklist,
     imports: imports::Imports<Domain>,
     lists: lists::Lists,
+    answers: answers::Answers,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The newest time any command was stamped with; never goes back.
@@ -96,6 +98,7 @@ impl State {
             Command::DomainRemove { name } => {
                 self.domains.remove(name)?;
                 self.lists.remove(name)?;
+                self.answers.forget_domain(name);
                 Ok(1)
             }
             Command::DomainImport { domains } => self.import(at, domains),
@@ -117,7 +120,10 @@ impl State {
                 let terms = Terms { settings: &self.settings, domains: &self.domains };
                 self.blacklist.report(terms, self.clock_ms, id, events)
             }
-            Command::BlacklistPardon { address } => self.blacklist.pardon(address),
+            Command::BlacklistPardon { address } => {
+                let had_answer = self.answers.forget(address);
+                Ok(self.blacklist.pardon(address)?.max(u64::from(had_answer)))
+            }
             Command::BlacklistExempt { address, exemption } => {
                 self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }

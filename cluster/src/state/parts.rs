@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::{Answer, AnswersChunk};
 use super::audit::AuditRecord;
 use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
@@ -32,6 +33,8 @@ pub(crate) enum Part {
     BlacklistNotes(NotesChunk),
     RecipientList(ListPiece),
     RecipientUpload(Staged<String>),
+    Answers(AnswersChunk),
+    DomainAnswers(Vec<(Box<str>, Answer)>),
 }
 
 impl State {
@@ -53,6 +56,8 @@ impl State {
             .chain(self.imports.staged().map(Part::Import))
             .chain(self.lists.pieces().map(Part::RecipientList))
             .chain(self.lists.staged().map(Part::RecipientUpload))
+            .chain(self.answers.chunks().map(Part::Answers))
+            .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
@@ -73,6 +78,8 @@ impl State {
             Part::Import(staged) => self.imports.absorb(staged),
             Part::RecipientList(piece) => self.lists.absorb(piece),
             Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
+            Part::Answers(chunk) => self.answers.absorb(chunk),
+            Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }

@@ -101,6 +101,8 @@ pub struct Limits {
     pub probe_pause_min_ms: u64,
     /// Longest pause before a dead destination is probed again.
     pub probe_pause_max_ms: u64,
+    /// Messages whose outcome waits for the blacklist's outbox; beyond, connections wait, too.
+    pub settling_max: usize,
     /// Servers tried for one message in one attempt.
     pub hops_tried_max: usize,
     /// Lines of the delivery log that wait to be written; more are dropped and counted.
@@ -187,6 +189,7 @@ impl Default for Limits {
             last_reply_timeout_ms: 2 * SECOND_MS,
             probe_pause_min_ms: 5 * SECOND_MS,
             probe_pause_max_ms: 5 * MINUTE_MS,
+            settling_max: 1000,
             hops_tried_max: 10,
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
@@ -290,6 +293,7 @@ impl Limits {
             last_reply_timeout_ms,
             probe_pause_min_ms,
             probe_pause_max_ms,
+            settling_max,
             hops_tried_max,
             delivery_log_lines_max,
             addresses_per_host_max,

@@ -87,6 +87,8 @@ pub(super) struct Attempted {
     pub(super) judged: Vec<(u32, Verdict)>,
     /// Those that it was not asked about.
     pub(super) untried: Vec<u32>,
+    /// Some recipients have their outcome already.
+    pub(super) progress: bool,
     /// The server gave an answer that says it works, whatever it was. To put off a whole message
     /// says nothing: the message may be the cause, or the server have trouble with all.
     pub(super) answered: bool,
@@ -96,7 +98,7 @@ impl Attempted {
     /// The same verdict for all.
     pub(super) fn same(recipients: &[u32], verdict: &Verdict) -> Self {
         let judged = recipients.iter().map(|recipient| (*recipient, verdict.clone())).collect();
-        Self { judged, untried: Vec::new(), answered: false }
+        Self { judged, untried: Vec::new(), progress: false, answered: false }
     }
 
     /// Whoever the server was not asked about shares its refusal of the others.
@@ -169,7 +171,7 @@ pub(super) async fn attempt(
             judged.iter().any(|(_, verdict)| matches!(verdict, Verdict::Delivered { .. }));
         let stuck = untried.is_empty() || untried.len() == asked || !connection.is_usable();
         if delivered || stuck {
-            return Attempted { judged, untried, answered };
+            return Attempted { judged, untried, progress: false, answered };
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 
 use super::attempt::{Attempted, Loaded, by_domain};
-use super::core::{After, Work};
+use super::core::{After, Core, Work};
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::schedule::{Permit, Recipients, retry};
@@ -25,7 +25,7 @@ const REPLY_OCTETS_MAX: usize = 512;
 /// A message that was tried.
 pub(super) struct Trial<'a> {
     pub(super) work: Work,
-    pub(super) message: &'a Loaded,
+    pub(super) message: &'a Arc<Loaded>,
     pub(super) relay: Option<&'a str>,
     pub(super) delays: Delays,
 }
@@ -60,7 +60,8 @@ impl Inner {
     /// Record, log and count what became of each recipient, and go on: `carried` is how many
     /// messages the connection has carried, if it can carry more.
     ///
-    /// What the blacklist must know is safe in its outbox before the spool is told.
+    /// What the blacklist must know is safe in its outbox before the spool is told. The connection
+    /// does not wait for that, unless very many messages do already.
     pub(super) async fn settle(
         self: &Arc<Self>,
         permit: &Permit,
@@ -73,28 +74,72 @@ impl Inner {
             None if attempted.answered => Feedback::Works,
             None => Feedback::Nothing,
         };
-        let Attempted { judged, untried, .. } = attempted;
-        let id = trial.work.ticket.id;
-        let tried: Vec<u32> = judged.iter().map(|(recipient, _)| *recipient).collect();
-        let pause = self.pause(id, trial.message, &tried);
-        let expired = self.is_expired(id);
-        let events = self.events(id, trial.message, &judged);
+        let events = self.events(trial.work.ticket.id, trial.message, &attempted.judged);
+        let go_on = |core: &mut Core, now: Instant| {
+            match feedback {
+                Feedback::Works => core.schedule.works(permit, now),
+                Feedback::Fails(why) => core.schedule.fails(permit, &why, now),
+                Feedback::Nothing => {}
+            }
+            core.after(permit, carried, now)
+        };
+        if events.is_empty() {
+            return self.conclude(permit.domain(), trial, attempted, go_on);
+        }
+        let attempted = self.record_delivered(&trial, attempted);
+        let safe = self.parts.reports.record(events);
+        let domain = permit.domain().to_owned();
+        let (message, relay) = (Arc::clone(trial.message), trial.relay.map(str::to_owned));
+        let Trial { work, delays, .. } = trial;
+        let turn = Arc::clone(&self.settling).acquire_owned().await;
+        let inner = Arc::clone(self);
+        let rest = async move {
+            tokio::select! {
+                biased;
+                // As if it had not been tried; the refusal will be recognised when it comes again.
+                () = inner.aborting.cancelled() => return,
+                () = safe => {}
+            }
+            let trial = Trial { work, message: &message, relay: relay.as_deref(), delays };
+            inner.conclude(&domain, trial, attempted, |_, _| ());
+            drop(turn);
+        };
+        self.tasks.spawn_on(rest, &self.runtime);
+        self.update(go_on)
+    }
+
+    /// Record what was delivered, so that a stop while something else is waited for repeats
+    /// nothing. The rest is left.
+    fn record_delivered(&self, trial: &Trial<'_>, attempted: Attempted) -> Attempted {
         let is_delivered = |verdict: &Verdict| matches!(verdict, Verdict::Delivered { .. });
         let (delivered, judged): (Vec<_>, Vec<_>) =
-            judged.into_iter().partition(|(_, verdict)| is_delivered(verdict));
-        let mut progress = !delivered.is_empty();
-        let mut marks = Vec::with_capacity(tried.len());
+            attempted.judged.into_iter().partition(|(_, verdict)| is_delivered(verdict));
+        let mut marks = Vec::with_capacity(delivered.len());
         for (recipient, verdict) in delivered {
-            self.tell(&trial, recipient, &verdict);
-            marks.push(self.mark(&trial, recipient, verdict, &pause));
+            self.tell(trial, recipient, &verdict);
+            marks.push(final_mark(recipient, Outcome::Delivered, verdict.dsn(), verdict.text()));
         }
-        if !events.is_empty() {
-            // A stop while the outbox is synced must not repeat what was delivered.
-            if progress {
-                self.parts.spool.record(id, std::mem::take(&mut marks));
-            }
-            self.parts.reports.record(events).await;
+        let progress = attempted.progress || !marks.is_empty();
+        if !marks.is_empty() {
+            self.parts.spool.record(trial.work.ticket.id, marks);
         }
+        Attempted { judged, progress, ..attempted }
+    }
+
+    /// Record, log and count the rest, and tell the schedule; `and` is done under the same lock.
+    fn conclude<R>(
+        self: &Arc<Self>,
+        domain: &str,
+        trial: Trial<'_>,
+        attempted: Attempted,
+        and: impl FnOnce(&mut Core, Instant) -> R,
+    ) -> R {
+        let id = trial.work.ticket.id;
+        let tried: Vec<u32> = attempted.judged.iter().map(|(recipient, _)| *recipient).collect();
+        let pause = self.pause(id, trial.message, &tried);
+        let expired = self.is_expired(id);
+        let Attempted { judged, untried, mut progress, .. } = attempted;
+        let mut marks = Vec::with_capacity(judged.len());
         let mut left = untried;
         let mut due = if left.is_empty() { pause.due } else { Instant::now() };
         for (recipient, verdict) in judged {
@@ -115,22 +160,17 @@ impl Inner {
             self.parts.spool.record(id, marks);
         }
         let left = Recipients::new(&left).map(|left| (left, due));
-        let gone = left.is_none().then(|| others(trial.message, permit.domain()));
-        let (gone, after) = self.update(|core, now| {
+        let gone = left.is_none().then(|| others(trial.message, domain));
+        let (gone, result) = self.update(|core, now| {
             core.schedule.finish(trial.work.ticket, left, now);
-            match feedback {
-                Feedback::Works => core.schedule.works(permit, now),
-                Feedback::Fails(why) => core.schedule.fails(permit, &why, now),
-                Feedback::Nothing => {}
-            }
             let queued = |domain: &String| core.schedule.state(id, domain).is_some();
             let gone = gone.is_some_and(|others| !others.iter().any(queued));
-            (gone, core.after(permit, carried, now))
+            (gone, and(core, now))
         });
         if gone {
             self.parts.log.removed(&id.to_string());
         }
-        after
+        result
     }
 
     /// No server was reached. The message was not tried, so its own retries are not used up: it

@@ -76,6 +76,9 @@ pub struct Limits {
     pub window_start: u32,
     /// Messages on one connection before it is closed.
     pub messages_per_connection_max: u32,
+    /// Recipients that a server may refuse on one connection before it is closed. Servers punish
+    /// clients that ask for many unknown ones: Postfix makes them wait from the tenth error on.
+    pub refusals_per_connection_max: usize,
     /// An idle connection is kept so long.
     pub connection_idle_ms: u64,
     /// A TCP connect.
@@ -177,6 +180,7 @@ impl Default for Limits {
             outbound_connections_max: 2000,
             window_start: 5,
             messages_per_connection_max: 1000,
+            refusals_per_connection_max: 8,
             connection_idle_ms: 2 * SECOND_MS,
             connect_timeout_ms: 30 * SECOND_MS,
             reply_timeout_ms: 5 * MINUTE_MS,
@@ -281,6 +285,7 @@ impl Limits {
             outbound_connections_max,
             window_start,
             messages_per_connection_max,
+            refusals_per_connection_max,
             connection_idle_ms,
             connect_timeout_ms,
             reply_timeout_ms,

@@ -23,10 +23,10 @@ mod sharded;
 mod tests;
 
 pub use audit::AuditRecord;
-use blacklist::Terms;
 pub use blacklist::{
     BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
 };
+use blacklist::{Numbers, Terms};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
@@ -46,6 +46,8 @@ pub struct State {
     customers: customers::Customers,
     domains: domains::Domains,
     settings: Settings,
+    /// What follows from the settings.
+    numbers: Numbers,
     hosts: hosts::Hosts,
     blacklist: blacklist::Blacklist,
     imports: imports::Imports<Domain>,
@@ -109,15 +111,19 @@ impl State {
                 let domains = self.imports.finish(*import, *parts)?;
                 self.import(at, &domains)
             }
-            Command::SettingSet { name, value } => self.settings.set(at, name, value.as_deref()),
+            Command::SettingSet { name, value } => {
+                let changed = self.settings.set(at, name, value.as_deref())?;
+                self.numbers = Numbers::of(&self.settings);
+                Ok(changed)
+            }
             Command::Tick => {
-                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.sweep(terms, self.clock_ms);
                 Ok(0)
             }
             Command::BlacklistReport { node, incarnation, sequence, events } => {
                 let id = (*node, *incarnation, *sequence);
-                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.report(terms, self.clock_ms, id, events)
             }
             Command::BlacklistPardon { address } => {
@@ -128,7 +134,7 @@ impl State {
                 self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }
             Command::BlacklistFreeze { domain, frozen } => {
-                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.set_frozen(terms, domain, *frozen, self.clock_ms)
             }
             Command::RecipientNews { news } => self.learn(news),
@@ -182,7 +188,7 @@ impl State {
 
     /// What the blacklist goes by.
     fn terms(&self) -> Terms<'_> {
-        Terms { settings: &self.settings, domains: &self.domains }
+        Terms { numbers: self.numbers, domains: &self.domains }
     }
 
     fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {

@@ -28,7 +28,7 @@ use self::leaf::{History, Record, Times};
 use self::notes::Notes;
 pub(crate) use self::notes::NotesChunk;
 pub use self::notes::RejectionNote;
-pub(crate) use self::policy::Terms;
+pub(crate) use self::policy::{Numbers, Terms};
 pub(crate) use self::rules::Rules;
 use super::sharded::{Sharded, mix};
 use super::{Outcome, Refusal};

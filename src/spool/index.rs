@@ -97,6 +97,11 @@ impl Entry {
         }
     }
 
+    /// Octets of text in the entry's own record.
+    pub(super) fn inline_octets(&self) -> u64 {
+        if self.large { 0 } else { self.octets() }
+    }
+
     fn slot_mut(&mut self, recipient: u32) -> Option<&mut Slot> {
         self.slots_mut().get_mut(usize::try_from(recipient).ok()?)
     }
@@ -341,7 +346,7 @@ impl Index {
 
 /// What the entry's own record is counted with; chunks are counted where they are.
 fn record_octets(entry: &Entry) -> u64 {
-    ENTRY_OCTETS + if entry.large { 0 } else { entry.octets() }
+    ENTRY_OCTETS + entry.inline_octets()
 }
 
 #[cfg(test)]

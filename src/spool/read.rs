@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
     /// The entry of `snapshot`, as it is on disk.
     pub(super) fn stored(&mut self, snapshot: &Snapshot, care: Care) -> Result<Stored, Fault> {
         let home = snapshot.entry.home;
-        let guess = snapshot.entry.octets() + META_GUESS_OCTETS;
+        let guess = META_GUESS_OCTETS + snapshot.entry.inline_octets();
         let record = self.segment(home.segment)?.record(home.offset, guess)?;
         let kind_ok = matches!(record.header.kind, Kind::Message | Kind::Commit);
         if record.header.id != snapshot.id || !kind_ok {

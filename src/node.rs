@@ -1,8 +1,9 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
@@ -23,12 +24,9 @@ use crate::policy::Policy;
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
-use crate::telemetry::delivery_log::{DeliveryLog, Format};
+use crate::telemetry::delivery_log::{self, DeliveryLog, Format, Target};
 use crate::telemetry::journal::Journal;
 use crate::worker::{self, Deliveries};
-
-/// The delivery log names senders and recipients: for the node's user and its group.
-const LOG_MODE: u32 = 0o640;
 
 /// A node whose stages are built and not yet started.
 struct Node {
@@ -39,6 +37,8 @@ struct Node {
     reports: Reports,
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
+    log: DeliveryLog,
+    journal: Journal,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -76,7 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
-    let mut outcome = wait_for_the_end(&node, &mut signals, &mut tasks).await;
+    let mut outcome = wait_for_the_end(&node, &config, &mut signals, &mut tasks).await;
     tracing::info!("draining: no new mail; running transactions finish");
     stop.cancel();
     // Whatever breaks now, the rest is still ended in order; the first fault is the one told.
@@ -86,6 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.reports.flush().await;
     outcome = outcome.and(node.spool.close().await.map_err(Into::into));
     node.cluster.shutdown().await;
+    node.flush_logs(Duration::from_millis(config.limits.log_flush_timeout_ms)).await;
     outcome = outcome.and(pid_file::remove(data_dir).map_err(Into::into));
     tracing::info!("stopped");
     outcome
@@ -128,6 +129,7 @@ impl Node {
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
         let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
             .context("cannot write the journal")?;
+        let log = delivery_log(config)?;
         let own = Own {
             names: [hostname.clone()].into(),
             addresses: interface_addresses(),
@@ -143,7 +145,7 @@ impl Node {
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
             reports: reports.clone(),
             journal: journal.clone(),
-            log: delivery_log(config)?,
+            log: log.clone(),
             limits: Arc::clone(&limits),
         });
         let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
@@ -165,10 +167,11 @@ impl Node {
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
             reports: reports.clone(),
-            journal,
+            journal: journal.clone(),
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls }, recovered))
+        let node = Self { cluster, spool, inbound, deliveries, reports, admin, tls, log, journal };
+        Ok((node, recovered))
     }
 
     /// Start everything. A message recovered from the spool is scheduled before new ones come.
@@ -211,12 +214,37 @@ impl Node {
         }
     }
 
-    /// SIGHUP: certificates are read again; what is wrong with them leaves the old ones in use.
-    fn reload(&self) {
-        let Some(tls) = &self.tls else { return };
-        match tls.reload() {
-            Ok(()) => tracing::info!("certificates read again"),
-            Err(error) => tracing::error!("the old certificates stay in use: {error}"),
+    /// SIGHUP: certificates are read again and the delivery log is opened anew, both or neither.
+    fn reload(&self, config: &Config) {
+        match self.try_reload(config) {
+            Ok(()) => tracing::info!("reloaded: certificates read, delivery log opened again"),
+            Err(error) => tracing::error!("nothing was reloaded, all stays as it was: {error:#}"),
+        }
+    }
+
+    fn try_reload(&self, config: &Config) -> anyhow::Result<()> {
+        let certificates = self.tls.as_ref().map(|tls| tls.read()).transpose()?;
+        let target = config.log.deliveries.as_deref().map(open_log).transpose()?;
+        if let (Some(tls), Some(certificates)) = (&self.tls, certificates) {
+            tls.replace(certificates);
+        }
+        if let Some(target) = target {
+            self.log.replace(target);
+        }
+        Ok(())
+    }
+
+    /// What was logged last is written, unless the logs' readers or disks stall.
+    async fn flush_logs(&self, within: Duration) {
+        let (log, journal) = (self.log.clone(), self.journal.clone());
+        let flush = move || {
+            log.flush(within);
+            if !journal.flush(within) {
+                tracing::error!("the last lines of the journal could not be written");
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(flush).await {
+            tracing::error!(%error, "the logs could not be flushed");
         }
     }
 }
@@ -224,6 +252,7 @@ impl Node {
 /// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
 async fn wait_for_the_end(
     node: &Node,
+    config: &Config,
     signals: &mut Signals,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
@@ -231,7 +260,7 @@ async fn wait_for_the_end(
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
-            _ = signals.hang_up.recv() => node.reload(),
+            _ = signals.hang_up.recv() => node.reload(config),
             why = node.cluster.failed() => anyhow::bail!(why),
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node broke")??;
@@ -282,13 +311,13 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    let writer: Box<dyn std::io::Write + Send> = match &config.log.deliveries {
+    let target: Target = match &config.log.deliveries {
         None => Box::new(std::io::stdout()),
-        Some(path) => {
-            let file =
-                std::fs::OpenOptions::new().create(true).append(true).mode(LOG_MODE).open(path);
-            Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
-        }
+        Some(path) => open_log(path)?,
     };
-    Ok(DeliveryLog::start(format, writer, config.limits.delivery_log_lines_max)?)
+    Ok(DeliveryLog::start(format, target, config.limits.delivery_log_lines_max)?)
+}
+
+fn open_log(path: &Path) -> anyhow::Result<Target> {
+    delivery_log::open(path).with_context(|| format!("cannot write {}", path.display()))
 }

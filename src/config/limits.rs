@@ -113,6 +113,8 @@ pub struct Limits {
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
+    /// A stop: how long each log's last lines are waited for, should its reader or disk stall.
+    pub log_flush_timeout_ms: u64,
 
     // Blacklist: what a node has to tell the fleet.
     /// Events that wait for the fleet; more and the oldest are dropped and counted.
@@ -178,6 +180,7 @@ impl Default for Limits {
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
             journal_lines_max: 10_000,
+            log_flush_timeout_ms: 5 * SECOND_MS,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
         }
@@ -275,6 +278,7 @@ impl Limits {
             addresses_per_host_max,
             dns_timeout_ms,
             journal_lines_max,
+            log_flush_timeout_ms,
             blacklist_backlog_max,
             blacklist_linger_ms,
         )

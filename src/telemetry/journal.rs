@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TrySendError};
+use std::time::{Duration, Instant};
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
@@ -18,6 +19,10 @@ use super::metrics::METRICS;
 
 /// Days that are kept, today included.
 const DAYS_KEPT: i32 = 30;
+/// How long a search waits for the lines before it.
+const SEARCH_WAIT: Duration = Duration::from_secs(10);
+/// Between two tries to get into a full channel.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 const SUFFIX: &str = ".jsonl";
 /// Who wrote to whom is for the node's user only.
 const PRIVATE: u32 = 0o600;
@@ -73,12 +78,21 @@ impl Journal {
         }
     }
 
-    /// Wait until all lines before are in their files. Blocks.
-    pub fn flush(&self) {
+    /// Wait until all lines before are in their files, but not longer than `within`; false when
+    /// they are not. Blocks.
+    pub fn flush(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
         let (done, wait) = mpsc::channel();
-        if self.lines.send(Ask::Flush(done)).is_ok() {
-            let _ = wait.recv();
+        let mut ask = Ask::Flush(done);
+        while let Err(refused) = self.lines.try_send(ask) {
+            let TrySendError::Full(again) = refused else { return false };
+            if Instant::now() >= deadline {
+                return false;
+            }
+            ask = again;
+            std::thread::sleep(FULL_PAUSE);
         }
+        wait.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
     }
 
     /// The newest `limit` lines about mail from `from` to `to`, the oldest first. Blocks.
@@ -88,7 +102,9 @@ impl Journal {
         to: Option<&str>,
         limit: usize,
     ) -> io::Result<Vec<JournalLine>> {
-        self.flush();
+        if !self.flush(SEARCH_WAIT) {
+            return Err(io::Error::other("the journal's disk is too slow; try again later"));
+        }
         let is = |wanted: Option<&str>, found: &str| {
             wanted.is_none_or(|wanted| wanted.to_lowercase() == found.to_lowercase())
         };
@@ -237,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Journal::start(dir.path(), 10).unwrap();
         first.write(line(1, 1, "a@x.test"));
-        first.flush();
+        assert!(first.flush(SEARCH_WAIT));
         let path = dir.path().join("1970-01-02.jsonl");
         std::fs::write(&path, "{\"at\":\"1970-").unwrap();
         let journal = Journal::start(dir.path(), 10).unwrap();

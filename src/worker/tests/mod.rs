@@ -160,7 +160,7 @@ impl World {
     }
 
     fn log(&self) -> String {
-        self.log.flush();
+        self.log.flush(Duration::from_secs(20));
         String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
     }
 

@@ -127,7 +127,8 @@ impl Node {
         let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
         let outbox = data_dir.join("outbox");
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
-        let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
+        let (journal_dir, lines_max) = (data_dir.join("journal"), limits.journal_lines_max);
+        let journal = Journal::start(&journal_dir, lines_max, limits.journal_octets_max)
             .context("cannot write the journal")?;
         let log = delivery_log(config)?;
         let own = Own {

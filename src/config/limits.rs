@@ -113,6 +113,8 @@ pub struct Limits {
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
+    /// All files of the journal; the oldest are removed before their 30 days when it has more.
+    pub journal_octets_max: u64,
     /// A stop: how long each log's last lines are waited for, should its reader or disk stall.
     pub log_flush_timeout_ms: u64,
 
@@ -180,6 +182,7 @@ impl Default for Limits {
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
             journal_lines_max: 10_000,
+            journal_octets_max: 1024 * MIB,
             log_flush_timeout_ms: 5 * SECOND_MS,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
@@ -278,6 +281,7 @@ impl Limits {
             addresses_per_host_max,
             dns_timeout_ms,
             journal_lines_max,
+            journal_octets_max,
             log_flush_timeout_ms,
             blacklist_backlog_max,
             blacklist_linger_ms,

@@ -114,7 +114,7 @@ impl World {
             client,
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
-            journal: Journal::start(&dir.path().join("journal"), 1000).unwrap(),
+            journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
             log: log.clone(),
             limits,
         });

@@ -1,6 +1,7 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Limits, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
@@ -39,6 +40,7 @@ struct Node {
     tls: Option<Arc<TlsIdentity>>,
     log: DeliveryLog,
     journal: Journal,
+    limits: Arc<Limits>,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -57,7 +59,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let mut signals = Signals::new()?;
-    let listeners = listen(&config).await?;
+    let listeners = listen(&config)?;
     let place = fleet::take_part(&config).await?;
     // Without the tables every recipient would be refused for good.
     tokio::select! {
@@ -86,7 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.reports.flush().await;
     outcome = outcome.and(node.spool.close().await.map_err(Into::into));
     node.cluster.shutdown().await;
-    node.flush_logs(Duration::from_millis(config.limits.log_flush_timeout_ms)).await;
+    node.flush_logs().await;
     outcome = outcome.and(pid_file::remove(data_dir).map_err(Into::into));
     tracing::info!("stopped");
     outcome
@@ -154,7 +156,7 @@ impl Node {
         let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
-            limits,
+            limits: Arc::clone(&limits),
             policy: Arc::clone(&policy),
             intake: spool.clone(),
             accepted: Arc::new(move |queued| accepted.accept(queued)),
@@ -171,7 +173,8 @@ impl Node {
             journal: journal.clone(),
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        let node = Self { cluster, spool, inbound, deliveries, reports, admin, tls, log, journal };
+        let node =
+            Self { cluster, spool, inbound, deliveries, reports, admin, tls, log, journal, limits };
         Ok((node, recovered))
     }
 
@@ -206,12 +209,18 @@ impl Node {
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
         if let Some(listener) = listeners.http {
             let health = Health { spool: self.spool.clone(), draining: stop.clone() };
-            let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_public(listener, health, token).await?) });
+            let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            tasks.spawn(async move {
+                public::serve_public(listener, health, &limits, token).await;
+                Ok(())
+            });
         }
         if let Some(listener) = listeners.metrics {
-            let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_metrics(listener, token).await?) });
+            let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            tasks.spawn(async move {
+                public::serve_metrics(listener, &limits, token).await;
+                Ok(())
+            });
         }
     }
 
@@ -236,7 +245,8 @@ impl Node {
     }
 
     /// What was logged last is written, unless the logs' readers or disks stall.
-    async fn flush_logs(&self, within: Duration) {
+    async fn flush_logs(&self) {
+        let within = Duration::from_millis(self.limits.log_flush_timeout_ms);
         let (log, journal) = (self.log.clone(), self.journal.clone());
         let flush = move || {
             log.flush(within);
@@ -271,27 +281,22 @@ async fn wait_for_the_end(
     }
 }
 
-async fn listen(config: &Config) -> anyhow::Result<Listeners> {
+fn listen(config: &Config) -> anyhow::Result<Listeners> {
     let mut smtp = Vec::new();
     for address in &config.smtp.listen {
-        let listener = connection::listen(*address);
-        smtp.push(listener.with_context(|| format!("cannot listen for SMTP on {address}"))?);
+        smtp.push(bind(*address, "SMTP")?);
     }
     let socket = &config.admin_socket;
     let admin = admin::bind(socket)
         .with_context(|| format!("cannot listen for admin calls on {}", socket.display()))?;
-    let http = bind(config.http, "HTTP").await?;
-    let metrics = bind(config.metrics, "metrics").await?;
+    let http = config.http.map(|address| bind(address, "HTTP")).transpose()?;
+    let metrics = config.metrics.map(|address| bind(address, "metrics")).transpose()?;
     Ok(Listeners { smtp, admin, http, metrics })
 }
 
-async fn bind(
-    address: Option<std::net::SocketAddr>,
-    what: &str,
-) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await;
-    Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
+fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    let listener = connection::listen(address);
+    listener.with_context(|| format!("cannot listen for {what} on {address}"))
 }
 
 fn roots(config: &Config) -> Roots {

@@ -176,6 +176,7 @@ fn limits(source: &Source<'_>, section: &Section<'_>) -> Limits {
     least("message_octets_max", limits.message_octets_max, MIB / 16);
     least("sessions_max", limits.sessions_max as u64, 1);
     least("outbound_connections_max", limits.outbound_connections_max as u64, 1);
+    least("http_connections_max", limits.http_connections_max as u64, 1);
     least("window_start", u64::from(limits.window_start), 1);
     limits
 }

@@ -9,7 +9,7 @@ mod checks;
 use mxfleet_cluster::{Cluster, State};
 use prometheus::IntCounter;
 
-use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::smtp::{Address, Enhanced, Reply};
 use crate::telemetry::metrics::METRICS;
 use checks::{BLACKLIST, CHECKS, Facts};
 
@@ -58,7 +58,7 @@ impl Policy {
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
     /// customers' domains asks where mail goes, and anybody may write to them.
     /// `now_ms`: milliseconds since 1970, UTC.
-    pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+    pub fn rcpt(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => {
                 if CHECKS[index].name == BLACKLIST {
@@ -75,7 +75,7 @@ impl Policy {
     }
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
-    pub fn explain(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+    pub fn explain(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
             None => Decision::Accept,

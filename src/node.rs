@@ -151,7 +151,7 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
+        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()]));
         let tls = tls_identity(config)?;
         let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {

@@ -31,7 +31,6 @@ pub enum Decision {
 pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
-    postmaster: Option<Address>,
     counted: Counted,
 }
 
@@ -42,9 +41,8 @@ struct Counted {
 }
 
 impl Policy {
-    /// `hostnames`: every name this node goes by. `postmaster`: who gets mail for its own
-    /// postmaster; without one it goes to the postmaster of the first domain in the table.
-    pub fn new(cluster: Cluster, hostnames: Vec<String>, postmaster: Option<Address>) -> Self {
+    /// `hostnames`: every name this node goes by.
+    pub fn new(cluster: Cluster, hostnames: Vec<String>) -> Self {
         let counter = |check: &str, decision: &str| {
             METRICS.policy_decisions_total.with_label_values(&[check, decision])
         };
@@ -52,7 +50,7 @@ impl Policy {
             accepted: counter("all", "accept"),
             refused: CHECKS.iter().map(|check| counter(check.name, "refuse")).collect(),
         };
-        Self { cluster, hostnames, postmaster, counted }
+        Self { cluster, hostnames, counted }
     }
 
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
@@ -92,14 +90,11 @@ impl Policy {
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our
-    /// own names are people of ours.
+    /// own names are the postmaster of the first domain in the table, for want of one of our own.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         match given {
             Some(address) if !self.is_own_postmaster(&address) => Ok(address),
-            _ => self
-                .postmaster
-                .clone()
-                .or_else(|| first_postmaster(&self.cluster.view()))
+            _ => first_postmaster(&self.cluster.view())
                 .ok_or_else(|| Reply::new(550, Enhanced(5, 1, 1), "No postmaster here yet")),
         }
     }

@@ -19,7 +19,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -82,21 +82,12 @@ pub struct Client {
     hostname: String,
     limits: Arc<Limits>,
     tls: tls::Tls,
-    sources: Vec<IpAddr>,
 }
 
 impl Client {
     /// A client that introduces itself as `hostname`.
     pub fn new(hostname: String, limits: Arc<Limits>, roots: &Roots) -> Result<Self, ClientError> {
-        Ok(Self { hostname, limits, tls: tls::Tls::new(roots)?, sources: Vec::new() })
-    }
-
-    /// Connect from this address to servers of the same family; otherwise the operating system
-    /// chooses.
-    #[must_use]
-    pub fn with_source(mut self, source: IpAddr) -> Self {
-        self.sources.push(source);
-        self
+        Ok(Self { hostname, limits, tls: tls::Tls::new(roots)? })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Admin calls about the mail that waits on this node.
 
 use super::call::{Call, Changed, Refused, RefusedKind, Which};
-use crate::smtp::address::domain_to_ascii;
+use super::domain_name;
 use crate::spool::EntryId;
 use crate::worker::{Deliveries, OperateError};
 
@@ -43,7 +43,7 @@ async fn list(
     after: Option<&str>,
     limit: usize,
 ) -> Result<serde_json::Value, Refused> {
-    let domain = domain.map(name).transpose()?;
+    let domain = domain.map(domain_name).transpose()?;
     let after = after.map(id).transpose()?;
     let entries = deliveries.list(domain.as_deref(), after, limit.min(LIST_MAX)).await?;
     Ok(serde_json::json!(entries))
@@ -56,7 +56,7 @@ async fn show(deliveries: &Deliveries, text: &str) -> Result<serde_json::Value, 
 async fn retry(deliveries: &Deliveries, which: &Which) -> Result<usize, Refused> {
     match which {
         Which::All => Ok(deliveries.retry_all()),
-        Which::Domain(domain) => Ok(deliveries.retry_domain(&name(domain)?)),
+        Which::Domain(domain) => Ok(deliveries.retry_domain(&domain_name(domain)?)),
         Which::Id(text) => {
             deliveries.retry(id(text)?).await?;
             Ok(1)
@@ -73,7 +73,7 @@ async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usiz
             return Ok(1);
         }
         Which::All => deliveries.ids(None),
-        Which::Domain(domain) => deliveries.ids(Some(&name(domain)?)),
+        Which::Domain(domain) => deliveries.ids(Some(&domain_name(domain)?)),
     };
     let mut count = 0;
     for id in ids {
@@ -101,12 +101,6 @@ fn changed(count: usize) -> serde_json::Value {
 
 fn id(text: &str) -> Result<EntryId, Refused> {
     text.parse().map_err(|_| Refused::invalid(format!("{} is not a queue id", text.escape_debug())))
-}
-
-fn name(text: &str) -> Result<String, Refused> {
-    domain_to_ascii(text)
-        .map(String::from)
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
 }
 
 impl From<OperateError> for Refused {

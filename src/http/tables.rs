@@ -9,12 +9,9 @@ use mxfleet_cluster::{
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
+use super::{ACTOR, domain_name};
 use crate::route::Own;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
-
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 
 /// The tables, with what a route must not lead to.
 pub struct Tables {
@@ -230,13 +227,6 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
         caution: setting.caution.to_owned(),
         version: state.setting_version(name),
     })
-}
-
-fn domain_name(text: &str) -> Result<String, Refused> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name)
-        .map(String::from)
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
 }
 
 impl From<Refusal> for Refused {

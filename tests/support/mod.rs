@@ -10,6 +10,7 @@ pub mod disk;
 pub mod dns;
 pub mod fleet;
 pub mod load;
+pub mod maildir;
 pub mod message;
 pub mod network;
 pub mod node;

@@ -75,6 +75,35 @@ fn a_full_disk_is_a_temporary_failure_until_there_is_room() {
 }
 
 #[test]
+fn a_disk_without_free_inodes_is_a_temporary_failure_until_there_are_some() {
+    let mut disk = Disk::ext4_for(200, 64);
+    let (mut node, sink) = relay(&small_spool(Some(disk.path().join("data"))));
+    let load = Load::start(node.smtp(), &Plan::to(USER));
+    eventually("a load", SOON, || load.count() > 50);
+    disk.fill_with_files();
+    eventually("refusals", SOON, || load.refused().len() > 50);
+    for reply in load.refused() {
+        assert!([451, 452].contains(&reply.code), "{reply:?}");
+    }
+    eventually("a node that takes no mail and is not ready", SOON, || {
+        // A segment that is done with gives its inode back.
+        disk.fill_with_files();
+        !node.is_ready()
+    });
+    // The tables' files are there already.
+    node.admin(&["customer", "add", "bravo", "--contact", "ops@bravo.test"]);
+    let taken = load.count();
+    disk.free();
+    eventually("mail again", SOON, || load.count() > taken + 50);
+    assert!(node.is_ready());
+    for words in ["cannot make a segment of the spool", "could be made again"] {
+        assert!(node.process().words().contains(words), "{words}: the operator is told");
+    }
+    let acked = load.stop();
+    assert_all_arrive(&mut node, &sink, &acked);
+}
+
+#[test]
 fn a_sync_that_fails_acknowledges_nothing_and_heals_alone() {
     for error in ["EIO", "ENOSPC"] {
         let fault = failing("fdatasync,fsync,sync_file_range", error);

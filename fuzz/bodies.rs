@@ -1,7 +1,7 @@
 //! What each fuzz target checks. `tests/fuzz_twins.rs` runs the same bodies in every test run.
 //!
-//! To look for new inputs: `cargo install cargo-fuzz`, then `cargo fuzz run -s none command` in the
-//! project's root (a nightly toolchain adds the sanitizers and makes `-s none` needless).
+//! `fuzz/run` looks for new inputs, guided by what of the code they reach, with the stable
+//! toolchain.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -38,7 +38,13 @@ fn name() -> String {
 
 fn host() -> NewHost {
     let address = "192.0.2.1:7946".to_owned();
-    NewHost { name: "mx2".to_owned(), address, version: "0.1.0".to_owned(), key: [3; 32] }
+    NewHost {
+        name: "mx2".to_owned(),
+        address,
+        version: "0.1.0".to_owned(),
+        key: [3; 32],
+        speaks: 1,
+    }
 }
 
 fn domain() -> Domain {
@@ -80,7 +86,7 @@ fn commands() -> Vec<Command> {
         Command::HostFound { host: host(), seed: 9 },
         Command::HostToken { hash: [1; 32], name: name(), expires_ms: 6 },
         Command::HostJoin { token: [2; 32], host: host() },
-        Command::HostAnnounce { id: 2, address: name(), version: name() },
+        Command::HostAnnounce { id: 2, address: name(), version: name(), speaks: 1 },
         Command::HostPrefer { name: name(), preferred: true },
         Command::HostRemove { name: name() },
         Command::Tick,
@@ -95,6 +101,7 @@ fn commands() -> Vec<Command> {
         Command::BlacklistFreeze { domain: name(), frozen: true },
         Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 4, parts: 1 },
+        Command::ClusterVersion { to: 1 },
     ]
 }
 

@@ -191,6 +191,7 @@ impl Cluster {
             address: address.to_string(),
             version: config.version.clone(),
             key: authority::key_hash(&csr)?,
+            speaks: config.speaks,
         };
         let joined = transport::join(peer, token.fingerprint, &token.secret, &host, &csr)
             .await

@@ -106,6 +106,7 @@ impl Cluster {
         file.read_until(b'\n', &mut line).map_err(io)?;
         let head: Head = serde_json::from_slice(&line).map_err(|e| io(e.into()))?;
         let (_, mut state) = snapshot::read_from(file, None).map_err(io)?;
+        is_new_enough(config, &state)?;
         let key_pem = head.authority_key.ok_or(RecoveryError::NoKey)?;
         let certificate = CertificateDer::from(unhex(&head.authority_hex).unwrap_or_default());
         let authority = Authority::load(&certificate, &key_pem).map_err(|e| other(&e))?;
@@ -118,6 +119,7 @@ impl Cluster {
             address: config.advertise.unwrap_or(config.listen).to_string(),
             version: config.version.clone(),
             key: authority::key_hash(&csr).map_err(|e| other(&e))?,
+            speaks: config.speaks,
         };
         let node = state.refound(&host).map_err(|e| other(&e))?;
         let signed = authority.sign(&csr, node, now_ms).map_err(|e| other(&e))?;
@@ -152,6 +154,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let known = runtime.map_err(io)?.block_on(replay(&home, identity.fleet));
         let Known { mut state, last, uncertain } = known.map_err(|error| other(&error))?;
+        is_new_enough(config, &state)?;
         let me = identity.who.node;
         let Some(host) = state.host(me).cloned() else {
             let name = &identity.who.name;
@@ -167,6 +170,11 @@ impl Cluster {
         let applied_index = state.applied_index();
         Ok(Recovered { applied_index, uncertain_entries: uncertain, lost })
     }
+}
+
+fn is_new_enough(config: &ClusterConfig, state: &State) -> Result<(), RecoveryError> {
+    let too_old = state.too_old(&config.version, config.speaks);
+    too_old.map_or(Ok(()), |why| Err(RecoveryError::Other(why)))
 }
 
 struct Known {

@@ -104,8 +104,7 @@ impl LogStore {
 
     fn meta<T: DeserializeOwned>(&self, key: MetaKey) -> io::Result<Option<T>> {
         let Some(bytes) = self.disk.meta(key)? else { return Ok(None) };
-        let value = codec::decode(Kind::Meta, &bytes)
-            .map_err(|error| damaged(format!("{}: {error}", key.name())))?;
+        let value = codec::decode(Kind::Meta, &bytes).map_err(|error| error.at(key.name()))?;
         Ok(Some(value))
     }
 
@@ -146,7 +145,7 @@ fn damaged(what: String) -> io::Error {
 }
 
 fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
-    codec::decode(Kind::Entry, bytes).map_err(|error| damaged(format!("entry {index}: {error}")))
+    codec::decode(Kind::Entry, bytes).map_err(|error| error.at(format!("entry {index}")))
 }
 
 impl RaftLogReader<Types> for LogStore {

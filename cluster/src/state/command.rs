@@ -103,6 +103,8 @@ pub enum Command {
         address: String,
         /// What it runs.
         version: String,
+        /// The newest cluster version it speaks.
+        speaks: u16,
     },
     /// Whether a host shall vote before others.
     HostPrefer {
@@ -165,6 +167,11 @@ pub enum Command {
         /// How many parts it has.
         parts: u32,
     },
+    /// All hosts speak this cluster version: the fleet runs it from now on. Never lowered.
+    ClusterVersion {
+        /// The version.
+        to: u16,
+    },
 }
 
 impl Command {
@@ -203,6 +210,7 @@ impl Command {
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::ClusterVersion { to } => format!("cluster version {to}"),
             Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }

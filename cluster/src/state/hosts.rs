@@ -39,6 +39,8 @@ pub struct Host {
     pub joined_ms: u64,
     /// Whether an operator wants it to vote before others.
     pub preferred: bool,
+    /// The newest cluster version it speaks.
+    pub speaks: u16,
     /// SHA-256 of the public key its first certificate was made for.
     pub(crate) key: Hash,
 }
@@ -54,6 +56,8 @@ pub struct NewHost {
     pub version: String,
     /// SHA-256 of its public key.
     pub key: [u8; 32],
+    /// The newest cluster version it speaks.
+    pub speaks: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,23 +152,31 @@ impl Hosts {
             version: new.version.clone(),
             joined_ms: now_ms,
             preferred: false,
+            speaks: new.speaks,
             key: new.key,
         };
         Arc::make_mut(&mut self.rows).insert(host.id, host);
         Ok(self.last_id)
     }
 
-    pub(crate) fn announce(&mut self, id: u64, address: &str, version: &str) -> Outcome {
+    pub(crate) fn announce(
+        &mut self,
+        id: u64,
+        address: &str,
+        version: &str,
+        speaks: u16,
+    ) -> Outcome {
         check_address(address)?;
         check_version(version)?;
         let host =
             self.get(id).ok_or_else(|| Refusal::not_found(format!("no host has id {id}")))?;
-        if host.address == address && host.version == version {
+        if host.address == address && host.version == version && host.speaks == speaks {
             return Ok(0);
         }
         if let Some(host) = Arc::make_mut(&mut self.rows).get_mut(&id) {
             address.clone_into(&mut host.address);
             version.clone_into(&mut host.version);
+            host.speaks = speaks;
         }
         Ok(1)
     }
@@ -243,6 +255,7 @@ mod tests {
             address: "192.0.2.1:7946".to_owned(),
             version: "0.1.0".to_owned(),
             key: [key; 32],
+            speaks: 1,
         }
     }
 

@@ -20,7 +20,13 @@ const LEAVES: usize = 64;
 /// A piece of the state. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Part {
-    Core { clock_ms: u64, applied_index: u64, settings: Settings, hosts: Hosts },
+    Core {
+        clock_ms: u64,
+        applied_index: u64,
+        version: Option<u16>,
+        settings: Settings,
+        hosts: Hosts,
+    },
     Customers(Vec<(u64, Customer)>),
     Domains(Vec<(u64, Domain)>),
     Recent(Vec<Remembered>),
@@ -37,6 +43,7 @@ impl State {
         let core = Part::Core {
             clock_ms: self.clock_ms,
             applied_index: self.applied_index,
+            version: self.version,
             settings: self.settings.clone(),
             hosts: self.hosts.clone(),
         };
@@ -54,9 +61,10 @@ impl State {
     /// Add a part to a state that is being put together.
     pub(crate) fn absorb(&mut self, part: Part) {
         match part {
-            Part::Core { clock_ms, applied_index, settings, hosts } => {
+            Part::Core { clock_ms, applied_index, version, settings, hosts } => {
                 self.clock_ms = clock_ms;
                 self.applied_index = applied_index;
+                self.version = version;
                 self.settings = settings;
                 self.hosts = hosts;
             }

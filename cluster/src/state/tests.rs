@@ -122,13 +122,14 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(domain("x.test", "mx")), 4);
     assert_eq!(first(Command::DomainImport { domains: Vec::new() }), 7);
     assert_eq!(first(Command::SettingSet { name: name(), value: None }), 8);
-    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32] };
+    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32], speaks: 1 };
     assert_eq!(first(Command::HostFound { host: host.clone(), seed: 0 }), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
+    assert_eq!(first(Command::ClusterVersion { to: 1 }), 22);
 }
 
 #[test]

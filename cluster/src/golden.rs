@@ -12,7 +12,7 @@ use openraft::{EntryPayload, Membership};
 use serde::Serialize;
 
 use crate::codec::{self, Kind};
-use crate::join::hex;
+use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
@@ -21,7 +21,7 @@ use crate::state::{
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
 fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
-    let found = hex(&codec::encode(kind, value).unwrap());
+    let found = hex::encode(&codec::encode(kind, value).unwrap());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -8,6 +8,7 @@ mod cluster;
 mod codec;
 #[cfg(test)]
 mod golden;
+mod hex;
 mod identity;
 mod import;
 mod join;

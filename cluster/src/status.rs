@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::cluster::Node;
-use crate::join::hex;
+use crate::hex;
 use crate::raft::{NodeId, Peer, QUORUM_SILENCE_MS_MAX};
 use crate::service::progress;
 use crate::snapshot;
@@ -143,7 +143,7 @@ async fn digest(node: &Node, state: Arc<State>) -> String {
     }
     let work = tokio::task::spawn_blocking(move || snapshot::digest(&state));
     let digest = match work.await {
-        Ok(Ok(digest)) => hex(&digest),
+        Ok(Ok(digest)) => hex::encode(&digest),
         Ok(Err(error)) => return format!("failed: {error}"),
         Err(error) => return format!("failed: {error}"),
     };

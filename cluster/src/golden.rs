@@ -84,7 +84,7 @@ fn commands() -> Vec<Command> {
         Command::DomainImport { domains: vec![domain()] },
         Command::SettingSet { name: name(), value: Some("5d".to_owned()) },
         Command::HostFound { host: host(), seed: 9 },
-        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 6 },
+        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 1_700_000_000_006 },
         Command::HostJoin { token: [2; 32], host: host() },
         Command::HostAnnounce { id: 2, address: name(), version: name(), speaks: 1 },
         Command::HostPrefer { name: name(), preferred: true },

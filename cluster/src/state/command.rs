@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::clip;
 use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
+
+const REFUSAL_OCTETS_MAX: usize = 1024;
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -250,6 +253,16 @@ impl Request {
 }
 
 impl Refusal {
+    /// The same, no longer than somebody reads: it may repeat what was asked, and is remembered.
+    pub(super) fn clipped(self) -> Self {
+        let clipped = |text: String| clip(&text, REFUSAL_OCTETS_MAX).to_owned();
+        match self {
+            Self::NotFound(text) => Self::NotFound(clipped(text)),
+            Self::Conflict(text) => Self::Conflict(clipped(text)),
+            Self::Invalid(text) => Self::Invalid(clipped(text)),
+        }
+    }
+
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::NotFound(text.into())
     }

@@ -65,7 +65,8 @@ impl State {
         let outcome = self
             .allows(&request.command)
             .and_then(|()| self.check_version(request.expected_version, &request.command))
-            .and_then(|()| self.change(index, &request.command));
+            .and_then(|()| self.change(index, &request.command))
+            .map_err(Refusal::clipped);
         self.recent.remember(request.id, index, &outcome);
         self.audit.note(index, self.clock_ms, request, &outcome);
         outcome

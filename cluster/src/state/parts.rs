@@ -9,7 +9,7 @@ use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::recent::Remembered;
-use super::{Customer, Domain, Settings, State};
+use super::{Customer, Domain, Exemption, Settings, State};
 use crate::octets::Octets;
 
 /// Rows in a part. A part must stay far below the codec's limit: a domain is at most some 6 KiB.
@@ -35,11 +35,15 @@ pub(crate) enum Part {
     BlacklistLeaves(Vec<(u32, Octets)>),
     Import(Staged),
     BlacklistNotes(NotesChunk),
+    BlacklistExempt(Vec<(String, Exemption)>),
+    BlacklistFrozen(Vec<(String, u64)>),
 }
 
 impl State {
     /// The parts, small ones first.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part> {
+        let exempt = self.blacklist.exempt().map(|(address, e)| (address.to_owned(), e.clone()));
+        let frozen = self.blacklist.frozen().map(|(domain, since)| (domain.to_owned(), since));
         let core = Part::Core {
             clock_ms: self.clock_ms,
             applied_index: self.applied_index,
@@ -53,6 +57,8 @@ impl State {
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
             .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
+            .chain(in_pieces(exempt, ROWS).map(Part::BlacklistExempt))
+            .chain(in_pieces(frozen, ROWS).map(Part::BlacklistFrozen))
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
@@ -75,6 +81,8 @@ impl State {
             Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
             Part::Import(staged) => self.imports.absorb(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
+            Part::BlacklistExempt(rows) => self.blacklist.absorb_exempt(rows),
+            Part::BlacklistFrozen(rows) => self.blacklist.absorb_frozen(rows),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }
     }

@@ -26,6 +26,9 @@ pub struct ClusterConfig {
     pub advertise: Option<SocketAddr>,
     /// The version of the program, shown to operators.
     pub version: String,
+    /// The newest cluster version it speaks: [`CLUSTER_VERSION`](crate::CLUSTER_VERSION), but in
+    /// tests of fleets that are upgraded.
+    pub speaks: u16,
     /// Milliseconds since 1970, UTC. The only source of wall time.
     pub clock: Clock,
     /// Whether UDP segmentation offload is used. Some network cards fail at it.
@@ -114,7 +117,11 @@ impl Cluster {
         let (mut metrics, mut applied) = (node.raft.metrics(), self.watch());
         loop {
             if let Err(fatal) = &metrics.borrow_and_update().running_state {
-                return format!("the consensus stopped: {fatal}");
+                let halted = self.shared.view.halted();
+                return halted.unwrap_or_else(|| format!("the consensus stopped: {fatal}"));
+            }
+            if let Some(why) = self.view().too_old(&node.config.version, node.config.speaks) {
+                return why;
             }
             if self.view().was_removed(node.who.node) {
                 return format!("{} was removed from the fleet", node.who.name);

@@ -12,7 +12,7 @@ use openraft::{EntryPayload, Membership};
 use serde::Serialize;
 
 use crate::codec::{self, Kind};
-use crate::join::hex;
+use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
@@ -21,7 +21,7 @@ use crate::state::{
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
 fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
-    let found = hex(&codec::encode(kind, value).unwrap());
+    let found = hex::encode(&codec::encode(kind, value).unwrap());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -38,7 +38,13 @@ fn name() -> String {
 
 fn host() -> NewHost {
     let address = "192.0.2.1:7946".to_owned();
-    NewHost { name: "mx2".to_owned(), address, version: "0.1.0".to_owned(), key: [3; 32] }
+    NewHost {
+        name: "mx2".to_owned(),
+        address,
+        version: "0.1.0".to_owned(),
+        key: [3; 32],
+        speaks: 1,
+    }
 }
 
 fn domain() -> Domain {
@@ -78,9 +84,9 @@ fn commands() -> Vec<Command> {
         Command::DomainImport { domains: vec![domain()] },
         Command::SettingSet { name: name(), value: Some("5d".to_owned()) },
         Command::HostFound { host: host(), seed: 9 },
-        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 6 },
+        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 1_700_000_000_006 },
         Command::HostJoin { token: [2; 32], host: host() },
-        Command::HostAnnounce { id: 2, address: name(), version: name() },
+        Command::HostAnnounce { id: 2, address: name(), version: name(), speaks: 1 },
         Command::HostPrefer { name: name(), preferred: true },
         Command::HostRemove { name: name() },
         Command::Tick,
@@ -95,6 +101,7 @@ fn commands() -> Vec<Command> {
         Command::BlacklistFreeze { domain: name(), frozen: true },
         Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 4, parts: 1 },
+        Command::ClusterVersion { to: 1 },
     ]
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod codec;
 #[cfg(test)]
 mod golden;
+mod hex;
 mod identity;
 mod import;
 mod join;
@@ -35,9 +36,9 @@ pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
-    AuditRecord, BlacklistEntry, Command, Customer, CustomerStatus, Domain, DomainChange,
-    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, RejectionNote, Request, Route,
-    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
+    AuditRecord, BlacklistEntry, CLUSTER_VERSION, Command, Customer, CustomerStatus, Domain,
+    DomainChange, Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, RejectionNote,
+    Request, Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
     parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

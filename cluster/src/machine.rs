@@ -4,7 +4,7 @@
 //! are built from such a view, so applying goes on meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::codec;
 use crate::raft::{
     Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, StorageIOError, Types,
 };
@@ -30,14 +31,16 @@ pub(crate) struct View {
     /// Octets of entries applied since the last snapshot.
     unsaved_octets: AtomicU64,
     saved: Mutex<Instant>,
+    /// Why this node cannot apply what the fleet decided, and what to do.
+    halted: OnceLock<String>,
 }
 
 impl View {
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(state.applied_index());
         let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
-        let moved = Notify::new();
-        Self { state: ArcSwap::from_pointee(state), applied, moved, unsaved_octets, saved }
+        let (moved, halted) = (Notify::new(), OnceLock::new());
+        Self { state: ArcSwap::from_pointee(state), applied, moved, unsaved_octets, saved, halted }
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -74,6 +77,20 @@ impl View {
     /// How long ago the last snapshot was begun here.
     pub(crate) fn since_saved(&self) -> Duration {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Why applying has ended, if it was for something an operator can mend.
+    pub(crate) fn halted(&self) -> Option<String> {
+        self.halted.get().cloned()
+    }
+
+    /// Applying ends: a newer version wrote `what`. To skip it would let this node's state differ
+    /// from the others'.
+    fn halt(&self, what: &str) {
+        let remedy = self.state().remedy();
+        let why = format!("{what} is of a newer version and is not understood here: {remedy}");
+        tracing::error!("{why}");
+        let _ = self.halted.set(why); // the first reason is the one that counts
     }
 
     pub(crate) fn unsaved_octets(&self) -> u64 {
@@ -123,11 +140,13 @@ impl Machine {
             EntryPayload::Normal(batch) => {
                 let octets = u64::try_from(batch.octets()).unwrap_or(u64::MAX);
                 self.view.unsaved_octets.fetch_add(octets, Ordering::Relaxed);
-                // An entry this version does not understand stops the node: skipping it would let
-                // its state differ from the others'.
-                let requests = batch.requests();
-                let requests =
-                    requests.map_err(|e| StorageError::from(StorageIOError::apply(id, &e)))?;
+                let requests = batch.requests().map_err(|error| {
+                    if error.is_newer() {
+                        self.view.publish(self.state.clone()); // the remedy is in the newest state
+                        self.view.halt(&format!("log entry {}", id.index));
+                    }
+                    StorageError::from(StorageIOError::apply(id, &error))
+                })?;
                 Replies(requests.iter().map(|r| self.state.apply(id.index, r)).collect())
             }
         };
@@ -178,7 +197,12 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError> {
         let (snapshots, announced) = (self.snapshots.clone(), meta.clone());
         let state = blocking(move || snapshots.install(&snapshot.path, &announced)).await;
-        let state = state.map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
+        let state = state.map_err(|error| {
+            if codec::is_newer(&error) {
+                self.view.halt("a snapshot from another host");
+            }
+            StorageIOError::read_snapshot(Some(meta.signature()), &error)
+        })?;
         self.state = state;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -227,4 +251,44 @@ async fn blocking<T: Send + 'static>(
         return work();
     }
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::testing::log_id;
+
+    use super::*;
+    use crate::raft::Batch;
+    use crate::state::{Command, NewHost, Request};
+
+    #[tokio::test]
+    async fn an_entry_of_a_newer_version_stops_the_node_and_says_what_to_install() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotDir::open(dir.path().to_owned(), 1).unwrap();
+        let mut machine = Machine::open(snapshots).unwrap();
+        let host = NewHost {
+            name: "mx1".to_owned(),
+            address: "192.0.2.1:4190".to_owned(),
+            version: "0.9.0".to_owned(),
+            key: [0; 32],
+            speaks: 9,
+        };
+        let found = Request::new(1, "fleet", 1, Command::HostFound { host, seed: 1 });
+        let normal = |index, batch| {
+            let payload = EntryPayload::Normal(batch);
+            Entry { log_id: log_id(1, 1, index), payload }
+        };
+        let known = normal(1, Batch::new(&[found]).unwrap());
+        let unknown = normal(2, Batch::of_a_newer_version());
+        assert!(machine.apply([known, unknown]).await.is_err());
+        let view = machine.view();
+        assert_eq!(view.state().applied_index(), 1, "what came before it counts");
+        assert_eq!(
+            view.halted().as_deref(),
+            Some(
+                "log entry 2 is of a newer version and is not understood here: install mxfleet \
+                 0.9.0, which mx1 runs"
+            )
+        );
+    }
 }

@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::{self, Authority};
 use crate::cluster::{Cluster, ClusterConfig};
+use crate::hex;
 use crate::identity::{Home, Who};
-use crate::join::{ManageError, hex, random_id};
+use crate::join::{ManageError, random_id};
 use crate::log::{self, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
 use crate::raft::{LogId, Membership, NodeId, Peer, SnapshotMeta, Vote};
@@ -79,7 +80,7 @@ impl Cluster {
             let head = Head {
                 mxfleet_backup: FORMAT,
                 applied_index: state.applied_index(),
-                authority_hex: hex(&home.load()?.authority),
+                authority_hex: hex::encode(&home.load()?.authority),
                 authority_key: home.authority_key()?,
             };
             let mut file =
@@ -106,8 +107,10 @@ impl Cluster {
         file.read_until(b'\n', &mut line).map_err(io)?;
         let head: Head = serde_json::from_slice(&line).map_err(|e| io(e.into()))?;
         let (_, mut state) = snapshot::read_from(file, None).map_err(io)?;
+        is_new_enough(config, &state)?;
         let key_pem = head.authority_key.ok_or(RecoveryError::NoKey)?;
-        let certificate = CertificateDer::from(unhex(&head.authority_hex).unwrap_or_default());
+        let certificate =
+            CertificateDer::from(hex::decode(&head.authority_hex).unwrap_or_default());
         let authority = Authority::load(&certificate, &key_pem).map_err(|e| other(&e))?;
 
         let now_ms = (config.clock)();
@@ -118,6 +121,7 @@ impl Cluster {
             address: config.advertise.unwrap_or(config.listen).to_string(),
             version: config.version.clone(),
             key: authority::key_hash(&csr).map_err(|e| other(&e))?,
+            speaks: config.speaks,
         };
         let node = state.refound(&host).map_err(|e| other(&e))?;
         let signed = authority.sign(&csr, node, now_ms).map_err(|e| other(&e))?;
@@ -152,6 +156,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let known = runtime.map_err(io)?.block_on(replay(&home, identity.fleet));
         let Known { mut state, last, uncertain } = known.map_err(|error| other(&error))?;
+        is_new_enough(config, &state)?;
         let me = identity.who.node;
         let Some(host) = state.host(me).cloned() else {
             let name = &identity.who.name;
@@ -167,6 +172,11 @@ impl Cluster {
         let applied_index = state.applied_index();
         Ok(Recovered { applied_index, uncertain_entries: uncertain, lost })
     }
+}
+
+fn is_new_enough(config: &ClusterConfig, state: &State) -> Result<(), RecoveryError> {
+    let too_old = state.too_old(&config.version, config.speaks);
+    too_old.map_or(Ok(()), |why| Err(RecoveryError::Other(why)))
 }
 
 struct Known {
@@ -233,12 +243,4 @@ fn begin_log(disk: Arc<dyn LogDisk>, last: LogId, node: NodeId) -> io::Result<()
         let vote = Vote::new(last.leader_id.term, node);
         log.save_vote(&vote).await.map_err(io::Error::other)
     })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() {
-        return None;
-    }
-    let digits = (0..text.len()).step_by(2);
-    digits.map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

@@ -7,6 +7,7 @@ use openraft::storage::Snapshot;
 
 use crate::authority::{self, Authority};
 use crate::identity::Home;
+use crate::join::random_id;
 use crate::machine::View;
 use crate::network::Network;
 use crate::propose::{Clock, Forwarder, Proposer};
@@ -97,21 +98,19 @@ impl Handler for Service {
 impl Service {
     /// Admit a newcomer: the fleet decides, then its certificate is signed.
     ///
-    /// The request's id comes from the token and the key, so a newcomer that did not hear the
-    /// answer may ask again and gets the same id; with another key the token is used up.
+    /// A newcomer that did not hear the answer asks again with the same key and token, and gets
+    /// the same id; with another key the token is used up.
     async fn admit(&self, joining: Joining) -> Answer {
         if let Some(not_now) = self.proposer.not_now() {
             return not_now;
         }
-        let key = match authority::key_hash(&joining.csr) {
-            Ok(key) if key == joining.host.key => key,
+        match authority::key_hash(&joining.csr) {
+            Ok(key) if key == joining.host.key => {}
             Ok(_) => return refused("the certificate request is for another key"),
             Err(error) => return refused(error),
-        };
-        let id = authority::hash(&[joining.token, key].concat());
-        let id = id.first_chunk().map_or(0, |id| u128::from_be_bytes(*id));
+        }
         let command = Command::HostJoin { token: joining.token, host: joining.host };
-        let request = Request::new(id, ACTOR, (self.clock)(), command);
+        let request = Request::new(random_id(), ACTOR, (self.clock)(), command);
         match self.proposer.submit(request).await {
             Answer::Proposed { outcome: Ok(node), .. } => {
                 self.sign(node, joining.csr).await.map_or_else(refused, |certificate| {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority;
 use crate::cluster::{Cluster, ClusterConfig, Node, Part, Shared};
+use crate::codec;
 use crate::identity::{Home, Identity};
 use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
@@ -48,6 +49,9 @@ pub enum StartError {
         /// The node's name.
         name: String,
     },
+    /// Its fleet, or its own disk, is newer than this program.
+    #[error("{0}")]
+    TooOld(String),
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {
@@ -109,9 +113,14 @@ impl Cluster {
         let transport = Arc::clone(&endpoint) as Arc<dyn crate::transport::Transport>;
         let network = Network { fleet, node: who.node, transport, view: Arc::clone(&view) };
         let raft_config = raft::config(&who.fleet).map_err(|error| raft_error(&error))?;
-        let raft = Raft::new(who.node, raft_config, network.clone(), log, machine)
-            .await
-            .map_err(|error| raft_error(&error))?;
+        // What was committed is applied when this returns.
+        let raft = Raft::new(who.node, raft_config, network.clone(), log, machine).await.map_err(
+            |error| view.halted().map_or_else(|| raft_error(&error), StartError::TooOld),
+        )?;
+        if let Some(why) = view.state().too_old(&config.version, config.speaks) {
+            let _ = raft.shutdown().await; // it was never heard of
+            return Err(StartError::TooOld(why));
+        }
         let proposer = Proposer::start(raft.clone(), who.node, Arc::clone(&config.clock));
         let forwarder = Forwarder {
             raft: raft.clone(),
@@ -158,6 +167,7 @@ impl Cluster {
             address: node.address.to_string(),
             version: node.config.version.clone(),
             key,
+            speaks: node.config.speaks,
         };
         let seed = u64::from_be_bytes(*random_id().to_be_bytes().first_chunk().unwrap_or(&[0; 8]));
         let id = node.who.fleet_id().unwrap_or_default();
@@ -199,12 +209,20 @@ fn open(home: Home) -> Result<Kept, StartError> {
     let identity = home.load().map_err(|source| StartError::Io { path: dir.clone(), source })?;
     let name = identity.who.name.clone();
     let damaged = |what: String| StartError::Damaged { what, dir: dir.clone(), name: name.clone() };
+    let newer = |what: &dyn std::fmt::Display| {
+        StartError::TooOld(format!(
+            "{what}: a newer mxfleet wrote it, install the version that ran here or on other hosts"
+        ))
+    };
     let disk = SledDisk::open(&home.log()).map_err(|error| match error {
         log::OpenError::Busy(path) => StartError::Busy(path),
         log::OpenError::Io { path, source } => StartError::Io { path, source },
         error @ log::OpenError::Damaged { .. } => damaged(error.to_string()),
     })?;
     let of_log = |source: io::Error| match source.kind() {
+        _ if codec::is_newer(&source) => {
+            newer(&format!("the Raft log in {}, {source}", home.log().display()))
+        }
         io::ErrorKind::InvalidData => {
             damaged(format!("the Raft log in {} is damaged: {source}", home.log().display()))
         }
@@ -218,6 +236,9 @@ fn open(home: Home) -> Result<Kept, StartError> {
     let guard = Guard::open(&home.guard()).map_err(of_log)?;
     let log = LogStore::open(disk, Some(guard)).map_err(of_log)?;
     let of_snapshot = |source: io::Error| match source.kind() {
+        _ if codec::is_newer(&source) => {
+            newer(&format!("the newest snapshot in {}, {source}", home.snapshots().display()))
+        }
         io::ErrorKind::InvalidData => {
             let place = home.snapshots();
             damaged(format!("the newest snapshot in {} is damaged: {source}", place.display()))

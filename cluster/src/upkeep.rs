@@ -195,19 +195,20 @@ async fn entrust(node: &Node, to: NodeId) -> Result<(), String> {
 }
 
 /// Tell the fleet where this node is and what it runs, if the table says otherwise; and, as the
-/// leader, move the fleet's clock on.
+/// leader, raise the fleet's version to what all hosts speak, and move its clock on.
 async fn announce(cluster: &Cluster) {
     let Ok(node) = cluster.node() else { return };
     let now_ms = (node.config.clock)();
     let state = cluster.view();
     let Some(host) = state.host(node.who.node) else { return };
     let address = node.address.to_string();
-    let version = &node.config.version;
-    let command = if host.address != address || host.version != *version {
-        Command::HostAnnounce { id: node.who.node, address, version: version.clone() }
-    } else if node.forwarder.proposer.not_now().is_none()
-        && now_ms >= state.clock_ms().saturating_add(TICK_MS)
-    {
+    let (version, speaks) = (node.config.version.clone(), node.config.speaks);
+    let leads = node.forwarder.proposer.not_now().is_none();
+    let command = if (&host.address, &host.version, host.speaks) != (&address, &version, speaks) {
+        Command::HostAnnounce { id: node.who.node, address, version, speaks }
+    } else if let Some(to) = state.version_due().filter(|_| leads) {
+        Command::ClusterVersion { to }
+    } else if leads && now_ms >= state.clock_ms().saturating_add(TICK_MS) {
         Command::Tick
     } else {
         return;
@@ -215,7 +216,7 @@ async fn announce(cluster: &Cluster) {
     // Without a quorum it is tried again.
     let proposed = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
     if let Ok(Err(refusal)) = proposed {
-        tracing::warn!(%refusal, "the fleet does not take our address");
+        tracing::warn!(%refusal, "the fleet does not take what this node says of itself");
     }
 }
 

@@ -125,6 +125,26 @@ async fn used_foreign_and_misnamed_tokens_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_missed_the_answer_to_its_join_asks_again_with_the_same_token() {
+    let mut fleet = Fleet::of(1).await;
+    let (peer, config) = (fleet.address(1), fleet.config(2));
+    let token = fleet.node(1).token("mx2", HOUR_MS, "ops").await.unwrap();
+    Cluster::join(&config, "mx2", peer, &token).await.unwrap();
+    // All that is left of a join whose answer was lost is the key it was begun with.
+    let key = std::fs::read(config.dir.join("node.key")).unwrap();
+    std::fs::remove_dir_all(&config.dir).unwrap();
+    std::fs::create_dir(&config.dir).unwrap();
+    let stranger = Cluster::join(&fleet.config(3), "mx2", peer, &token).await.unwrap_err();
+    assert!(matches!(stranger, JoinError::Refused(_)), "{stranger}");
+    std::fs::write(config.dir.join("join.key"), key).unwrap();
+    Cluster::join(&config, "mx2", peer, &token).await.unwrap();
+    fleet.start(2).await;
+    fleet.node(2).settled().await;
+    assert_eq!(fleet.node(2).node_id(), Some(2), "no second host was made of it");
+    assert_eq!(fleet.view(1).hosts().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_log_is_gone_does_not_start_as_the_same_voter() {
     let mut fleet = Fleet::of(1).await;
     fleet.stop(1).await;

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::clip;
 use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
+
+const REFUSAL_OCTETS_MAX: usize = 1024;
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +106,8 @@ pub enum Command {
         address: String,
         /// What it runs.
         version: String,
+        /// The newest cluster version it speaks.
+        speaks: u16,
     },
     /// Whether a host shall vote before others.
     HostPrefer {
@@ -165,6 +170,11 @@ pub enum Command {
         /// How many parts it has.
         parts: u32,
     },
+    /// All hosts speak this cluster version: the fleet runs it from now on. Never lowered.
+    ClusterVersion {
+        /// The version.
+        to: u16,
+    },
 }
 
 impl Command {
@@ -203,6 +213,7 @@ impl Command {
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::ClusterVersion { to } => format!("cluster version {to}"),
             Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
@@ -242,6 +253,16 @@ impl Request {
 }
 
 impl Refusal {
+    /// The same, no longer than somebody reads: it may repeat what was asked, and is remembered.
+    pub(super) fn clipped(self) -> Self {
+        let clipped = |text: String| clip(&text, REFUSAL_OCTETS_MAX).to_owned();
+        match self {
+            Self::NotFound(text) => Self::NotFound(clipped(text)),
+            Self::Conflict(text) => Self::Conflict(clipped(text)),
+            Self::Invalid(text) => Self::Invalid(clipped(text)),
+        }
+    }
+
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::NotFound(text.into())
     }

@@ -17,18 +17,21 @@ mod settings;
 mod sharded;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub use audit::AuditRecord;
 pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
+use hosts::Hosts;
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub(crate) use parts::Part;
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
+pub use version::CLUSTER_VERSION;
 
 /// All replicated tables. Cloning is cheap: tables share what did not change.
 #[derive(Debug, Clone, Default)]
@@ -36,11 +39,13 @@ pub struct State {
     customers: customers::Customers,
     domains: domains::Domains,
     settings: Settings,
-    hosts: hosts::Hosts,
+    hosts: Hosts,
     blacklist: blacklist::Blacklist,
     imports: imports::Imports,
     audit: audit::Audit,
     recent: recent::Recent,
+    /// The cluster version the fleet runs, once it has a host.
+    version: Option<u16>,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -58,8 +63,10 @@ impl State {
         }
         self.clock_ms = self.clock_ms.max(request.at_ms);
         let outcome = self
-            .check_version(request.expected_version, &request.command)
-            .and_then(|()| self.change(index, &request.command));
+            .allows(&request.command)
+            .and_then(|()| self.check_version(request.expected_version, &request.command))
+            .and_then(|()| self.change(index, &request.command))
+            .map_err(Refusal::clipped);
         self.recent.remember(request.id, index, &outcome);
         self.audit.note(index, self.clock_ms, request, &outcome);
         outcome
@@ -118,19 +125,29 @@ impl State {
             Command::HostFound { host, seed } => {
                 let id = self.hosts.found(host, now_ms)?;
                 self.blacklist.set_seed(*seed);
+                self.version = Some(host.speaks);
                 Ok(id)
             }
             Command::HostToken { hash, name, expires_ms } => {
                 self.hosts.issue(*hash, name, *expires_ms, now_ms)
             }
-            Command::HostJoin { token, host } => self.hosts.join(token, host, now_ms),
-            Command::HostAnnounce { id, address, version } => {
-                self.hosts.announce(*id, address, version)
+            Command::HostJoin { token, host } => {
+                self.is_new_enough(&host.version, host.speaks)?;
+                self.hosts.join(token, host, now_ms)
             }
+            Command::HostAnnounce { id, address, version, speaks } => {
+                self.is_new_enough(version, *speaks)?;
+                self.hosts.announce(*id, address, version, *speaks)
+            }
+            Command::ClusterVersion { to } => self.raise_version(*to),
             Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
             Command::HostRemove { name } => self.hosts.remove(name),
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
+    }
+
+    fn is_new_enough(&self, program: &str, speaks: u16) -> Result<(), Refusal> {
+        self.too_old(program, speaks).map_or(Ok(()), |why| Err(Refusal::conflict(why)))
     }
 
     fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {

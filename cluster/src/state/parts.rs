@@ -9,7 +9,7 @@ use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::recent::Remembered;
-use super::{Customer, Domain, Settings, State};
+use super::{Customer, Domain, Exemption, Settings, State};
 use crate::octets::Octets;
 
 /// Rows in a part. A part must stay far below the codec's limit: a domain is at most some 6 KiB.
@@ -20,7 +20,13 @@ const LEAVES: usize = 64;
 /// A piece of the state. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Part {
-    Core { clock_ms: u64, applied_index: u64, settings: Settings, hosts: Hosts },
+    Core {
+        clock_ms: u64,
+        applied_index: u64,
+        version: Option<u16>,
+        settings: Settings,
+        hosts: Hosts,
+    },
     Customers(Vec<(u64, Customer)>),
     Domains(Vec<(u64, Domain)>),
     Recent(Vec<Remembered>),
@@ -29,14 +35,19 @@ pub(crate) enum Part {
     BlacklistLeaves(Vec<(u32, Octets)>),
     Import(Staged),
     BlacklistNotes(NotesChunk),
+    BlacklistExempt(Vec<(String, Exemption)>),
+    BlacklistFrozen(Vec<(String, u64)>),
 }
 
 impl State {
     /// The parts, small ones first.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part> {
+        let exempt = self.blacklist.exempt().map(|(address, e)| (address.to_owned(), e.clone()));
+        let frozen = self.blacklist.frozen().map(|(domain, since)| (domain.to_owned(), since));
         let core = Part::Core {
             clock_ms: self.clock_ms,
             applied_index: self.applied_index,
+            version: self.version,
             settings: self.settings.clone(),
             hosts: self.hosts.clone(),
         };
@@ -46,6 +57,8 @@ impl State {
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
             .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
+            .chain(in_pieces(exempt, ROWS).map(Part::BlacklistExempt))
+            .chain(in_pieces(frozen, ROWS).map(Part::BlacklistFrozen))
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
@@ -54,9 +67,10 @@ impl State {
     /// Add a part to a state that is being put together.
     pub(crate) fn absorb(&mut self, part: Part) {
         match part {
-            Part::Core { clock_ms, applied_index, settings, hosts } => {
+            Part::Core { clock_ms, applied_index, version, settings, hosts } => {
                 self.clock_ms = clock_ms;
                 self.applied_index = applied_index;
+                self.version = version;
                 self.settings = settings;
                 self.hosts = hosts;
             }
@@ -67,6 +81,8 @@ impl State {
             Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
             Part::Import(staged) => self.imports.absorb(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
+            Part::BlacklistExempt(rows) => self.blacklist.absorb_exempt(rows),
+            Part::BlacklistFrozen(rows) => self.blacklist.absorb_frozen(rows),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }
     }

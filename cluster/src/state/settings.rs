@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Refusal};
 
+const VALUE_OCTETS_MAX: usize = 64;
+
 /// A setting the fleet shares. A host's own settings are in its configuration file.
 #[derive(Debug)]
 pub struct Setting {
@@ -167,6 +169,9 @@ fn find(name: &str) -> Option<&'static Setting> {
 
 fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
     let name = setting.name;
+    if value.len() > VALUE_OCTETS_MAX {
+        return Err(Refusal::invalid(format!("the value of {name} is too long")));
+    }
     match setting.kind {
         SettingKind::Duration { min_ms, max_ms } => {
             let range = format!("{} to {}", render_duration(min_ms), render_duration(max_ms));

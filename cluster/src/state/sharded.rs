@@ -83,7 +83,6 @@ impl<K, V> Default for Sharded<K, V> {
 }
 
 impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -122,13 +122,14 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(domain("x.test", "mx")), 4);
     assert_eq!(first(Command::DomainImport { domains: Vec::new() }), 7);
     assert_eq!(first(Command::SettingSet { name: name(), value: None }), 8);
-    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32] };
+    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32], speaks: 1 };
     assert_eq!(first(Command::HostFound { host: host.clone(), seed: 0 }), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
+    assert_eq!(first(Command::ClusterVersion { to: 1 }), 22);
 }
 
 #[test]
@@ -164,4 +165,44 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
     ask(&mut state, stage(2, 1, rows(1300, "nobody"))).unwrap();
     assert!(ask(&mut state, Command::DomainCommit { import: 2, parts: 2 }).is_err());
     assert_eq!(state.domains().count(), 1200, "not one of them");
+}
+
+#[test]
+fn every_part_of_a_full_state_fits_a_record_with_room_to_spare() {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut ask = |state: &mut State, command| {
+        index += 1;
+        state.apply(index, &request(u128::from(index), command))
+    };
+    let long = "x".repeat(300);
+    for n in 0..20_000 {
+        let address = format!("{n}{}@example.test", &long[..280]);
+        let exemption = Exemption { reason: long[..200].to_owned(), until_ms: None };
+        let exempt = Command::BlacklistExempt { address, exemption: Some(exemption) };
+        assert_eq!(ask(&mut state, exempt), Ok(1));
+        let domain = format!("{n}{}.test", &long[..300]);
+        assert_eq!(ask(&mut state, Command::BlacklistFreeze { domain, frozen: true }), Ok(1));
+    }
+    // Whatever is asked, what is remembered of it is short.
+    let endless = "y".repeat(400_000);
+    for n in 0..200 {
+        let name = format!("{n}{endless}");
+        assert!(ask(&mut state, Command::DomainRemove { name: name.clone() }).is_err());
+        let value = Some("0".repeat(400_000));
+        assert!(ask(&mut state, Command::SettingSet { name: name.clone(), value }).is_err());
+        let (name, value) = ("blacklist.threshold".to_owned(), Some("0".repeat(400_000) + "7"));
+        assert!(ask(&mut state, Command::SettingSet { name, value }).is_err());
+    }
+    let mut parts = 0;
+    for part in state.parts() {
+        let bytes = crate::codec::encode(crate::codec::Kind::SnapshotPart, &part).unwrap();
+        assert!(bytes.len() < crate::codec::BODY_OCTETS_MAX / 4, "{} octets", bytes.len());
+        parts += 1;
+    }
+    assert!(parts > 150, "{parts}");
+    let copy = rebuilt(&state);
+    assert!(state.parts().eq(copy.parts()));
+    assert_eq!(copy.blacklist_exempt().count(), 20_000);
+    assert_eq!(copy.blacklist_frozen().count(), 20_000);
 }

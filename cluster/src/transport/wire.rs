@@ -1,7 +1,8 @@
 //! What nodes say to each other.
 //!
 //! Each call has a stream of its own: one [`Call`], then for a snapshot its file, then the end;
-//! back comes one [`Answer`]. Enums are only ever appended to.
+//! back comes one [`Answer`]. Enums are only ever appended to, and what was appended is sent only
+//! once the fleet's cluster version says that everybody knows it.
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{VoteRequest, VoteResponse};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use mxfleet_cluster::{
-    Cluster, ClusterConfig, Command, Customer, CustomerStatus, Request, State, Status, random_id,
+    CLUSTER_VERSION, Cluster, ClusterConfig, Command, Customer, CustomerStatus, Request, State,
+    Status, random_id,
 };
 use tempfile::TempDir;
 
@@ -39,13 +40,22 @@ pub(crate) struct Fleet {
     dir: TempDir,
     addresses: BTreeMap<u64, SocketAddr>,
     nodes: BTreeMap<u64, Cluster>,
+    /// Nodes that speak another cluster version than this program.
+    speaks: BTreeMap<u64, u16>,
 }
 
 impl Fleet {
     /// Nodes `mx1` to `mx<size>`, all of them caught up.
     pub(crate) async fn of(size: u64) -> Self {
+        Self::speaking(size, CLUSTER_VERSION).await
+    }
+
+    /// The same of nodes that speak this cluster version.
+    pub(crate) async fn speaking(size: u64, version: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut fleet = Self { dir, addresses: BTreeMap::new(), nodes: BTreeMap::new() };
+        let (addresses, nodes) = (BTreeMap::new(), BTreeMap::new());
+        let speaks = (1..=size).map(|id| (id, version)).collect();
+        let mut fleet = Self { dir, addresses, nodes, speaks };
         Cluster::init(&fleet.config(1), "mx1").unwrap();
         fleet.start(1).await;
         for id in 2..=size {
@@ -64,6 +74,7 @@ impl Fleet {
             listen,
             advertise: None,
             version: "test".to_owned(),
+            speaks: self.speaks.get(&id).copied().unwrap_or(CLUSTER_VERSION),
             clock: Arc::new(now_ms),
             segmentation_offload: true,
         }
@@ -84,6 +95,11 @@ impl Fleet {
     pub(crate) async fn start(&mut self, id: u64) {
         let config = self.config(id);
         self.nodes.insert(id, Cluster::start(config).await.unwrap());
+    }
+
+    /// Another program runs from the next start on.
+    pub(crate) fn set_speaks(&mut self, id: u64, version: u16) {
+        self.speaks.insert(id, version);
     }
 
     pub(crate) async fn stop(&mut self, id: u64) {

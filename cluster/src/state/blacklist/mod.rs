@@ -86,12 +86,9 @@ struct Report {
     sequence: u64,
 }
 
-/// The small tables beside the addresses.
+/// The small values beside the addresses.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Rules {
-    exempt: Arc<BTreeMap<String, Exemption>>,
-    /// Domains in which nothing new is listed, since when.
-    frozen: Arc<BTreeMap<String, u64>>,
     reports: Arc<BTreeMap<u64, Report>>,
     /// Secret of the fleet: who chooses addresses must not be able to choose their leaf too.
     seed: u64,
@@ -108,6 +105,9 @@ pub(crate) struct Blacklist {
     /// The branch all start as, known by its address: most of a small table is skipped by that.
     empty: Branch,
     rules: Rules,
+    exempt: Sharded<Box<str>, Exemption>,
+    /// Domains in which nothing new is listed, since when.
+    frozen: Sharded<Box<str>, u64>,
     notes: Notes,
     len: u64,
     /// Tracked addresses in each domain; follows from the leaves.
@@ -118,8 +118,16 @@ impl Default for Blacklist {
     fn default() -> Self {
         let empty: Branch = Arc::new(vec![Bytes::new(); LEAVES]);
         let root = Arc::new(vec![Arc::clone(&empty); BRANCHES]);
-        let (rules, notes, tracked) = (Rules::default(), Notes::default(), Sharded::default());
-        Self { root, empty, rules, notes, len: 0, tracked }
+        Self {
+            root,
+            empty,
+            rules: Rules::default(),
+            exempt: Sharded::default(),
+            frozen: Sharded::default(),
+            notes: Notes::default(),
+            len: 0,
+            tracked: Sharded::default(),
+        }
     }
 }
 
@@ -203,11 +211,11 @@ impl Blacklist {
     }
 
     pub(crate) fn exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
-        self.rules.exempt.iter().map(|(address, exemption)| (address.as_str(), exemption))
+        self.exempt.sorted().into_iter().map(|row| (row.key.as_ref(), &row.value))
     }
 
     pub(crate) fn frozen(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.rules.frozen.iter().map(|(domain, since_ms)| (domain.as_str(), *since_ms))
+        self.frozen.sorted().into_iter().map(|row| (row.key.as_ref(), row.value))
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
@@ -226,14 +234,14 @@ impl Blacklist {
     }
 
     fn exemption(&self, address: &str, now_ms: u64) -> Option<&Exemption> {
-        let exemption = self.rules.exempt.get(address)?;
+        let exemption = &self.exempt.get(address)?.value;
         exemption.until_ms.is_none_or(|until| now_ms < until).then_some(exemption)
     }
 
     /// Listings of a frozen domain count only if they are older than the freeze.
     fn is_frozen_for(&self, address: &str, times: &Times) -> bool {
-        let since = self.rules.frozen.get(domain_of(address));
-        since.is_some_and(|since| times.newest().is_some_and(|newest| newest >= *since))
+        let since = self.frozen.get(domain_of(address));
+        since.is_some_and(|since| times.newest().is_some_and(|newest| newest >= since.value))
     }
 
     fn times(&self, address: &str) -> Option<Times> {
@@ -398,34 +406,33 @@ impl Blacklist {
 
     pub(crate) fn set_exempt(&mut self, address: &str, exemption: Option<&Exemption>) -> Outcome {
         check_address(address)?;
-        let exempt = Arc::make_mut(&mut self.rules.exempt);
         let Some(exemption) = exemption else {
-            return Ok(u64::from(exempt.remove(address).is_some()));
+            return Ok(u64::from(self.exempt.remove(address).is_some()));
         };
         if exemption.reason.len() > REASON_OCTETS_MAX || exemption.reason.contains(char::is_control)
         {
             return Err(Refusal::invalid("a reason is at most 200 octets of plain text"));
         }
-        if exempt.len() >= EXEMPT_MAX && !exempt.contains_key(address) {
+        if self.exempt.len() >= EXEMPT_MAX && self.exempt.get(address).is_none() {
             return Err(Refusal::conflict("100000 addresses are exempt; remove some first"));
         }
-        exempt.insert(address.to_owned(), exemption.clone());
+        self.exempt.put(address.into(), 0, exemption.clone());
         self.forget(address);
         Ok(1)
     }
 
     pub(crate) fn set_frozen(&mut self, domain: &str, frozen: bool, now_ms: u64) -> Outcome {
-        let table = Arc::make_mut(&mut self.rules.frozen);
         if !frozen {
-            return Ok(u64::from(table.remove(domain).is_some()));
+            return Ok(u64::from(self.frozen.remove(domain).is_some()));
         }
-        if table.contains_key(domain) {
+        if self.frozen.get(domain).is_some() {
             return Ok(0);
         }
-        if domain.is_empty() || domain.len() > ADDRESS_OCTETS_MAX || table.len() >= FROZEN_MAX {
+        let full = self.frozen.len() >= FROZEN_MAX;
+        if domain.is_empty() || domain.len() > ADDRESS_OCTETS_MAX || full {
             return Err(Refusal::invalid("this domain cannot be frozen"));
         }
-        table.insert(domain.to_owned(), now_ms);
+        self.frozen.put(domain.into(), 0, now_ms);
         Ok(1)
     }
 
@@ -448,7 +455,7 @@ impl Blacklist {
         self.rules.sweep = ((first + SWEPT_LEAVES) % all) as u64;
     }
 
-    /// The small tables, as a snapshot holds them.
+    /// The small values, as a snapshot holds them.
     pub(crate) fn rules(&self) -> Rules {
         self.rules.clone()
     }
@@ -469,6 +476,18 @@ impl Blacklist {
 
     pub(crate) fn absorb_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    pub(crate) fn absorb_exempt(&mut self, rows: Vec<(String, Exemption)>) {
+        for (address, exemption) in rows {
+            self.exempt.put(address.into(), 0, exemption);
+        }
+    }
+
+    pub(crate) fn absorb_frozen(&mut self, rows: Vec<(String, u64)>) {
+        for (domain, since_ms) in rows {
+            self.frozen.put(domain.into(), 0, since_ms);
+        }
     }
 
     pub(crate) fn absorb_leaves(&mut self, leaves: Vec<(u32, Octets)>) {

@@ -114,37 +114,39 @@ impl Inner {
     }
 
     /// End a message for all recipients that are left; all or nothing.
+    ///
+    /// **Invariant:** a recipient's outcome is recorded by whoever took its job out of the schedule,
+    /// and by nobody else. What was read of the message before that may be of the past.
     async fn end(self: &Arc<Self>, id: EntryId, end: End) -> Result<(), OperateError> {
         let message = self.find(id).await?;
         let domains = by_domain(&message.envelope, |_| true);
-        let removed = self.update(|core, now| {
+        let ended = self.update(|core, now| {
             let states = domains.iter().map(|(domain, _)| core.schedule.state(id, domain));
             if states.flatten().any(|state| state == JobState::Running) {
-                return false;
+                return Err(OperateError::Running(id));
             }
             core.forget_fresh(id);
+            let mut ended = Vec::new();
             for (domain, _) in &domains {
-                let removal = core.schedule.remove(id, domain, now);
-                debug_assert_ne!(removal, Removal::Running, "looked at under the same lock");
+                if let Removal::Removed(jobs) = core.schedule.remove(id, domain, now) {
+                    ended.extend_from_slice(jobs.as_slice());
+                }
             }
-            true
-        });
-        if !removed {
-            return Err(OperateError::Running(id));
+            Ok(ended)
+        })?;
+        if ended.is_empty() {
+            return Err(OperateError::NotFound(id));
         }
-        self.parts.spool.record(id, self.end_marks(&message, end));
+        self.parts.spool.record(id, self.end_marks(&message, &ended, end));
         self.parts.log.removed(&id.to_string());
         Ok(())
     }
 
-    fn end_marks(&self, message: &Message, end: End) -> Vec<Mark> {
+    fn end_marks(&self, message: &Message, ended: &[u32], end: End) -> Vec<Mark> {
         let age_us = self.clock.now_us().saturating_sub(message.id.micros());
-        let mut marks = Vec::new();
-        let recipients = (0_u32..).zip(&message.envelope.recipients).zip(&message.states);
-        for ((index, recipient), state) in recipients {
-            if state.outcome.is_some() {
-                continue;
-            }
+        let mut marks = Vec::with_capacity(ended.len());
+        for &index in ended {
+            let Some(recipient) = message.envelope.recipients.get(index as usize) else { continue };
             self.parts.log.attempt(&Attempt {
                 id: &message.id.to_string(),
                 to: recipient.address.as_str(),

@@ -70,7 +70,7 @@ impl History {
             1 => _ = schedule.release(id, domain, *now),
             2 => _ = schedule.retry(id, domain, *now),
             _ => {
-                if schedule.remove(id, domain, *now) == Removal::Removed {
+                if let Removal::Removed(_) = schedule.remove(id, domain, *now) {
                     self.alive.remove(&id);
                 }
             }

@@ -181,6 +181,7 @@ fn envelope() -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
@@ -135,6 +136,8 @@ impl Node {
             allow_loopback: config.delivery.allow_loopback_routes,
         };
         let dns = Dns::new(&config.dns_servers, &limits)?;
+        let authenticator =
+            Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
         let mx_port = config.delivery.mx_port;
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
@@ -153,6 +156,7 @@ impl Node {
             hostname: hostname.clone(),
             limits,
             policy: Arc::clone(&policy),
+            authenticator: Some(authenticator),
             intake: spool.clone(),
             accepted: Arc::new(move |queued| accepted.accept(queued)),
             tls: tls.clone(),

@@ -66,6 +66,12 @@ pub fn tell(facts: Facts<'_>) -> Telling {
     Telling::Nobody(because)
 }
 
+/// Whether it may matter whether a message that arrives is its sender's: whoever is told nothing
+/// in any case need not be asked about.
+pub fn may_matter(is_customer: bool, recipients: &[Recipient]) -> bool {
+    is_customer && recipients.iter().any(wants_failures)
+}
+
 /// Without NOTIFY failures are reported.
 fn wants_failures(recipient: &Recipient) -> bool {
     recipient.notify.is_none_or(|notify| notify.failure)

@@ -29,6 +29,7 @@ pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
         origin: Origin {
             ip: None,
             helo: "client.example.test".to_owned(),

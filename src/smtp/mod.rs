@@ -2,6 +2,7 @@
 //! clock (RFC 5321, 3461, 6531).
 
 pub mod address;
+pub mod authentication;
 pub mod canned;
 pub mod command;
 pub mod dots;
@@ -13,6 +14,7 @@ pub mod response;
 pub mod xtext;
 
 pub use address::{Address, AddressError};
+pub use authentication::Authentication;
 pub use canned::Canned;
 pub use command::Command;
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, ReversePath};

@@ -56,6 +56,8 @@ pub struct Metrics {
     pub destinations_dead: IntGauge,
     /// Lines of the delivery log that were lost, because its target is slow or fails.
     pub delivery_log_dropped_total: IntCounter,
+    /// Messages looked at, by method (`spf`, `dkim`) and result (RFC 8601 section 2.7).
+    pub authentications_total: IntCounterVec,
     /// Events for the blacklist by kind: `rejected`, `accepted`.
     pub blacklist_events_total: IntCounterVec,
     /// Events that wait for the fleet to count them.
@@ -191,6 +193,12 @@ impl Metrics {
                 r,
                 "delivery_log_dropped_total",
                 "Lines of the delivery log that were lost",
+            ),
+            authentications_total: counters(
+                r,
+                "authentications_total",
+                "What SPF and DKIM said of messages that were looked at",
+                &["method", "result"],
             ),
             blacklist_events_total: counters(
                 r,

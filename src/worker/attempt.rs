@@ -21,6 +21,8 @@ pub(super) struct Loaded {
     pub(super) envelope: Arc<Envelope>,
     pub(super) states: Vec<RecipientState>,
     octets: u64,
+    /// What goes above the text.
+    above: Bytes,
     body: Body,
 }
 
@@ -36,14 +38,18 @@ impl Loaded {
         octets: u64,
         text: Bytes,
     ) -> Self {
-        Self { envelope, states, octets, body: Body::Memory(text) }
+        let above = Bytes::from(envelope.results_field().unwrap_or_default());
+        let octets = octets + above.len() as u64;
+        Self { envelope, states, octets, above, body: Body::Memory(text) }
     }
 
     pub(super) fn from_spool(message: Message) -> Self {
+        let above = Bytes::from(message.envelope.results_field().unwrap_or_default());
         Self {
             envelope: Arc::clone(&message.envelope),
             states: message.states.clone(),
-            octets: message.octets,
+            octets: message.octets + above.len() as u64,
+            above,
             body: Body::Spool(Box::new(message)),
         }
     }
@@ -53,9 +59,13 @@ impl Loaded {
     }
 
     fn text(&self) -> Text {
+        let above = &self.above;
         match &self.body {
-            Body::Memory(text) => Text::Whole(text.clone()),
-            Body::Spool(message) => Text::Pieces(Box::new(SpoolText(message.text()))),
+            Body::Memory(text) if above.is_empty() => Text::Whole(text.clone()),
+            Body::Memory(text) => Text::Whole([&above[..], text].concat().into()),
+            Body::Spool(message) => {
+                Text::Pieces(Box::new(SpoolText { above: above.clone(), rest: message.text() }))
+            }
         }
     }
 
@@ -71,13 +81,21 @@ impl Loaded {
     }
 }
 
-struct SpoolText(TextReader);
+struct SpoolText {
+    above: Bytes,
+    rest: TextReader,
+}
 
 impl TextSource for SpoolText {
     fn next_piece(
         &mut self,
     ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, TextError>> + Send + '_>> {
-        Box::pin(async { self.0.next_chunk().await.map_err(|error| TextError(error.to_string())) })
+        Box::pin(async {
+            if !self.above.is_empty() {
+                return Ok(Some(std::mem::take(&mut self.above)));
+            }
+            self.rest.next_chunk().await.map_err(|error| TextError(error.to_string()))
+        })
     }
 }
 

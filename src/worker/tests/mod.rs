@@ -185,6 +185,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

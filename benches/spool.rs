@@ -84,6 +84,7 @@ fn envelope(number: u64) -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
+        report: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),
             helo: "client.elsewhere.test".into(),

@@ -182,6 +182,7 @@ fn envelope() -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
+        report: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

@@ -3,8 +3,8 @@
 //!
 //! It is asked for one purpose: whether a report about the message would reach who wrote it (stage
 //! 9a). So it is asked only of messages about which the policy may want to know
-//! ([`Authenticator::arrival`]), and it is never a reason to refuse one. Whatever goes wrong, or takes
-//! too long, means that nothing is known.
+//! ([`Authenticator::arrival`]), and it is never a reason to refuse one. Whatever goes wrong, or
+//! takes too long, means that nothing is known.
 //!
 //! The text is not kept for it: [`Evidence`] holds the header and running hashes of the body.
 
@@ -22,7 +22,7 @@ use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{DkimResult, MessageAuthenticator, SpfResult};
 use mxfleet_cluster::Cluster;
 
-use crate::bounce::policy;
+use crate::bounce::policy::{self, Strangers};
 use crate::config::Limits;
 use crate::smtp::authentication::{Finding, Signature};
 use crate::smtp::{Address, Authentication, Recipient, ReversePath};
@@ -71,9 +71,17 @@ impl Authenticator {
     /// Begin to look at the text of a message that arrives, if it may matter whose it is.
     pub fn arrival(&self, sender: &ReversePath, recipients: &[Recipient]) -> Option<Evidence> {
         let sender = sender.as_ref()?;
-        let is_customer = self.cluster.view().domain(sender.domain()).is_some();
-        let matters = policy::may_matter(is_customer, recipients);
+        let view = self.cluster.view();
+        let is_customer = view.domain(sender.domain()).is_some();
+        let strangers = Strangers::of(view.settings());
+        let matters = policy::may_matter(is_customer, strangers, recipients);
         (matters && !self.is_silent()).then(|| self.evidence(sender))
+    }
+
+    /// Begin to look at the text of a message that arrived some time ago; `None` while name
+    /// servers are silent.
+    pub fn later(&self, sender: &Address) -> Option<Evidence> {
+        (!self.is_silent()).then(|| self.evidence(sender))
     }
 
     /// Begin to look at the text of a message from `sender`.

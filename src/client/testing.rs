@@ -30,6 +30,7 @@ pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
+        report: None,
         origin: Origin {
             ip: None,
             helo: "client.example.test".to_owned(),

@@ -278,7 +278,7 @@ mod tests {
         for forged in [
             "Authentication-Results: mx1.relay.test; spf=pass\r\n",
             "authentication-RESULTS:MX1.relay.TEST;\r\n\tspf=pass\r\n dkim=pass\r\n",
-            "Authentication-Results \t: (a (nested\\) ) comment)\r\n \"mx1.relay.test\" 1; none\r\n",
+            "Authentication-Results \t: (a (nested\\) ))\r\n \"mx1.relay.test\" 1; none\r\n",
             "Authentication-Results:\r\n\tmx1.relay.test.\r\n",
             "Authentication-Results: mx1.relay.test\r\n",
             "Authentication-Results: mx1.relay.test(x)\r\n",

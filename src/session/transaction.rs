@@ -100,6 +100,7 @@ impl Incoming {
             ret: parameters.ret,
             envid: parameters.envid,
             authentication,
+            report: None,
             origin: Origin {
                 ip: Some(self.ip),
                 helo: self.helo,

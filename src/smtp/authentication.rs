@@ -78,6 +78,12 @@ impl Authentication {
         self.spf == Finding::Pass
     }
 
+    /// Whether something could not be found out for now.
+    pub fn is_temporary(&self) -> bool {
+        let mut findings = self.dkim.iter().map(|signature| signature.result);
+        self.spf == Finding::TempError || findings.any(|finding| finding == Finding::TempError)
+    }
+
     /// The field, folded, with its CRLF. `sender_domain` is MAIL FROM's, as A-label.
     pub fn field(&self, sender_domain: &str) -> String {
         let mut field = format!("{RESULTS_FIELD}: {};\r\n\tspf={}", self.by, self.spf.as_str());

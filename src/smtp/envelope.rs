@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Authentication};
+use super::{About, Address, Authentication};
 
 /// Everything about one message that is not in its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Envelope {
     /// What SPF and DKIM say, if anybody looked when it arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Authentication>,
+    /// For a report that we wrote ourselves: what it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<About>,
     /// Where it came from, and how.
     pub origin: Origin,
 }

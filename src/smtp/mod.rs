@@ -1,6 +1,7 @@
 //! The words of SMTP that both directions share: addresses, replies, envelopes. Pure: no I/O, no
 //! clock (RFC 5321, 3461, 6531).
 
+pub mod about;
 pub mod address;
 pub mod authentication;
 pub mod canned;
@@ -13,6 +14,7 @@ pub mod reply;
 pub mod response;
 pub mod xtext;
 
+pub use about::{About, ReportKind};
 pub use address::{Address, AddressError};
 pub use authentication::Authentication;
 pub use canned::Canned;

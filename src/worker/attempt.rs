@@ -1,5 +1,6 @@
 //! One attempt: a message, a connection, and what became of each recipient.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -56,6 +57,40 @@ impl Loaded {
 
     pub(super) fn is_in_memory(&self) -> bool {
         matches!(self.body, Body::Memory(_))
+    }
+
+    /// Give the text as it is in the spool to `see`, piece by piece, until `most` octets are seen.
+    pub(super) async fn read(
+        &self,
+        most: usize,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<(), ReadError> {
+        let mut reader = match &self.body {
+            Body::Memory(text) => {
+                see(&text[..most.min(text.len())]);
+                return Ok(());
+            }
+            Body::Spool(message) => message.text(),
+        };
+        let mut left = most;
+        while left > 0
+            && let Some(piece) = reader.next_chunk().await?
+        {
+            let piece = &piece[..left.min(piece.len())];
+            see(piece);
+            left -= piece.len();
+        }
+        Ok(())
+    }
+
+    /// Octets of the text in the spool.
+    pub(super) fn stored_octets(&self) -> u64 {
+        self.octets - self.above.len() as u64
+    }
+
+    /// Where a recipient stands, as it was when the message was read.
+    pub(super) fn state(&self, recipient: u32) -> Option<&RecipientState> {
+        self.states.get(recipient as usize)
     }
 
     fn text(&self) -> Text {
@@ -211,14 +246,14 @@ impl Inner {
 pub(super) fn recovered(message: &Message) -> RecoveredEntry {
     let state = |index: u32| message.states.get(index as usize);
     let pending = |index: u32| state(index).is_some_and(|state| state.outcome.is_none());
-    let destinations = by_domain(&message.envelope, pending)
+    let destinations = by_destination(&message.envelope, pending)
         .into_iter()
-        .map(|(domain, recipients)| {
+        .map(|(destination, recipients)| {
             let recipients = recipients.as_slice().to_vec();
             let due_us = recipients.iter().filter_map(|r| state(*r)).map(|s| s.due_us).min();
             let attempts = recipients.iter().filter_map(|r| state(*r)).map(|s| s.attempts).max();
             RecoveredDestination {
-                domain: domain.to_owned(),
+                domain: destination.into_owned(),
                 recipients,
                 due_us: due_us.unwrap_or(0),
                 attempts: attempts.unwrap_or(0),
@@ -230,24 +265,25 @@ pub(super) fn recovered(message: &Message) -> RecoveredEntry {
         octets: message.octets,
         received_at_us: message.received_at_us,
         held: message.held,
+        about: message.envelope.report.clone(),
         destinations,
     }
 }
 
-/// The recipients that `wanted` picks, by domain.
-pub(super) fn by_domain(
+/// The recipients that `wanted` picks, by destination.
+pub(super) fn by_destination(
     envelope: &Envelope,
     wanted: impl Fn(u32) -> bool,
-) -> Vec<(&str, Recipients)> {
+) -> Vec<(Cow<'_, str>, Recipients)> {
     let recipients = (0_u32..).zip(&envelope.recipients).filter(|(index, _)| wanted(*index));
-    let mut pairs: Vec<(&str, u32)> =
-        recipients.map(|(index, recipient)| (recipient.address.domain(), index)).collect();
-    // Stable, so the order of the envelope stays within a domain.
-    pairs.sort_by_key(|(domain, _)| *domain);
+    let mut pairs: Vec<(Cow<'_, str>, u32)> =
+        recipients.map(|(index, recipient)| (envelope.destination(recipient), index)).collect();
+    // Stable, so the order of the envelope stays within a destination.
+    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
     let runs = pairs.chunk_by(|(a, _), (b, _)| a == b);
     runs.filter_map(|run| {
         let indexes: Vec<u32> = run.iter().map(|(_, index)| *index).collect();
-        Some((run.first()?.0, Recipients::new(&indexes)?))
+        Some((run.first()?.0.clone(), Recipients::new(&indexes)?))
     })
     .collect()
 }

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
@@ -135,12 +136,17 @@ impl Node {
             allow_loopback: config.delivery.allow_loopback_routes,
         };
         let dns = Dns::new(&config.dns_servers, &limits)?;
+        let authenticator =
+            Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
         let mx_port = config.delivery.mx_port;
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
             router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
+            authenticator: authenticator.clone(),
+            hostname: hostname.clone(),
+            own_names: vec![hostname.clone()],
             reports: reports.clone(),
             journal: journal.clone(),
             log: delivery_log(config)?,
@@ -153,6 +159,7 @@ impl Node {
             hostname: hostname.clone(),
             limits,
             policy: Arc::clone(&policy),
+            authenticator: Some(authenticator),
             intake: spool.clone(),
             accepted: Arc::new(move |queued| accepted.accept(queued)),
             tls: tls.clone(),

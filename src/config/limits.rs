@@ -110,6 +110,17 @@ pub struct Limits {
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
 
+    // Authentication: whether a message is its sender's.
+    /// SPF and DKIM of one message together; what is not known by then is not known.
+    pub authentication_timeout_ms: u64,
+    /// Questions to name servers for one message (RFC 7208 section 4.6.4 allows SPF ten terms, and
+    /// some of them cost several).
+    pub authentication_lookups_max: usize,
+    /// DKIM signatures looked at, those of the sender's own domain first.
+    pub authentication_signatures_max: usize,
+    /// A longer header is not looked at.
+    pub authentication_header_octets_max: usize,
+
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
@@ -177,6 +188,10 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            authentication_timeout_ms: 3 * SECOND_MS,
+            authentication_lookups_max: 40,
+            authentication_signatures_max: 5,
+            authentication_header_octets_max: 64 * KIB,
             journal_lines_max: 10_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
@@ -274,6 +289,10 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            authentication_timeout_ms,
+            authentication_lookups_max,
+            authentication_signatures_max,
+            authentication_header_octets_max,
             journal_lines_max,
             blacklist_backlog_max,
             blacklist_linger_ms,

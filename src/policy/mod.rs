@@ -104,6 +104,11 @@ impl Policy {
         }
     }
 
+    /// Every name this node goes by, in lower case.
+    pub fn own_names(&self) -> &[String] {
+        &self.hostnames
+    }
+
     fn is_own_postmaster(&self, address: &Address) -> bool {
         address.is_postmaster() && self.hostnames.iter().any(|name| name == address.domain())
     }

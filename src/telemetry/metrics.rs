@@ -56,6 +56,8 @@ pub struct Metrics {
     pub destinations_dead: IntGauge,
     /// Lines of the delivery log that were lost, because its target is slow or fails.
     pub delivery_log_dropped_total: IntCounter,
+    /// Messages looked at, by method (`spf`, `dkim`) and result (RFC 8601 section 2.7).
+    pub authentications_total: IntCounterVec,
     /// Events for the blacklist by kind: `rejected`, `accepted`.
     pub blacklist_events_total: IntCounterVec,
     /// Events that wait for the fleet to count them.
@@ -66,9 +68,9 @@ pub struct Metrics {
     pub blacklist_replays_total: IntCounter,
     /// Recipients refused because they are listed.
     pub blacklist_hits_total: IntCounter,
-    /// Failures that nobody was told of, by why: `null_sender`, `not_asked`, `not_a_customer`,
-    /// `not_authentic`.
-    pub bounces_suppressed_total: IntCounterVec,
+    /// Recipients about whom there was something to tell, by kind (`failed`, `delayed`,
+    /// `relayed`), outcome (`sent`, `suppressed`), and why nobody was told.
+    pub bounces_total: IntCounterVec,
     /// Lines of the journal that were lost, because its disk is slow or fails.
     pub journal_dropped_total: IntCounter,
     /// Version; always 1.
@@ -192,6 +194,12 @@ impl Metrics {
                 "delivery_log_dropped_total",
                 "Lines of the delivery log that were lost",
             ),
+            authentications_total: counters(
+                r,
+                "authentications_total",
+                "What SPF and DKIM said of messages that were looked at",
+                &["method", "result"],
+            ),
             blacklist_events_total: counters(
                 r,
                 "blacklist_events_total",
@@ -218,11 +226,11 @@ impl Metrics {
                 "blacklist_hits_total",
                 "Recipients refused because they are listed",
             ),
-            bounces_suppressed_total: counters(
+            bounces_total: counters(
                 r,
-                "bounces_suppressed_total",
-                "Failures that nobody was told of",
-                &["because"],
+                "bounces_total",
+                "Recipients about whom senders were told, or not",
+                &["kind", "outcome", "because"],
             ),
             journal_dropped_total: counter(
                 r,

@@ -173,12 +173,12 @@ impl Inner {
     fn recipient(&self, message: &Message, index: usize) -> Option<RecipientView> {
         let recipient = message.envelope.recipients.get(index)?;
         let state = message.states.get(index)?;
-        let domain = recipient.address.domain();
+        let destination = message.envelope.destination(recipient);
         let (job, error) = {
             let core = self.lock();
             (
-                core.schedule.state(message.id, domain),
-                core.schedule.error_of(domain).map(str::to_owned),
+                core.schedule.state(message.id, &destination),
+                core.schedule.error_of(&destination).map(str::to_owned),
             )
         };
         let name = match (state.outcome, job) {

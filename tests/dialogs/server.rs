@@ -124,6 +124,7 @@ impl Server {
             hostname: HOSTNAME.to_owned(),
             limits: Arc::new(setup.limits),
             policy: Arc::new(Policy::new(cluster, hostnames, postmaster)),
+            authenticator: None,
             intake: memory,
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
             tls: setup.tls.then(|| Arc::new(certificate(dir.path()))),

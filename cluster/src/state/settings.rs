@@ -41,6 +41,15 @@ pub enum SettingKind {
         /// Most allowed.
         max: u64,
     },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// So many in a time, such as `100/1h`; 0 is none at all.
+    Rate {
+        /// Most allowed.
+        count_max: u64,
+        /// Longest time allowed, in milliseconds.
+        period_max_ms: u64,
+    },
 }
 
 const SECOND_MS: u64 = 1000;
@@ -70,6 +79,24 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "rejections older than this no longer count towards the blacklist",
         caution: "too low: slow dictionary attacks are never listed; too high: old mistakes count",
+    },
+    Setting {
+        name: "bounce.budget",
+        default: "100/1h",
+        kind: SettingKind::Rate { count_max: 1_000_000, period_max_ms: 7 * DAY_MS },
+        about: "reports that one node sends to one domain that is no customer's, or on the \
+                strength of a signature alone",
+        caution: "too low: senders do not hear of failures; too high: who abuses a domain's name \
+                  has us flood it",
+    },
+    Setting {
+        name: "bounce.non_customer",
+        default: "suppress",
+        kind: SettingKind::Choice(&["suppress", "verified", "send"]),
+        about: "who is told when a customer's server refuses mail of somebody who is no customer: \
+                nobody, those whose mail SPF or DKIM confirms (headers only), or everybody",
+        caution: "`send` makes us a source of backscatter, and blocklists list those; `verified` \
+                  costs questions to name servers for each message",
     },
     Setting {
         name: "cluster.voters_max",
@@ -139,6 +166,11 @@ impl Settings {
         self.get(name).and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
+    /// A rate: how many, in how many milliseconds.
+    pub fn rate(&self, name: &str) -> (u64, u64) {
+        self.get(name).and_then(parse_rate).unwrap_or_default()
+    }
+
     /// Whether `name` is not at its default.
     pub fn is_changed(&self, name: &str) -> bool {
         self.changed.contains_key(name)
@@ -187,6 +219,17 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
             Ok(count) if (min..=max).contains(&count) => Ok(()),
             _ => Err(Refusal::invalid(format!("{name} is a whole number from {min} to {max}"))),
         },
+        SettingKind::Choice(words) if words.contains(&value) => Ok(()),
+        SettingKind::Choice(words) => {
+            Err(Refusal::invalid(format!("{name} is one of {}", words.join(", "))))
+        }
+        SettingKind::Rate { count_max, period_max_ms } => match parse_rate(value) {
+            Some((count, ms)) if count <= count_max && (1..=period_max_ms).contains(&ms) => Ok(()),
+            _ => Err(Refusal::invalid(format!(
+                "{name} is so many in a time, such as 100/1h: at most {count_max}, in at most {}",
+                render_duration(period_max_ms)
+            ))),
+        },
     }
 }
 
@@ -203,6 +246,15 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(unit_ms)
+}
+
+/// `100/1h`: how many, and in how many milliseconds.
+fn parse_rate(text: &str) -> Option<(u64, u64)> {
+    let (count, period) = text.split_once('/')?;
+    if !count.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some((count.parse().ok()?, parse_duration_ms(period)?))
 }
 
 /// Milliseconds as the shortest exact text [`parse_duration_ms`] reads.
@@ -226,6 +278,29 @@ mod tests {
             check(setting, setting.default).unwrap();
         }
         assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+    }
+
+    #[test]
+    fn a_word_or_a_rate_that_is_none_is_refused() {
+        let mut settings = Settings::default();
+        for (name, good, bad) in [
+            ("bounce.non_customer", &["verified", "send"][..], &["", "Send", "all"][..]),
+            (
+                "bounce.budget",
+                &["0/1h", "5/1d", "1000000/7d"],
+                &["5", "5/", "/1h", "+5/1h", "5/8d"],
+            ),
+            ("bounce.budget", &["1/1ms"], &["5/0s", "1000001/1h", "-1/1h", "5/1h/1h"]),
+        ] {
+            for value in good {
+                assert_eq!(settings.set(1, name, Some(value)), Ok(1), "{name} {value}");
+            }
+            for value in bad {
+                settings.set(1, name, Some(value)).unwrap_err();
+            }
+        }
+        assert_eq!(settings.rate("bounce.budget"), (1, 1));
+        assert_eq!(Settings::default().rate("bounce.budget"), (100, 3_600_000));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
+use super::{
+    Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand, MigrationCommand,
+    NameCommand, NewHost, NoticeCommand, RecipientEvent, TrafficCount,
+};
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -165,6 +168,26 @@ pub enum Command {
         /// How many parts it has.
         parts: u32,
     },
+    /// About MX names.
+    Name(NameCommand),
+    /// About a host's service.
+    HostService(HostCommand),
+    /// Give a customer these names to put in its MX records.
+    Assign {
+        /// Which customer.
+        customer: String,
+        /// The names, in order.
+        names: Vec<String>,
+    },
+    /// About migrations.
+    Migration(MigrationCommand),
+    /// About notices.
+    Notice(NoticeCommand),
+    /// Mail that one node took since it last reported.
+    Traffic {
+        /// The largest counts.
+        counts: Vec<TrafficCount>,
+    },
 }
 
 impl Command {
@@ -203,10 +226,18 @@ impl Command {
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::Name(command) => return command.summary(),
+            Self::HostService(command) => return command.summary(),
+            Self::Assign { customer, names } => {
+                format!("customer set {customer} --names {}", names.join(","))
+            }
+            Self::Migration(command) => return command.summary(),
+            Self::Notice(command) => command.summary(),
             Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
-            | Self::DomainStage { .. } => return None,
+            | Self::DomainStage { .. }
+            | Self::Traffic { .. } => return None,
         })
     }
 }

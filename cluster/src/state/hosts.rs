@@ -5,11 +5,12 @@
 //! removed, and its certificate is refused everywhere.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::service::HostState;
 use super::{Outcome, Refusal};
 
 const NAME_OCTETS_MAX: usize = 63;
@@ -39,6 +40,10 @@ pub struct Host {
     pub joined_ms: u64,
     /// Whether an operator wants it to vote before others.
     pub preferred: bool,
+    /// Where mail reaches it: what DNS says of the names that point at it.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it serves.
+    pub state: HostState,
     /// SHA-256 of the public key its first certificate was made for.
     pub(crate) key: Hash,
 }
@@ -148,6 +153,8 @@ impl Hosts {
             version: new.version.clone(),
             joined_ms: now_ms,
             preferred: false,
+            addresses: Vec::new(),
+            state: HostState::InService,
             key: new.key,
         };
         Arc::make_mut(&mut self.rows).insert(host.id, host);
@@ -167,6 +174,10 @@ impl Hosts {
             version.clone_into(&mut host.version);
         }
         Ok(1)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Host> {
+        Arc::make_mut(&mut self.rows).get_mut(&id)
     }
 
     pub(crate) fn prefer(&mut self, name: &str, preferred: bool) -> Outcome {
@@ -192,7 +203,7 @@ impl Hosts {
         self.tokens = Arc::default();
     }
 
-    fn require(&self, name: &str) -> Result<u64, Refusal> {
+    pub(super) fn require(&self, name: &str) -> Result<u64, Refusal> {
         let host = self.named(name);
         host.map(|host| host.id)
             .ok_or_else(|| Refusal::not_found(format!("there is no host {name}")))

@@ -129,6 +129,8 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
+    assert_eq!(first(Command::Name(NameCommand::Keep { name: name() })), 22);
+    assert_eq!(first(Command::Traffic { counts: Vec::new() }), 27);
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::clip;
-use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
+use super::{
+    Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand, MigrationCommand,
+    NameCommand, NewHost, NoticeCommand, RecipientEvent, TrafficCount,
+};
 
 const REFUSAL_OCTETS_MAX: usize = 1024;
 
@@ -175,6 +178,26 @@ pub enum Command {
         /// The version.
         to: u16,
     },
+    /// About MX names.
+    Name(NameCommand),
+    /// About a host's service.
+    HostService(HostCommand),
+    /// Give a customer these names to put in its MX records.
+    Assign {
+        /// Which customer.
+        customer: String,
+        /// The names, in order.
+        names: Vec<String>,
+    },
+    /// About migrations.
+    Migration(MigrationCommand),
+    /// About notices.
+    Notice(NoticeCommand),
+    /// Mail that one node took since it last reported.
+    Traffic {
+        /// The largest counts.
+        counts: Vec<TrafficCount>,
+    },
 }
 
 impl Command {
@@ -214,10 +237,18 @@ impl Command {
             Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
             Self::ClusterVersion { to } => format!("cluster version {to}"),
+            Self::Name(command) => return command.summary(),
+            Self::HostService(command) => return command.summary(),
+            Self::Assign { customer, names } => {
+                format!("customer set {customer} --names {}", names.join(","))
+            }
+            Self::Migration(command) => return command.summary(),
+            Self::Notice(command) => command.summary(),
             Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
-            | Self::DomainStage { .. } => return None,
+            | Self::DomainStage { .. }
+            | Self::Traffic { .. } => return None,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** no clock, no randomness, no I/O, no iteration over unordered maps. The same log
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
+mod assignments;
 mod audit;
 mod blacklist;
 mod command;
@@ -10,14 +11,21 @@ mod customers;
 mod domains;
 mod hosts;
 mod imports;
+mod migrations;
+mod names;
+mod notices;
 mod parts;
+mod plan;
 mod recent;
 mod ring;
+mod rotation;
+mod service;
 mod settings;
 mod sharded;
 #[cfg(test)]
 mod tests;
 mod version;
+mod traffic;
 
 pub use audit::AuditRecord;
 pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
@@ -27,11 +35,18 @@ pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 use hosts::Hosts;
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
+pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
+pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
+pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;
+pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
+pub use rotation::{DnsFault, NameCommand, TRAFFIC_COUNTS_MAX};
+pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
 pub use version::CLUSTER_VERSION;
+pub use traffic::TrafficCount;
 
 /// All replicated tables. Cloning is cheap: tables share what did not change.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +57,7 @@ pub struct State {
     hosts: Hosts,
     blacklist: blacklist::Blacklist,
     imports: imports::Imports,
+    rotation: rotation::Rotation,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The cluster version the fleet runs, once it has a host.
@@ -74,7 +90,11 @@ impl State {
 
     fn change(&mut self, at: u64, command: &Command) -> Outcome {
         match command {
-            Command::CustomerAdd(customer) => self.customers.add(at, customer),
+            Command::CustomerAdd(customer) => {
+                self.customers.add(at, customer)?;
+                self.assign_new(&customer.id);
+                Ok(1)
+            }
             Command::CustomerSet { id, name, contacts } => {
                 self.customers.set(at, id, name.as_deref(), contacts.as_deref())
             }
@@ -99,7 +119,10 @@ impl State {
                 let domains = self.imports.finish(*import, *parts)?;
                 self.import(at, &domains)
             }
-            Command::SettingSet { name, value } => self.settings.set(at, name, value.as_deref()),
+            Command::SettingSet { name, value } => {
+                self.check_setting(name)?;
+                self.settings.set(at, name, value.as_deref())
+            }
             Command::Tick => {
                 self.blacklist.sweep(&self.settings, self.clock_ms);
                 Ok(0)
@@ -115,6 +138,12 @@ impl State {
             Command::BlacklistFreeze { domain, frozen } => {
                 self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
             }
+            Command::Name(_)
+            | Command::HostService(_)
+            | Command::Assign { .. }
+            | Command::Migration(_)
+            | Command::Notice(_)
+            | Command::Traffic { .. } => self.change_rotation(command),
             _ => self.change_hosts(command),
         }
     }
@@ -141,7 +170,10 @@ impl State {
             }
             Command::ClusterVersion { to } => self.raise_version(*to),
             Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
-            Command::HostRemove { name } => self.hosts.remove(name),
+            Command::HostRemove { name } => {
+                self.release_host(name)?;
+                self.hosts.remove(name)
+            }
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
     }
@@ -163,7 +195,17 @@ impl State {
                 "customer {id} still has domain {domain}; remove its domains first"
             )));
         }
-        self.customers.remove(id)
+        self.customers.remove(id)?;
+        self.forget_customer(id);
+        Ok(1)
+    }
+
+    /// Whether the setting may be changed now.
+    fn check_setting(&self, name: &str) -> Result<(), Refusal> {
+        if name == "rotation.zone" && self.names().next().is_some() {
+            return Err(Refusal::conflict("there are MX names in the zone; it cannot change"));
+        }
+        Ok(())
     }
 
     fn check_version(&self, expected: Option<u64>, command: &Command) -> Result<(), Refusal> {

@@ -9,6 +9,7 @@ use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::recent::Remembered;
+use super::rotation::RotationPart;
 use super::{Customer, Domain, Exemption, Settings, State};
 use crate::octets::Octets;
 
@@ -37,6 +38,7 @@ pub(crate) enum Part {
     BlacklistNotes(NotesChunk),
     BlacklistExempt(Vec<(String, Exemption)>),
     BlacklistFrozen(Vec<(String, u64)>),
+    Rotation(RotationPart),
 }
 
 impl State {
@@ -61,6 +63,7 @@ impl State {
             .chain(in_pieces(frozen, ROWS).map(Part::BlacklistFrozen))
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
+            .chain(self.rotation.parts(ROWS).map(Part::Rotation))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
@@ -79,6 +82,7 @@ impl State {
             Part::Recent(chunk) => self.recent.absorb(chunk),
             Part::Audit(chunk) => self.audit.absorb(chunk),
             Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
+            Part::Rotation(part) => self.rotation.absorb(part),
             Part::Import(staged) => self.imports.absorb(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
             Part::BlacklistExempt(rows) => self.blacklist.absorb_exempt(rows),
@@ -88,7 +92,10 @@ impl State {
     }
 }
 
-fn in_pieces<T>(mut rows: impl Iterator<Item = T>, most: usize) -> impl Iterator<Item = Vec<T>> {
+pub(super) fn in_pieces<T>(
+    mut rows: impl Iterator<Item = T>,
+    most: usize,
+) -> impl Iterator<Item = Vec<T>> {
     std::iter::from_fn(move || {
         let piece: Vec<T> = rows.by_ref().take(most).collect();
         (!piece.is_empty()).then_some(piece)

@@ -1,13 +1,16 @@
 //! Fleet-wide settings: typed, with a default, and with what breaks when they are off.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::domains::is_host_name;
 use super::{Outcome, Refusal};
 
 const VALUE_OCTETS_MAX: usize = 64;
+const SERVERS_MAX: usize = 16;
 
 /// A setting the fleet shares. A host's own settings are in its configuration file.
 #[derive(Debug)]
@@ -50,6 +53,10 @@ pub enum SettingKind {
         /// Longest time allowed, in milliseconds.
         period_max_ms: u64,
     },
+    /// A domain name, or nothing.
+    DomainName,
+    /// Addresses with ports, separated by commas, or nothing.
+    Servers,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -140,6 +147,62 @@ pub const SETTINGS: &[Setting] = &[
         about: "when the sender is told that a message is late",
         caution: "too low: needless alarm; too high: senders hear of a delay only when it failed",
     },
+    Setting {
+        name: "rotation.dns_primary",
+        default: "",
+        kind: SettingKind::Servers,
+        about: "where changes of MX names are sent (RFC 2136), as address:port",
+        caution: "when empty, `mxfleet name zone` must be published by other means",
+    },
+    Setting {
+        name: "rotation.dns_servers",
+        default: "",
+        kind: SettingKind::Servers,
+        about: "every name server of rotation.zone, as address:port,...; each must show a change",
+        caution: "when one is missing, a name counts as moved while that server says otherwise",
+    },
+    Setting {
+        name: "rotation.names_per_customer",
+        default: "2",
+        kind: SettingKind::Count { min: 1, max: 8 },
+        about: "how many MX names a new customer is given",
+        caution: "too low: one host's fault stops a customer's mail; too high: long MX records",
+    },
+    Setting {
+        name: "rotation.quiet",
+        default: "3d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "mail by an old name within this time means that a customer still uses it",
+        caution: "too low: a name ends that is in use; too high: names end late",
+    },
+    Setting {
+        name: "rotation.report_every",
+        default: "5m",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: DAY_MS },
+        about: "how often a node says how much mail customers get",
+        caution: "too low: needless log entries; too high: rebalancing works from old figures",
+    },
+    Setting {
+        name: "rotation.ttl",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
+        about: "how long resolvers may remember where an MX name points",
+        caution: "too low: more load on name servers; too high: a lost host is missed for long",
+    },
+    Setting {
+        name: "rotation.ttl_low",
+        default: "1m",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: DAY_MS },
+        about: "the same while a name is about to move, or has just moved",
+        caution: "too low: load on name servers during a move; too high: moves take longer",
+    },
+    Setting {
+        name: "rotation.zone",
+        default: "",
+        kind: SettingKind::DomainName,
+        about: "the service's zone: MX names are below it",
+        caution: "without it there can be no MX names; it cannot change while there are some",
+    },
 ];
 
 /// The values in force.
@@ -169,6 +232,11 @@ impl Settings {
     /// A rate: how many, in how many milliseconds.
     pub fn rate(&self, name: &str) -> (u64, u64) {
         self.get(name).and_then(parse_rate).unwrap_or_default()
+    }
+
+    /// A setting that is a list of servers.
+    pub fn servers(&self, name: &str) -> Vec<SocketAddr> {
+        self.get(name).and_then(parse_servers).unwrap_or_default()
     }
 
     /// Whether `name` is not at its default.
@@ -230,7 +298,31 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                 render_duration(period_max_ms)
             ))),
         },
+        SettingKind::DomainName if value.is_empty() => Ok(()),
+        SettingKind::DomainName => {
+            let lower = !value.bytes().any(|b| b.is_ascii_uppercase());
+            if lower && is_host_name(value) {
+                return Ok(());
+            }
+            Err(Refusal::invalid(format!("{name} is a domain name in lowercase A-label form")))
+        }
+        SettingKind::Servers => match parse_servers(value) {
+            Some(servers) if servers.len() <= SERVERS_MAX => Ok(()),
+            _ => Err(Refusal::invalid(format!(
+                "{name} is at most {SERVERS_MAX} addresses with ports, such as 192.0.2.53:53, \
+                 separated by commas"
+            ))),
+        },
     }
+}
+
+/// `address:port,...`; nothing gives none.
+fn parse_servers(text: &str) -> Option<Vec<SocketAddr>> {
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    let server = |text: &str| text.parse::<SocketAddr>().ok().filter(|server| server.port() != 0);
+    text.split(',').map(server).collect()
 }
 
 /// `90s`, `4h`, `5d`, `250ms`: milliseconds.
@@ -301,6 +393,26 @@ mod tests {
         }
         assert_eq!(settings.rate("bounce.budget"), (1, 1));
         assert_eq!(Settings::default().rate("bounce.budget"), (100, 3_600_000));
+    }
+
+    #[test]
+    fn names_and_servers_are_checked() {
+        let find = |name| find(name).unwrap();
+        for (name, good) in [
+            ("rotation.zone", "relay.example"),
+            ("rotation.dns_servers", "192.0.2.1:53,[::1]:5353"),
+        ] {
+            assert!(check(find(name), good).is_ok() && check(find(name), "").is_ok());
+        }
+        for (name, bad) in [
+            ("rotation.zone", "Relay.Example"),
+            ("rotation.zone", "a b"),
+            ("rotation.dns_servers", "192.0.2.1"),
+            ("rotation.dns_servers", "192.0.2.1:0"),
+            ("rotation.dns_primary", "ns.test:53"),
+        ] {
+            assert!(check(find(name), bad).is_err(), "{name} {bad}");
+        }
     }
 
     #[test]

@@ -130,6 +130,8 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
     assert_eq!(first(Command::ClusterVersion { to: 1 }), 22);
+    assert_eq!(first(Command::Name(NameCommand::Keep { name: name() })), 23);
+    assert_eq!(first(Command::Traffic { counts: Vec::new() }), 28);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
-    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, Refusal, Request, State,
-    Survey, TlsPolicy, Told, TrafficCount,
+    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews,
+    RecipientPolicy, Refusal, Request, State, Survey, TlsPolicy, Told, TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -55,6 +55,7 @@ fn domain() -> Domain {
         route: "mail.acme.test:25,[2001:db8::1]:2525".parse().unwrap(),
         tls: TlsPolicy::Pinned(vec!["mail.acme.test".to_owned()]),
         connections_max: Some(7),
+        recipients: RecipientPolicy::default(),
     }
 }
 
@@ -103,6 +104,14 @@ fn commands() -> Vec<Command> {
         Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 4, parts: 1 },
         Command::ClusterVersion { to: 1 },
+        Command::RecipientNews {
+            news: vec![RecipientNews::Taken { address: address(), at_ms: 7 }],
+        },
+        Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
+        Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
+        Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
+        Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
+        Command::RecipientsRemove { domain: name() },
     ]
     .into_iter()
     .chain(rotation())

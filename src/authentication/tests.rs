@@ -8,7 +8,9 @@ use hickory_resolver::proto::rr::rdata::{A, MX, TXT};
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::{Canonicalization, DkimSigner};
-use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, Route, TlsPolicy};
+use mxfleet_cluster::{
+    Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, Route, TlsPolicy,
+};
 use rcgen::{KeyPair, PKCS_ED25519};
 
 use super::*;
@@ -40,7 +42,8 @@ impl World {
         let (contacts, status) = (Vec::new(), CustomerStatus::Active);
         let customer = Customer { id: id.clone(), name: String::new(), contacts, status };
         let (route, tls, connections_max) = (Route::Mx, TlsPolicy::Opportunistic, None);
-        let domain = Domain { name, customer: id, route, tls, connections_max };
+        let recipients = RecipientPolicy::default();
+        let domain = Domain { name, customer: id, route, tls, connections_max, recipients };
         let commands = [Command::CustomerAdd(customer), Command::DomainAdd(domain)];
         for (id, command) in (1..).zip(commands) {
             let request = Request::new(id, "test", 1, command);

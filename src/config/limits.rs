@@ -130,6 +130,10 @@ pub struct Limits {
     pub blacklist_backlog_max: usize,
     /// How long events gather before they are proposed together.
     pub blacklist_linger_ms: u64,
+    /// Other things learnt of recipients that wait for the fleet; more are dropped and counted.
+    pub news_waiting_max: usize,
+    /// How long these gather before they are proposed together.
+    pub news_linger_ms: u64,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -195,6 +199,8 @@ impl Default for Limits {
             journal_lines_max: 10_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
+            news_waiting_max: 20_000,
+            news_linger_ms: 100,
         }
     }
 }
@@ -296,6 +302,8 @@ impl Limits {
             journal_lines_max,
             blacklist_backlog_max,
             blacklist_linger_ms,
+            news_waiting_max,
+            news_linger_ms,
         )
     }
 }

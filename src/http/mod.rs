@@ -7,6 +7,7 @@ pub mod client;
 pub mod members;
 pub mod public;
 pub mod queue;
+mod recipients;
 pub mod tables;
 
 use std::future::IntoFuture;

@@ -5,6 +5,9 @@
 //! section 4.5.1 wants it); no spelling of an address makes us relay elsewhere.
 
 mod checks;
+pub mod list;
+
+use std::cell::OnceCell;
 
 use mxfleet_cluster::{Cluster, State};
 use prometheus::IntCounter;
@@ -84,7 +87,7 @@ impl Policy {
 
     fn first_objection(&self, recipient: &Address, now_ms: u64) -> Option<(usize, Reply)> {
         let state = self.cluster.view();
-        let facts = Facts { state: &state, recipient, now_ms };
+        let facts = Facts { state: &state, recipient, key: OnceCell::new(), now_ms };
         CHECKS
             .iter()
             .enumerate()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX};
 use hickory_resolver::proto::rr::{Name, RData};
-use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request};
+use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request};
 
 use super::testing::{Zone, serve};
 use super::*;
@@ -45,6 +45,7 @@ async fn router(
         route: route.parse().unwrap(),
         tls: TlsPolicy::Opportunistic,
         connections_max: None,
+        recipients: RecipientPolicy::default(),
     };
     let commands = [Command::CustomerAdd(customer), Command::DomainAdd(domain)];
     for (id, command) in (1..).zip(commands) {

@@ -68,6 +68,19 @@ pub struct Metrics {
     pub blacklist_replays_total: IntCounter,
     /// Recipients refused because they are listed.
     pub blacklist_hits_total: IntCounter,
+    /// Recipients that the fleet knows, by kind: `tracked` (with rejections), `trusted` (that mail
+    /// was taken for), `exempt`. The same on every node.
+    pub blacklist_entries: IntGaugeVec,
+    /// Domains in which nothing new is listed. The same on every node.
+    pub blacklist_frozen_domains: IntGauge,
+    /// Times that a domain was frozen because recipients were refused that mail had been taken
+    /// for: its directory may be broken. Every node counts all of the fleet.
+    pub blacklist_freezes_total: IntCounter,
+    /// Rejections that would have listed a recipient, had mail not been taken for it lately. Every
+    /// node counts all of the fleet.
+    pub blacklist_withheld_total: IntCounter,
+    /// What was learnt of recipients and not told, because too much waited.
+    pub recipient_news_dropped_total: IntCounter,
     /// Recipients about whom there was something to tell, by kind (`failed`, `delayed`,
     /// `relayed`), outcome (`sent`, `suppressed`), and why nobody was told.
     pub bounces_total: IntCounterVec,
@@ -225,6 +238,32 @@ impl Metrics {
                 r,
                 "blacklist_hits_total",
                 "Recipients refused because they are listed",
+            ),
+            blacklist_entries: gauges(
+                r,
+                "blacklist_entries",
+                "Recipients that the fleet knows",
+                &["kind"],
+            ),
+            blacklist_frozen_domains: gauge(
+                r,
+                "blacklist_frozen_domains",
+                "Domains in which nothing new is listed",
+            ),
+            blacklist_freezes_total: counter(
+                r,
+                "blacklist_freezes_total",
+                "Domains frozen because recipients were refused that mail had been taken for",
+            ),
+            blacklist_withheld_total: counter(
+                r,
+                "blacklist_withheld_total",
+                "Rejections that did not list a recipient because mail was taken for it lately",
+            ),
+            recipient_news_dropped_total: counter(
+                r,
+                "recipient_news_dropped_total",
+                "What was learnt of recipients and not told",
             ),
             bounces_total: counters(
                 r,

@@ -301,8 +301,12 @@ impl Inner {
                 }
                 Verdict::Delivered { .. } => {
                     let address = blacklist::key(&known.address);
-                    let is_news = self.parts.reports.is_suspect(&view, &address);
-                    is_news.then(|| Event::accepted(id, recipient, address))
+                    let reports = &self.parts.reports;
+                    if reports.is_suspect(&view, &address) {
+                        return Some(Event::accepted(id, recipient, address));
+                    }
+                    reports.taken(&view, address, wall_ms());
+                    None
                 }
                 _ => None,
             }

@@ -11,7 +11,9 @@ use mxfleet::connection::{
 };
 use mxfleet::policy::Policy;
 use mxfleet::smtp::Envelope;
-use mxfleet_cluster::{Cluster, Command, Customer, CustomerStatus, Domain, Request, TlsPolicy};
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, TlsPolicy,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -156,6 +158,7 @@ async fn tables() -> Cluster {
             route: "127.0.0.1:25".parse().unwrap(),
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let suspend =

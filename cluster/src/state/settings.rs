@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::domains::is_host_name;
 use super::{Outcome, Refusal};
 
-const VALUE_OCTETS_MAX: usize = 64;
+/// Room for the longest list of servers.
+const VALUE_OCTETS_MAX: usize = 1024;
 const SERVERS_MAX: usize = 16;
 
 /// A setting the fleet shares. A host's own settings are in its configuration file.
@@ -71,6 +72,15 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "how long a recipient stays on the blacklist",
         caution: "too low: dead addresses cost deliveries again; too high: a new mailbox waits",
+    },
+    Setting {
+        name: "blacklist.thaw_after",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "a domain whose server refused recipients it had taken mail for is frozen, and \
+                nothing in it counted, until that has not happened for so long",
+        caution: "too low: a broken directory lists good addresses; too high: after an outage \
+                  dictionary attacks reach the customer's server for longer",
     },
     Setting {
         name: "blacklist.threshold",
@@ -273,20 +283,21 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
         return Err(Refusal::invalid(format!("the value of {name} is too long")));
     }
     match setting.kind {
-        SettingKind::Duration { min_ms, max_ms } => {
-            let range = format!("{} to {}", render_duration(min_ms), render_duration(max_ms));
-            match parse_duration_ms(value) {
-                Some(ms) if (min_ms..=max_ms).contains(&ms) => Ok(()),
-                Some(_) => Err(Refusal::invalid(format!("{name} must be {range}"))),
-                None => Err(Refusal::invalid(format!(
+        SettingKind::Duration { .. } => {
+            let number = parse_duration_ms(value).ok_or_else(|| {
+                let range = range(setting);
+                Refusal::invalid(format!(
                     "{name} is a duration such as 90s, 4h or 5d, from {range}"
-                ))),
-            }
+                ))
+            })?;
+            check_number(name, number)
         }
-        SettingKind::Count { min, max } => match value.parse::<u64>() {
-            Ok(count) if (min..=max).contains(&count) => Ok(()),
-            _ => Err(Refusal::invalid(format!("{name} is a whole number from {min} to {max}"))),
-        },
+        SettingKind::Count { .. } => {
+            let number = value.parse().map_err(|_| {
+                Refusal::invalid(format!("{name} is a whole number from {}", range(setting)))
+            })?;
+            check_number(name, number)
+        }
         SettingKind::Choice(words) if words.contains(&value) => Ok(()),
         SettingKind::Choice(words) => {
             Err(Refusal::invalid(format!("{name} is one of {}", words.join(", "))))
@@ -313,6 +324,31 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                  separated by commas"
             ))),
         },
+    }
+}
+
+/// Whether `number`, a count or milliseconds, is one that the setting `name` could have.
+pub(super) fn check_number(name: &str, number: u64) -> Result<(), Refusal> {
+    let Some(setting) = find(name) else { return Ok(()) };
+    let (min, max) = match setting.kind {
+        SettingKind::Duration { min_ms, max_ms } => (min_ms, max_ms),
+        SettingKind::Count { min, max } => (min, max),
+        // Words have no range.
+        _ => return Ok(()),
+    };
+    if (min..=max).contains(&number) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!("{name} must be {}", range(setting))))
+}
+
+fn range(setting: &Setting) -> String {
+    match setting.kind {
+        SettingKind::Duration { min_ms, max_ms } => {
+            format!("{} to {}", render_duration(min_ms), render_duration(max_ms))
+        }
+        SettingKind::Count { min, max } => format!("{min} to {max}"),
+        _ => String::new(),
     }
 }
 

@@ -10,7 +10,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, TlsPolicy};
+use mxfleet_cluster::{
+    Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, TlsPolicy,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -91,6 +93,7 @@ impl World {
                 route: route.parse().unwrap(),
                 tls: TlsPolicy::Opportunistic,
                 connections_max: None,
+                recipients: RecipientPolicy::default(),
             };
             world.propose(Command::DomainAdd(domain)).await;
         }

@@ -27,6 +27,7 @@ mod snapshot;
 mod start;
 mod state;
 mod status;
+mod takeover;
 mod transport;
 mod upkeep;
 

@@ -20,6 +20,7 @@ use crate::raft::{self, Peer, Raft};
 use crate::service::Service;
 use crate::snapshot::SnapshotDir;
 use crate::state::{Command, NewHost, Request};
+use crate::takeover;
 use crate::transport::{Credentials, EndpointError, QuicEndpoint};
 use crate::upkeep;
 
@@ -32,6 +33,12 @@ pub enum StartError {
          `mxfleet cluster join`"
     )]
     NoFleet(PathBuf),
+    /// `recover` or `restore` was interrupted.
+    #[error(
+        "a recovery or restore of {0} was interrupted: finish it with the same `mxfleet cluster` \
+         command"
+    )]
+    Unfinished(PathBuf),
     /// Another process runs this node.
     #[error("{0} is in use by another process")]
     Busy(PathBuf),
@@ -203,6 +210,9 @@ async fn begin(
 
 fn open(home: Home) -> Result<Kept, StartError> {
     let dir = home.dir().to_owned();
+    if takeover::is_pending(&home) {
+        return Err(StartError::Unfinished(dir));
+    }
     if !home.is_settled() {
         return Err(StartError::NoFleet(dir));
     }

@@ -201,9 +201,15 @@ async fn a_survivor_goes_on_alone_after_the_quorum_is_lost() {
         fleet.stop(id).await;
     }
     let config = fleet.config(2);
+    let who = std::fs::read(config.dir.join("identity.json")).unwrap();
+    let who: serde_json::Value = serde_json::from_slice(&who).unwrap();
+    let old_fleet = format!("before-{}", who["fleet"].as_str().unwrap());
     let recovered = tokio::task::spawn_blocking(move || Cluster::recover(&config)).await.unwrap();
     let recovered = recovered.unwrap();
     assert_eq!(recovered.lost, ["mx1", "mx3"]);
+    let before = std::fs::read_dir(fleet.config(2).dir).unwrap().filter_map(Result::ok);
+    let aside = before.map(|entry| entry.path()).find(|path| path.ends_with(&old_fleet));
+    assert!(aside.unwrap().join("raft/db").exists(), "what it had is kept");
     fleet.start(2).await;
     assert!(fleet.view(2).customer("acme").is_some());
     assert_eq!(fleet.leader().await, 2);

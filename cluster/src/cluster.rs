@@ -150,6 +150,12 @@ impl Cluster {
         }
     }
 
+    /// How many peers were refused on the cluster port since the start, by reason; every reason
+    /// there is.
+    pub fn peers_refused(&self) -> Vec<(&'static str, u64)> {
+        self.node().map_or_else(|_| Vec::new(), |node| node.endpoint.refusals().counts().collect())
+    }
+
     /// Where this node listens for others.
     pub fn address(&self) -> Option<SocketAddr> {
         self.node().ok().map(|node| node.address)

@@ -20,6 +20,7 @@ mod octets;
 mod propose;
 mod raft;
 mod recovery;
+mod renewal;
 mod service;
 #[cfg(test)]
 mod simulation;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
@@ -151,12 +152,23 @@ impl Cluster {
         tokio::spawn(async move { serving.serve(fleet, node, service).await });
 
         begin(&raft, &home, &mut who, address.to_string()).await?;
-        let (stop, digest) = (CancellationToken::new(), Mutex::default());
-        let node =
-            Box::new(Node { home, who, raft, endpoint, forwarder, config, address, stop, digest });
+        let node = Box::new(Node {
+            home,
+            certified_ms: AtomicU64::new(who.certified_ms),
+            credentials,
+            who,
+            raft,
+            endpoint,
+            forwarder,
+            config,
+            address,
+            stop: CancellationToken::new(),
+            digest: Mutex::default(),
+            led: Mutex::default(),
+        });
         let cluster = Self { shared: Arc::new(Shared { view, part: Part::Node(node) }) };
         cluster.found().await?;
-        upkeep::start(&cluster, credentials);
+        upkeep::start(&cluster);
         Ok(cluster)
     }
 

@@ -17,6 +17,9 @@ mod machine;
 mod membership;
 mod network;
 mod octets;
+#[cfg(test)]
+#[path = "../tests/support/port.rs"]
+mod port;
 mod propose;
 mod raft;
 mod recovery;

@@ -57,7 +57,7 @@ async fn renewed(node: &Node, now_ms: u64) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
@@ -68,6 +68,7 @@ mod tests {
     use super::*;
     use crate::cluster::ClusterConfig;
     use crate::identity::Home;
+    use crate::port::Port;
     use crate::transport::Credentials;
 
     const DAY_MS: u64 = 86_400_000;
@@ -78,12 +79,11 @@ mod tests {
         u64::try_from(now.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap()
     }
 
-    fn config(dir: &Path, clock: &Arc<AtomicU64>) -> ClusterConfig {
+    fn config(dir: &Path, clock: &Arc<AtomicU64>, port: &Port) -> ClusterConfig {
         let clock = Arc::clone(clock);
-        let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         ClusterConfig {
             dir: dir.to_owned(),
-            listen: free,
+            listen: port.address,
             advertise: None,
             version: String::new(),
             speaks: crate::CLUSTER_VERSION,
@@ -111,10 +111,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now_ms = system_ms();
         let clock = Arc::new(AtomicU64::new(now_ms - 240 * DAY_MS));
-        let leading = config(&dir.path().join("mx1"), &clock);
+        let ports = [Port::reserve(), Port::reserve()];
+        let leading = config(&dir.path().join("mx1"), &clock, &ports[0]);
         Cluster::init(&leading, "mx1").unwrap();
         let leader = Cluster::start(leading.clone()).await.unwrap();
-        let following = config(&dir.path().join("mx2"), &clock);
+        let following = config(&dir.path().join("mx2"), &clock, &ports[1]);
         let token = leader.token("mx2", 60_000, "ops").await.unwrap();
         Cluster::join(&following, "mx2", leading.listen, &token).await.unwrap();
         let follower = Cluster::start(following.clone()).await.unwrap();

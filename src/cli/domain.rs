@@ -1,8 +1,7 @@
 //! `mxfleet domain`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::Output;
@@ -64,7 +63,8 @@ pub(super) enum Verb {
     },
     /// Add many domains, or bring them to what the file says; all or none.
     #[command(after_help = "The file is CSV with a header: \
-        name,customer,route[,tls][,connections_max]")]
+        name,customer,route[,tls][,connections_max]\n\
+        An import that was broken off changed nothing; it goes on with the --request-id it told.")]
     Import {
         /// The CSV file.
         file: PathBuf,
@@ -98,12 +98,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let words = format!("domain {name} removed");
             change(Call::DomainRemove { name }, words)
         }
-        Verb::Import { file } => {
-            let domains = read_csv(&file)?;
-            let count = domains.len();
-            let changed: Changed = admin.call(&Call::DomainImport { domains })?;
-            output.say(&changed, &format!("{count} domains read, {} changed", changed.changed))
-        }
+        Verb::Import { file } => super::import::import(&file, admin, output),
     }
 }
 
@@ -116,26 +111,4 @@ fn rows(domains: &Vec<DomainRow>, output: Output) -> anyhow::Result<()> {
         };
         domains.iter().map(row).collect()
     })
-}
-
-/// Every bad line is told, and nothing is sent when there is one.
-fn read_csv(file: &Path) -> anyhow::Result<Vec<DomainRow>> {
-    let mut reader =
-        csv::Reader::from_path(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut domains = Vec::new();
-    let mut wrong = Vec::new();
-    for row in reader.deserialize::<DomainRow>() {
-        match row {
-            Ok(row) => domains.push(row),
-            Err(error) => wrong.push(error.to_string()),
-        }
-    }
-    anyhow::ensure!(
-        wrong.is_empty(),
-        "nothing was imported; {} lines of {} are wrong:\n{}",
-        wrong.len(),
-        file.display(),
-        wrong.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
-    );
-    Ok(domains)
 }

@@ -26,6 +26,7 @@ use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
 use crate::telemetry::journal::Journal;
+use crate::telemetry::metrics::METRICS;
 use crate::worker::{self, Deliveries};
 
 /// The delivery log names senders and recipients: for the node's user and its group.
@@ -120,6 +121,7 @@ impl Signals {
 impl Node {
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
+        METRICS.watch(&cluster).context("the cluster's metrics")?;
         let limits = Arc::new(config.limits.clone());
         let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
         let spool_config =

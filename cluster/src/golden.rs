@@ -101,8 +101,8 @@ fn commands() -> Vec<Command> {
         Command::BlacklistPardon { address: address() },
         Command::BlacklistExempt { address: address(), exemption: Some(exemption) },
         Command::BlacklistFreeze { domain: name(), frozen: true },
-        Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
-        Command::DomainCommit { import: 4, parts: 1 },
+        Command::DomainStage { import: 104, part: 0, domains: vec![domain()] },
+        Command::DomainCommit { import: 104, parts: 1 },
         Command::ClusterVersion { to: 1 },
         Command::RecipientNews {
             news: vec![RecipientNews::Taken { address: address(), at_ms: 7 }],

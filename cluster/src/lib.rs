@@ -17,9 +17,13 @@ mod machine;
 mod membership;
 mod network;
 mod octets;
+#[cfg(test)]
+#[path = "../tests/support/port.rs"]
+mod port;
 mod propose;
 mod raft;
 mod recovery;
+mod renewal;
 mod service;
 #[cfg(test)]
 mod simulation;
@@ -27,6 +31,7 @@ mod snapshot;
 mod start;
 mod state;
 mod status;
+mod takeover;
 mod transport;
 mod upkeep;
 

@@ -1,8 +1,7 @@
 //! `mxfleet domain`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::Output;
@@ -79,8 +78,8 @@ pub(super) enum Verb {
     },
     /// Add many domains, or bring them to what the file says; all or none.
     #[command(after_help = "The file is CSV with a header: \
-        name,customer,route[,tls][,connections_max][,blacklist][,blacklist_threshold]\
-        [,blacklist_window][,blacklist_hold]\nA column that is not there has its default.")]
+        name,customer,route[,tls][,connections_max]\n\
+        An import that was broken off changed nothing; it goes on with the --request-id it told.")]
     Import {
         /// The CSV file.
         file: PathBuf,
@@ -170,12 +169,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let changed: Changed = admin.call(&Call::DomainRemove { name })?;
             output.say(&changed, &words)
         }
-        Verb::Import { file } => {
-            let domains = read_csv(&file)?;
-            let count = domains.len();
-            let changed: Changed = admin.call(&Call::DomainImport { domains })?;
-            output.say(&changed, &format!("{count} domains read, {} changed", changed.changed))
-        }
+        Verb::Import { file } => super::import::import(&file, admin, output),
     }
 }
 
@@ -271,7 +265,8 @@ fn read_list(name: &str, file: Option<&Path>) -> anyhow::Result<Option<Vec<Strin
     Ok(Some(entries))
 }
 
-fn refuse_wrong(wrong: &[String], file: &Path) -> anyhow::Result<()> {
+/// Tell what is wrong, if anything is.
+pub(super) fn refuse_wrong(wrong: &[String], file: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         wrong.is_empty(),
         "nothing was changed; {} lines of {} are wrong:\n{}",
@@ -280,20 +275,4 @@ fn refuse_wrong(wrong: &[String], file: &Path) -> anyhow::Result<()> {
         wrong.iter().take(WRONG_LINES_TOLD).cloned().collect::<Vec<_>>().join("\n")
     );
     Ok(())
-}
-
-/// Every bad line is told, and nothing is sent when there is one.
-fn read_csv(file: &Path) -> anyhow::Result<Vec<DomainRow>> {
-    let mut reader =
-        csv::Reader::from_path(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut domains = Vec::new();
-    let mut wrong = Vec::new();
-    for row in reader.deserialize::<DomainRow>() {
-        match row {
-            Ok(row) => domains.push(row),
-            Err(error) => wrong.push(error.to_string()),
-        }
-    }
-    refuse_wrong(&wrong, file)?;
-    Ok(domains)
 }

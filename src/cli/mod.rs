@@ -6,6 +6,7 @@ mod cluster;
 mod customer;
 mod domain;
 mod explain;
+mod import;
 mod journal;
 mod output;
 mod queue;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Path of the admin API on the admin socket.
 pub const CALL_PATH: &str = "/api/v1/admin/call";
-/// Largest body either side reads: an import of 100,000 domains fits.
+/// Largest body either side reads: a list of 100,000 domains fits.
 pub const BODY_OCTETS_MAX: usize = 64 * 1024 * 1024;
 
 /// What an operator can ask of a node.
@@ -94,6 +94,22 @@ pub enum Call {
     DomainImport {
         /// The domains as they shall be.
         domains: Vec<DomainRow>,
+    },
+    /// A part of an import; nothing changes yet.
+    DomainStage {
+        /// The id of the request that will commit it, in hexadecimal.
+        import: String,
+        /// Counted from 0.
+        part: u32,
+        /// The domains as they shall be.
+        domains: Vec<DomainRow>,
+    },
+    /// The parts of an import go in, all or none.
+    DomainCommit {
+        /// As in `DomainStage`.
+        import: String,
+        /// How many parts there are.
+        parts: u32,
     },
     /// All settings.
     SettingsList,

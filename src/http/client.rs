@@ -67,6 +67,11 @@ impl Admin {
         Self { socket: self.socket.clone(), terms }
     }
 
+    /// The id a change is to have, if one was chosen.
+    pub fn request_id(&self) -> Option<u128> {
+        self.terms.request_id
+    }
+
     /// Ask, and wait for the answer.
     pub fn call<T: DeserializeOwned>(&self, call: &Call) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -16,6 +16,8 @@ use crate::system::clock;
 
 /// Who changes things over the admin socket, for the audit trail.
 const ACTOR: &str = "admin socket";
+/// Of the wrong rows of an import, so many are told.
+const WRONG_ROWS_TOLD: usize = 20;
 
 /// The tables, with what a route must not lead to.
 pub struct Tables {
@@ -39,9 +41,14 @@ impl Tables {
             return Some(answer);
         }
         match call {
-            Call::DomainImport { domains } => return Some(self.import(domains.clone()).await),
             Call::DomainRecipients { name, entries: Some(entries) } => {
                 return Some(self.set_recipients(name, entries, terms).await);
+            }
+            Call::DomainStage { import, part, domains } => {
+                return Some(self.stage(import, *part, domains).await);
+            }
+            Call::DomainCommit { import, parts } => {
+                return Some(self.commit(import, *parts, terms).await);
             }
             _ => {}
         }
@@ -82,6 +89,10 @@ impl Tables {
                 let domain = domain_name(&name);
                 return Some(domain.map(|domain| Command::RecipientsRemove { domain }));
             }
+            Call::DomainImport { domains } => {
+                let domains = self.domains(&domains);
+                return Some(domains.map(|domains| Command::DomainImport { domains }));
+            }
             Call::DomainRemove { name } => {
                 return Some(domain_name(&name).map(|name| Command::DomainRemove { name }));
             }
@@ -109,11 +120,38 @@ impl Tables {
     }
 
     /// Many rows go in parts, so that no log entry is large.
-    async fn import(&self, rows: Vec<DomainRow>) -> Result<serde_json::Value, Refused> {
-        let domains =
-            rows.into_iter().map(|row| self.domain(row)).collect::<Result<Vec<_>, _>>()?;
+    async fn stage(
+        &self,
+        import: &str,
+        part: u32,
+        rows: &[DomainRow],
+    ) -> Result<serde_json::Value, Refused> {
+        let (import, domains) = (import_id(import)?, self.domains(rows)?);
         let clock: Clock = Arc::new(clock::wall_ms);
-        changed(self.cluster.import_domains(&domains, ACTOR, &clock, |_| ()).await)
+        changed(self.cluster.stage_domains(import, part, domains, ACTOR, &clock).await)
+    }
+
+    async fn commit(
+        &self,
+        import: &str,
+        parts: u32,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let import = import_id(import)?;
+        let terms = Terms { request_id: Some(import), ..*terms };
+        self.propose(Command::DomainCommit { import, parts }, &terms).await
+    }
+
+    /// All of the rows, or what is wrong with each that is wrong.
+    fn domains(&self, rows: &[DomainRow]) -> Result<Vec<Domain>, Refused> {
+        let (good, wrong): (Vec<_>, Vec<_>) =
+            rows.iter().map(|row| self.domain(row.clone())).partition(Result::is_ok);
+        let mut wrong = wrong.into_iter().filter_map(Result::err).peekable();
+        if wrong.peek().is_none() {
+            return Ok(good.into_iter().flatten().collect());
+        }
+        let wrong: Vec<_> = wrong.take(WRONG_ROWS_TOLD).map(|refused| refused.error).collect();
+        Err(Refused::invalid(wrong.join("\n")))
     }
 
     fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
@@ -269,6 +307,11 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
         caution: setting.caution.to_owned(),
         version: state.setting_version(name),
     })
+}
+
+fn import_id(text: &str) -> Result<u128, Refused> {
+    u128::from_str_radix(text, 16)
+        .map_err(|_| Refused::invalid("the id of an import is a hexadecimal number"))
 }
 
 fn domain_name(text: &str) -> Result<String, Refused> {

@@ -5,6 +5,7 @@
 
 use std::sync::LazyLock;
 
+use mxfleet_cluster::Cluster;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -120,6 +121,11 @@ impl Metrics {
         let mut families = self.registry.gather();
         families.extend(prometheus::gather());
         prometheus::TextEncoder::new().encode_to_string(&families)
+    }
+
+    /// Show what this cluster counts, too. Once in a process.
+    pub fn watch(&self, cluster: &Cluster) -> Result<(), prometheus::Error> {
+        super::peers::register(&self.registry, cluster.clone())
     }
 
     #[expect(clippy::too_many_lines, reason = "a flat list, a statement a metric")]
@@ -330,5 +336,30 @@ mod tests {
         let text = METRICS.render().unwrap();
         assert!(text.contains("mxfleet_build_info{version="));
         assert!(text.contains("mxfleet_smtp_sessions 0"));
+    }
+
+    #[tokio::test]
+    async fn refused_peers_are_shown_by_reason_from_zero_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = mxfleet_cluster::ClusterConfig {
+            dir: dir.path().to_owned(),
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            advertise: None,
+            version: String::new(),
+            speaks: mxfleet_cluster::CLUSTER_VERSION,
+            clock: std::sync::Arc::new(crate::system::clock::wall_ms),
+            segmentation_offload: true,
+        };
+        Cluster::init(&config, "mx1").unwrap();
+        let cluster = Cluster::start(config).await.unwrap();
+        let metrics = Metrics::new();
+        metrics.watch(&cluster).unwrap();
+        let shown = |reason: &str, count: u64| {
+            let line =
+                format!("mxfleet_cluster_peers_refused_total{{reason=\"{reason}\"}} {count}\n");
+            metrics.render().unwrap().contains(&line)
+        };
+        assert!(shown("handshake", 0) && shown("fleet", 0));
+        cluster.shutdown().await;
     }
 }

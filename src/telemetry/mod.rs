@@ -3,4 +3,5 @@
 pub mod delivery_log;
 pub mod journal;
 pub mod metrics;
+mod peers;
 pub mod tracing;

@@ -120,8 +120,8 @@ impl Inner {
 
     /// End a message for all recipients that are left; all or nothing.
     ///
-    /// **Invariant:** a recipient's outcome is recorded by whoever took its job out of the schedule,
-    /// and by nobody else. What was read of the message before that may be of the past.
+    /// **Invariant:** a recipient's outcome is recorded by whoever took its job out of the
+    /// schedule, and by nobody else. What was read of the message before that may be of the past.
     async fn end(self: &Arc<Self>, id: EntryId, end: End) -> Result<(), OperateError> {
         let message = self.find(id).await?;
         let domains = by_destination(&message.envelope, |_| true);

@@ -159,7 +159,8 @@ pub enum Command {
     },
     /// A part of an import that is too large for one command. Nothing changes yet.
     DomainStage {
-        /// Chosen by whoever imports.
+        /// The id of the request that will commit it, chosen by whoever imports. The same part may
+        /// be staged again.
         import: u128,
         /// Counted from 0, without gaps.
         part: u32,

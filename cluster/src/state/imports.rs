@@ -48,6 +48,13 @@ impl<T: Clone> Imports<T> {
                 return Err(Refusal::conflict("four imports are under way; try again later"));
             }
         }
+        let known = open.get(&import).and_then(|import| import.parts.get(part as usize));
+        if let Some(known) = known {
+            // Asked again, because the answer was lost or the import was broken off.
+            let other = "this import was begun with other rows; begin it again under another id";
+            let same = known.as_slice() == rows;
+            return if same { Ok(rows.len() as u64) } else { Err(Refusal::conflict(other)) };
+        }
         let staged: usize = open.values().flat_map(|i| &i.parts).map(|part| part.len()).sum();
         if staged + rows.len() > ROWS_MAX {
             return Err(Refusal::conflict("more than a million rows are being imported"));
@@ -59,7 +66,7 @@ impl<T: Clone> Imports<T> {
         let import = open.entry(import).or_insert(Import { touched_ms: now_ms, parts: Vec::new() });
         import.touched_ms = now_ms;
         import.parts.push(Arc::new(rows.to_vec()));
-        Ok(import.parts.iter().map(|part| part.len() as u64).sum())
+        Ok(rows.len() as u64)
     }
 
     /// Take a finished import out.
@@ -103,5 +110,23 @@ mod tests {
         assert_eq!(imports.stage(7, 0, &[], 1), Ok(0));
         assert!(imports.stage(7, 2, &[], 1).is_err());
         assert_eq!(imports.staged().count(), 1);
+    }
+
+    #[test]
+    fn a_part_may_come_again_but_not_another_in_its_place() {
+        let row = |name: &str| Domain {
+            name: name.to_owned(),
+            customer: "acme".to_owned(),
+            route: super::super::Route::Mx,
+            tls: super::super::TlsPolicy::Opportunistic,
+            connections_max: None,
+        };
+        let mut imports = Imports::default();
+        assert_eq!(imports.stage(7, 0, &[row("a"), row("b")], 1), Ok(2));
+        assert_eq!(imports.stage(7, 1, &[row("c")], 1), Ok(1));
+        assert_eq!(imports.stage(7, 0, &[row("a"), row("b")], 1), Ok(2));
+        assert!(imports.stage(7, 0, &[row("a"), row("x")], 1).is_err());
+        let names: Vec<_> = imports.finish(7, 2).unwrap().into_iter().map(|d| d.name).collect();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 }

@@ -163,6 +163,8 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
 
 #[test]
 fn a_large_import_goes_in_all_at_once_or_not_at_all() {
+    const FIRST: u128 = 1 << 64;
+    const SECOND: u128 = 2 << 64;
     let mut state = populated();
     let rows = |from: u32, customer: &str| -> Vec<Domain> {
         let row = |n| Domain {
@@ -181,19 +183,19 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
         state.apply(id, &request(u128::from(id), command))
     };
     let stage = |import, part, domains| Command::DomainStage { import, part, domains };
-    assert_eq!(ask(&mut state, stage(1, 0, rows(0, "acme"))), Ok(300));
-    assert_eq!(ask(&mut state, stage(1, 1, rows(300, "acme"))), Ok(600));
+    assert_eq!(ask(&mut state, stage(FIRST, 0, rows(0, "acme"))), Ok(300));
+    assert_eq!(ask(&mut state, stage(FIRST, 1, rows(300, "acme"))), Ok(300));
     assert_eq!(state.domains().count(), 600, "nothing changed yet");
     let mut copy = rebuilt(&state);
     for state in [&mut state, &mut copy] {
-        assert_eq!(ask(state, Command::DomainCommit { import: 1, parts: 2 }), Ok(600));
+        assert_eq!(ask(state, Command::DomainCommit { import: FIRST, parts: 2 }), Ok(600));
         assert_eq!(state.domains().count(), 1200);
     }
-    assert!(ask(&mut state, Command::DomainCommit { import: 1, parts: 2 }).is_err(), "gone");
-    ask(&mut state, stage(2, 0, rows(1000, "acme"))).unwrap();
-    assert!(ask(&mut state, stage(2, 2, rows(1300, "acme"))).is_err(), "a part is missing");
-    ask(&mut state, stage(2, 1, rows(1300, "nobody"))).unwrap();
-    assert!(ask(&mut state, Command::DomainCommit { import: 2, parts: 2 }).is_err());
+    assert!(ask(&mut state, Command::DomainCommit { import: FIRST, parts: 2 }).is_err(), "gone");
+    ask(&mut state, stage(SECOND, 0, rows(1000, "acme"))).unwrap();
+    assert!(ask(&mut state, stage(SECOND, 2, rows(1300, "acme"))).is_err(), "a part is missing");
+    ask(&mut state, stage(SECOND, 1, rows(1300, "nobody"))).unwrap();
+    assert!(ask(&mut state, Command::DomainCommit { import: SECOND, parts: 2 }).is_err());
     assert_eq!(state.domains().count(), 1200, "not one of them");
 }
 
@@ -235,4 +237,21 @@ fn every_part_of_a_full_state_fits_a_record_with_room_to_spare() {
     assert!(state.parts().eq(copy.parts()));
     assert_eq!(copy.blacklist_exempt(copy.clock_ms()).count(), 20_000);
     assert_eq!(copy.blacklist_frozen(copy.clock_ms()).count(), 20_000);
+}
+
+#[test]
+fn an_import_that_is_asked_for_again_after_it_was_done_is_answered_as_then() {
+    let mut state = populated();
+    let domains = match domain("new.test", "mx") {
+        Command::DomainAdd(domain) => vec![domain],
+        other => panic!("{other:?}"),
+    };
+    let stage = Command::DomainStage { import: 7000, part: 0, domains };
+    let commit = request(7000, Command::DomainCommit { import: 7000, parts: 1 });
+    state.apply(1001, &request(6001, stage.clone())).unwrap();
+    assert_eq!(state.apply(1002, &commit), Ok(1));
+    assert_eq!(state.apply(1003, &request(6002, stage)), Ok(0));
+    assert_eq!(state.apply(1004, &commit), Ok(1));
+    let waiting = state.parts().filter(|part| matches!(part, Part::Import(_))).count();
+    assert_eq!(waiting, 0, "nothing is left over");
 }

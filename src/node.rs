@@ -1,8 +1,10 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Limits, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
@@ -24,13 +26,10 @@ use crate::policy::Policy;
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
-use crate::telemetry::delivery_log::{DeliveryLog, Format};
+use crate::telemetry::delivery_log::{self, DeliveryLog, Format, Target};
 use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
 use crate::worker::{self, Deliveries};
-
-/// The delivery log names senders and recipients: for the node's user and its group.
-const LOG_MODE: u32 = 0o640;
 
 /// A node whose stages are built and not yet started.
 struct Node {
@@ -41,6 +40,9 @@ struct Node {
     reports: Reports,
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
+    log: DeliveryLog,
+    journal: Journal,
+    limits: Arc<Limits>,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -59,7 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let mut signals = Signals::new()?;
-    let listeners = listen(&config).await?;
+    let listeners = listen(&config)?;
     let place = fleet::take_part(&config).await?;
     // Without the tables every recipient would be refused for good.
     tokio::select! {
@@ -78,7 +80,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
-    let mut outcome = wait_for_the_end(&node, &mut signals, &mut tasks).await;
+    let mut outcome = wait_for_the_end(&node, &config, &mut signals, &mut tasks).await;
     tracing::info!("draining: no new mail; running transactions finish");
     stop.cancel();
     // Whatever breaks now, the rest is still ended in order; the first fault is the one told.
@@ -88,6 +90,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.reports.flush().await;
     outcome = outcome.and(node.spool.close().await.map_err(Into::into));
     node.cluster.shutdown().await;
+    node.flush_logs().await;
     outcome = outcome.and(pid_file::remove(data_dir).map_err(Into::into));
     tracing::info!("stopped");
     outcome
@@ -129,8 +132,10 @@ impl Node {
         let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
         let outbox = data_dir.join("outbox");
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
-        let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
+        let (journal_dir, lines_max) = (data_dir.join("journal"), limits.journal_lines_max);
+        let journal = Journal::start(&journal_dir, lines_max, limits.journal_octets_max)
             .context("cannot write the journal")?;
+        let log = delivery_log(config)?;
         let own = Own {
             names: [hostname.clone()].into(),
             addresses: interface_addresses(),
@@ -151,15 +156,15 @@ impl Node {
             own_names: vec![hostname.clone()],
             reports: reports.clone(),
             journal: journal.clone(),
-            log: delivery_log(config)?,
+            log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
+        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()]));
         let tls = tls_identity(config)?;
         let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
-            limits,
+            limits: Arc::clone(&limits),
             policy: Arc::clone(&policy),
             authenticator: Some(authenticator),
             intake: spool.clone(),
@@ -174,10 +179,12 @@ impl Node {
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
             reports: reports.clone(),
-            journal,
+            journal: journal.clone(),
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls }, recovered))
+        let node =
+            Self { cluster, spool, inbound, deliveries, reports, admin, tls, log, journal, limits };
+        Ok((node, recovered))
     }
 
     /// Start everything. A message recovered from the spool is scheduled before new ones come.
@@ -211,21 +218,53 @@ impl Node {
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
         if let Some(listener) = listeners.http {
             let health = Health { spool: self.spool.clone(), draining: stop.clone() };
-            let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_public(listener, health, token).await?) });
+            let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            tasks.spawn(async move {
+                public::serve_public(listener, health, &limits, token).await;
+                Ok(())
+            });
         }
         if let Some(listener) = listeners.metrics {
-            let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_metrics(listener, token).await?) });
+            let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            tasks.spawn(async move {
+                public::serve_metrics(listener, &limits, token).await;
+                Ok(())
+            });
         }
     }
 
-    /// SIGHUP: certificates are read again; what is wrong with them leaves the old ones in use.
-    fn reload(&self) {
-        let Some(tls) = &self.tls else { return };
-        match tls.reload() {
-            Ok(()) => tracing::info!("certificates read again"),
-            Err(error) => tracing::error!("the old certificates stay in use: {error}"),
+    /// SIGHUP: certificates are read again and the delivery log is opened anew, both or neither.
+    fn reload(&self, config: &Config) {
+        match self.try_reload(config) {
+            Ok(()) => tracing::info!("reloaded: certificates read, delivery log opened again"),
+            Err(error) => tracing::error!("nothing was reloaded, all stays as it was: {error:#}"),
+        }
+    }
+
+    fn try_reload(&self, config: &Config) -> anyhow::Result<()> {
+        let certificates = self.tls.as_ref().map(|tls| tls.read()).transpose()?;
+        let target = config.log.deliveries.as_deref().map(open_log).transpose()?;
+        if let (Some(tls), Some(certificates)) = (&self.tls, certificates) {
+            tls.replace(certificates);
+        }
+        if let Some(target) = target {
+            self.log.replace(target);
+        }
+        Ok(())
+    }
+
+    /// What was logged last is written, unless the logs' readers or disks stall.
+    async fn flush_logs(&self) {
+        let within = Duration::from_millis(self.limits.log_flush_timeout_ms);
+        let (log, journal) = (self.log.clone(), self.journal.clone());
+        let flush = move || {
+            log.flush(within);
+            if !journal.flush(within) {
+                tracing::error!("the last lines of the journal could not be written");
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(flush).await {
+            tracing::error!(%error, "the logs could not be flushed");
         }
     }
 }
@@ -233,6 +272,7 @@ impl Node {
 /// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
 async fn wait_for_the_end(
     node: &Node,
+    config: &Config,
     signals: &mut Signals,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
@@ -240,7 +280,7 @@ async fn wait_for_the_end(
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
-            _ = signals.hang_up.recv() => node.reload(),
+            _ = signals.hang_up.recv() => node.reload(config),
             why = node.cluster.failed() => anyhow::bail!(why),
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node broke")??;
@@ -250,27 +290,22 @@ async fn wait_for_the_end(
     }
 }
 
-async fn listen(config: &Config) -> anyhow::Result<Listeners> {
+fn listen(config: &Config) -> anyhow::Result<Listeners> {
     let mut smtp = Vec::new();
     for address in &config.smtp.listen {
-        let listener = connection::listen(*address);
-        smtp.push(listener.with_context(|| format!("cannot listen for SMTP on {address}"))?);
+        smtp.push(bind(*address, "SMTP")?);
     }
     let socket = &config.admin_socket;
     let admin = admin::bind(socket)
         .with_context(|| format!("cannot listen for admin calls on {}", socket.display()))?;
-    let http = bind(config.http, "HTTP").await?;
-    let metrics = bind(config.metrics, "metrics").await?;
+    let http = config.http.map(|address| bind(address, "HTTP")).transpose()?;
+    let metrics = config.metrics.map(|address| bind(address, "metrics")).transpose()?;
     Ok(Listeners { smtp, admin, http, metrics })
 }
 
-async fn bind(
-    address: Option<std::net::SocketAddr>,
-    what: &str,
-) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await;
-    Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
+fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    let listener = connection::listen(address);
+    listener.with_context(|| format!("cannot listen for {what} on {address}"))
 }
 
 fn roots(config: &Config) -> Roots {
@@ -291,13 +326,13 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    let writer: Box<dyn std::io::Write + Send> = match &config.log.deliveries {
+    let target: Target = match &config.log.deliveries {
         None => Box::new(std::io::stdout()),
-        Some(path) => {
-            let file =
-                std::fs::OpenOptions::new().create(true).append(true).mode(LOG_MODE).open(path);
-            Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
-        }
+        Some(path) => open_log(path)?,
     };
-    Ok(DeliveryLog::start(format, writer, config.limits.delivery_log_lines_max)?)
+    Ok(DeliveryLog::start(format, target, config.limits.delivery_log_lines_max)?)
+}
+
+fn open_log(path: &Path) -> anyhow::Result<Target> {
+    delivery_log::open(path).with_context(|| format!("cannot write {}", path.display()))
 }

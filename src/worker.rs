@@ -298,12 +298,6 @@ impl Inner {
         if let Err(error) = self.parts.spool.flush().await {
             tracing::error!(%error, "outcomes of the last deliveries may be forgotten");
         }
-        let (log, journal) = (self.parts.log.clone(), self.parts.journal.clone());
-        let flush = move || {
-            log.flush();
-            journal.flush();
-        };
-        let _ = tokio::task::spawn_blocking(flush).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

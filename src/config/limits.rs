@@ -124,6 +124,16 @@ pub struct Limits {
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
+    /// All files of the journal; the oldest are removed before their 30 days when it has more.
+    pub journal_octets_max: u64,
+    /// A stop: how long each log's last lines are waited for, should its reader or disk stall.
+    pub log_flush_timeout_ms: u64,
+
+    // HTTP: the health and metrics listeners, each.
+    /// Connections; when there are more, those that ask nothing are closed first.
+    pub http_connections_max: usize,
+    /// A request's header, from the connection or the answer before it to its last line.
+    pub http_header_timeout_ms: u64,
 
     // Blacklist: what a node has to tell the fleet.
     /// Events that wait for the fleet; more and the oldest are dropped and counted.
@@ -197,6 +207,10 @@ impl Default for Limits {
             authentication_signatures_max: 5,
             authentication_header_octets_max: 64 * KIB,
             journal_lines_max: 10_000,
+            journal_octets_max: 1024 * MIB,
+            log_flush_timeout_ms: 5 * SECOND_MS,
+            http_connections_max: 512,
+            http_header_timeout_ms: 30 * SECOND_MS,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
             news_waiting_max: 20_000,
@@ -300,6 +314,10 @@ impl Limits {
             authentication_signatures_max,
             authentication_header_octets_max,
             journal_lines_max,
+            journal_octets_max,
+            log_flush_timeout_ms,
+            http_connections_max,
+            http_header_timeout_ms,
             blacklist_backlog_max,
             blacklist_linger_ms,
             news_waiting_max,

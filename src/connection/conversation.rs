@@ -182,14 +182,12 @@ where
     fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
         let Rcpt { to, parameters } = rcpt;
         let policy = &self.inbound.policy;
-        let ruling = policy.target(to).and_then(|address| {
-            match policy.rcpt(self.session.sender(), &address, wall_ms()) {
-                Decision::Accept => {
-                    let (notify, orcpt) = (parameters.notify, parameters.orcpt);
-                    Ok(Recipient { address, notify, orcpt })
-                }
-                Decision::Refuse { reply, .. } => Err(reply),
+        let ruling = policy.target(to).and_then(|address| match policy.rcpt(&address, wall_ms()) {
+            Decision::Accept => {
+                let (notify, orcpt) = (parameters.notify, parameters.orcpt);
+                Ok(Recipient { address, notify, orcpt })
             }
+            Decision::Refuse { reply, .. } => Err(reply),
         });
         let step = self.session.ruled(ruling, &mut self.out);
         self.settle(&step)

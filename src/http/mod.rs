@@ -4,6 +4,7 @@ pub mod admin;
 mod blacklist;
 pub mod call;
 pub mod client;
+mod listener;
 pub mod members;
 pub mod public;
 pub mod queue;

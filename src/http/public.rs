@@ -9,7 +9,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::until_stopped;
+use super::listener;
+use crate::config::Limits;
 use crate::spool::Spool;
 use crate::telemetry::metrics::METRICS;
 
@@ -32,21 +33,20 @@ struct Ready {
 pub async fn serve_public(
     listener: TcpListener,
     health: Health,
+    limits: &Limits,
     stop: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let router = Router::new()
         .route("/healthz", get(|| async { "the process runs\n" }))
         .route("/readyz", get(ready))
         .with_state(health);
-    let server = axum::serve(listener, router);
-    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
+    listener::serve(listener, router, limits, stop).await;
 }
 
 /// Serve `/metrics` until told to stop.
-pub async fn serve_metrics(listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve_metrics(listener: TcpListener, limits: &Limits, stop: CancellationToken) {
     let router = Router::new().route("/metrics", get(metrics));
-    let server = axum::serve(listener, router);
-    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
+    listener::serve(listener, router, limits, stop).await;
 }
 
 /// Would this node accept mail now?

@@ -12,7 +12,7 @@ use std::cell::OnceCell;
 use mxfleet_cluster::{Cluster, State};
 use prometheus::IntCounter;
 
-use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::smtp::{Address, Enhanced, Reply};
 use crate::telemetry::metrics::METRICS;
 use checks::{BLACKLIST, CHECKS, Facts};
 
@@ -34,7 +34,6 @@ pub enum Decision {
 pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
-    postmaster: Option<Address>,
     counted: Counted,
 }
 
@@ -45,9 +44,8 @@ struct Counted {
 }
 
 impl Policy {
-    /// `hostnames`: every name this node goes by. `postmaster`: who gets mail for its own
-    /// postmaster; without one it goes to the postmaster of the first domain in the table.
-    pub fn new(cluster: Cluster, hostnames: Vec<String>, postmaster: Option<Address>) -> Self {
+    /// `hostnames`: every name this node goes by.
+    pub fn new(cluster: Cluster, hostnames: Vec<String>) -> Self {
         let counter = |check: &str, decision: &str| {
             METRICS.policy_decisions_total.with_label_values(&[check, decision])
         };
@@ -55,13 +53,13 @@ impl Policy {
             accepted: counter("all", "accept"),
             refused: CHECKS.iter().map(|check| counter(check.name, "refuse")).collect(),
         };
-        Self { cluster, hostnames, postmaster, counted }
+        Self { cluster, hostnames, counted }
     }
 
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
     /// customers' domains asks where mail goes, and anybody may write to them.
     /// `now_ms`: milliseconds since 1970, UTC.
-    pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+    pub fn rcpt(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => {
                 if CHECKS[index].name == BLACKLIST {
@@ -78,7 +76,7 @@ impl Policy {
     }
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
-    pub fn explain(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+    pub fn explain(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
             None => Decision::Accept,
@@ -95,14 +93,11 @@ impl Policy {
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our
-    /// own names are people of ours.
+    /// own names are the postmaster of the first domain in the table, for want of one of our own.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         match given {
             Some(address) if !self.is_own_postmaster(&address) => Ok(address),
-            _ => self
-                .postmaster
-                .clone()
-                .or_else(|| first_postmaster(&self.cluster.view()))
+            _ => first_postmaster(&self.cluster.view())
                 .ok_or_else(|| Reply::new(550, Enhanced(5, 1, 1), "No postmaster here yet")),
         }
     }

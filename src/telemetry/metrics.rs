@@ -87,6 +87,8 @@ pub struct Metrics {
     pub bounces_total: IntCounterVec,
     /// Lines of the journal that were lost, because its disk is slow or fails.
     pub journal_dropped_total: IntCounter,
+    /// Files of the journal that were removed before their time, because it is full.
+    pub journal_files_removed_total: IntCounter,
     /// Version; always 1.
     pub build_info: IntGaugeVec,
 }
@@ -281,6 +283,11 @@ impl Metrics {
                 r,
                 "journal_dropped_total",
                 "Lines of the journal that were lost",
+            ),
+            journal_files_removed_total: counter(
+                r,
+                "journal_files_removed_total",
+                "Files of the journal that were removed before their time, because it is full",
             ),
             build_info: gauges(r, "build_info", "The version that runs; always 1", &["version"]),
             registry,

@@ -27,7 +27,6 @@ pub(crate) const MX_NAME: &str = "mx-a.relay.test";
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) tls: bool,
-    pub(crate) postmaster: Option<&'static str>,
     pub(crate) spool: SpoolState,
 }
 
@@ -116,8 +115,6 @@ impl Server {
     pub(crate) async fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cluster = tables().await;
-        let postmaster =
-            setup.postmaster.map(|text| mxfleet::smtp::Address::parse(text, false).unwrap());
         let hostnames = vec![HOSTNAME.to_owned(), MX_NAME.to_owned()];
         let memory = Memory { state: setup.spool, ..Memory::default() };
         let accepted = Arc::clone(&memory.accepted);

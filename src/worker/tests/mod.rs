@@ -127,7 +127,7 @@ impl World {
             own_names: vec!["mx1.relay.test".into()],
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
-            journal: Journal::start(&dir.path().join("journal"), 1000).unwrap(),
+            journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
             log: log.clone(),
             limits,
         });
@@ -191,7 +191,7 @@ impl World {
     }
 
     fn log(&self) -> String {
-        self.log.flush();
+        self.log.flush(Duration::from_secs(20));
         String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
     }
 

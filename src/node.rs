@@ -18,8 +18,10 @@ use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::public::{self, Health};
+use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::Policy;
+use crate::rotation::TrafficMeter;
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -39,6 +41,7 @@ struct Node {
     reports: Reports,
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
+    traffic: TrafficMeter,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -148,19 +151,25 @@ impl Node {
         });
         let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
         let tls = tls_identity(config)?;
-        let accepted = deliveries.clone();
+        let traffic = TrafficMeter::new(cluster.clone());
+        let accepted = (deliveries.clone(), traffic.clone());
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
             limits,
             policy: Arc::clone(&policy),
             intake: spool.clone(),
-            accepted: Arc::new(move |queued| accepted.accept(queued)),
+            accepted: Arc::new(move |queued| {
+                accepted.1.count(&queued.envelope);
+                accepted.0.accept(queued);
+            }),
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
+        let rotation = RotationAdmin::new(cluster.clone(), own.allow_loopback);
         let tables = Tables::new(cluster.clone(), Arc::new(own));
         let admin = Admin {
             tables,
+            rotation,
             policy,
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
@@ -168,7 +177,7 @@ impl Node {
             journal,
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls }, recovered))
+        Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls, traffic }, recovered))
     }
 
     /// Start everything. A message recovered from the spool is scheduled before new ones come.
@@ -189,6 +198,11 @@ impl Node {
         let report = reports.run(self.cluster.clone(), self.spool.clone(), stop.clone());
         tasks.spawn(async move {
             report.await;
+            Ok(())
+        });
+        let traffic = self.traffic.clone().run(stop.clone());
+        tasks.spawn(async move {
+            traffic.await;
             Ok(())
         });
         for listener in listeners.smtp {

@@ -7,6 +7,7 @@ pub mod client;
 pub mod members;
 pub mod public;
 pub mod queue;
+pub mod rotation;
 pub mod tables;
 
 use std::future::IntoFuture;

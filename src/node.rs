@@ -21,7 +21,7 @@ use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::Policy;
-use crate::rotation::TrafficMeter;
+use crate::rotation::{DnsPublisher, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -42,6 +42,7 @@ struct Node {
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
     traffic: TrafficMeter,
+    dns: DnsPublisher,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -149,6 +150,7 @@ impl Node {
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
+        let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
         let tls = tls_identity(config)?;
         let traffic = TrafficMeter::new(cluster.clone());
@@ -177,7 +179,18 @@ impl Node {
             journal,
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        Ok((Self { cluster, spool, inbound, deliveries, reports, admin, tls, traffic }, recovered))
+        let node = Self {
+            cluster,
+            spool,
+            inbound,
+            deliveries,
+            reports,
+            admin,
+            tls,
+            traffic,
+            dns: publisher,
+        };
+        Ok((node, recovered))
     }
 
     /// Start everything. A message recovered from the spool is scheduled before new ones come.
@@ -201,8 +214,9 @@ impl Node {
             Ok(())
         });
         let traffic = self.traffic.clone().run(stop.clone());
+        let publish = self.dns.clone().run(stop.clone());
         tasks.spawn(async move {
-            traffic.await;
+            tokio::join!(traffic, publish);
             Ok(())
         });
         for listener in listeners.smtp {

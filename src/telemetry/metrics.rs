@@ -71,6 +71,10 @@ pub struct Metrics {
     pub bounces_suppressed_total: IntCounterVec,
     /// Lines of the journal that were lost, because its disk is slow or fails.
     pub journal_dropped_total: IntCounter,
+    /// 1 while this node leads and DNS is not as it shall be.
+    pub dns_stale: IntGauge,
+    /// Updates of DNS that were made.
+    pub dns_updates_total: IntCounter,
     /// Version; always 1.
     pub build_info: IntGaugeVec,
 }
@@ -229,6 +233,12 @@ impl Metrics {
                 "journal_dropped_total",
                 "Lines of the journal that were lost",
             ),
+            dns_stale: gauge(
+                r,
+                "dns_stale",
+                "1 while this node leads and DNS is not as it shall be",
+            ),
+            dns_updates_total: counter(r, "dns_updates_total", "Updates of DNS that were made"),
             build_info: gauges(r, "build_info", "The version that runs; always 1", &["version"]),
             registry,
         };

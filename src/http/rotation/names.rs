@@ -180,10 +180,12 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
             Some(host) => format!("DNS to say {}", host_name(state, host)),
             None => "DNS to forget it".to_owned(),
         };
-        let servers = state.settings().servers("rotation.dns_servers");
+        let settings = state.settings();
+        let manual = settings.servers("rotation.dns_servers").is_empty()
+            && settings.servers("rotation.dns_primary").is_empty();
         return Some(match state.dns_fault() {
             Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
-            None if servers.is_empty() => format!(
+            None if manual => format!(
                 "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, \
                  then say it again with --published"
             ),

@@ -14,7 +14,8 @@
 //! 9. [`bounce`] decides who is told of what failed, and [`blacklist`] tells the fleet of it.
 //!
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
-//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there.
+//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there. [`rotation`] moves
+//! names and hosts.
 
 pub mod authentication;
 pub mod blacklist;
@@ -28,6 +29,7 @@ pub mod fleet;
 pub mod http;
 pub mod node;
 pub mod policy;
+pub mod rotation;
 pub mod route;
 pub mod schedule;
 pub mod session;

@@ -21,8 +21,10 @@ use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::public::{self, Health};
+use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::Policy;
+use crate::rotation::{DnsPublisher, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -43,6 +45,8 @@ struct Node {
     log: DeliveryLog,
     journal: Journal,
     limits: Arc<Limits>,
+    traffic: TrafficMeter,
+    dns: DnsPublisher,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -160,21 +164,28 @@ impl Node {
             limits: Arc::clone(&limits),
         });
         let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()]));
+        let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
-        let accepted = deliveries.clone();
+        let traffic = TrafficMeter::new(cluster.clone());
+        let accepted = (deliveries.clone(), traffic.clone());
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
             limits: Arc::clone(&limits),
             policy: Arc::clone(&policy),
             authenticator: Some(authenticator),
             intake: spool.clone(),
-            accepted: Arc::new(move |queued| accepted.accept(queued)),
+            accepted: Arc::new(move |queued| {
+                accepted.1.count(&queued.envelope);
+                accepted.0.accept(queued);
+            }),
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
+        let rotation = RotationAdmin::new(cluster.clone(), own.allow_loopback);
         let tables = Tables::new(cluster.clone(), Arc::new(own));
         let admin = Admin {
             tables,
+            rotation,
             policy,
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
@@ -182,8 +193,20 @@ impl Node {
             journal: journal.clone(),
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        let node =
-            Self { cluster, spool, inbound, deliveries, reports, admin, tls, log, journal, limits };
+        let node = Self {
+            cluster,
+            spool,
+            inbound,
+            deliveries,
+            reports,
+            admin,
+            tls,
+            log,
+            journal,
+            limits,
+            traffic,
+            dns: publisher,
+        };
         Ok((node, recovered))
     }
 
@@ -205,6 +228,12 @@ impl Node {
         let report = reports.run(self.cluster.clone(), self.spool.clone(), stop.clone());
         tasks.spawn(async move {
             report.await;
+            Ok(())
+        });
+        let traffic = self.traffic.clone().run(stop.clone());
+        let publish = self.dns.clone().run(stop.clone());
+        tasks.spawn(async move {
+            tokio::join!(traffic, publish);
             Ok(())
         });
         for listener in listeners.smtp {

@@ -163,6 +163,12 @@ impl Cluster {
         self.node().map_or_else(|_| Vec::new(), |node| node.endpoint.refusals().counts().collect())
     }
 
+    /// Whether this node leads, and a quorum hears it: what one node is to do for the fleet is this
+    /// node's to do. A detached state always leads.
+    pub fn leads(&self) -> bool {
+        self.node().map_or(true, |node| node.forwarder.proposer.not_now().is_none())
+    }
+
     /// Where this node listens for others.
     pub fn address(&self) -> Option<SocketAddr> {
         self.node().ok().map(|node| node.address)

@@ -17,6 +17,7 @@ use super::call::{
     BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, Explanation, REQUEST_ID_HEADER,
     Refused, RefusedKind, Terms,
 };
+use super::rotation::RotationAdmin;
 use super::tables::Tables;
 use super::until_stopped;
 use super::{blacklist, members, queue};
@@ -32,6 +33,8 @@ use crate::worker::Deliveries;
 pub struct Admin {
     /// Customers, domains, settings.
     pub tables: Tables,
+    /// Names, hosts, migrations, notices.
+    pub rotation: RotationAdmin,
     /// What stage 3 would answer.
     pub policy: Arc<Policy>,
     /// The queue.
@@ -130,6 +133,9 @@ impl Admin {
         }
         let (cluster, reports) = (&self.cluster, &self.reports);
         if let Some(answer) = blacklist::answer(cluster, reports, &call, &terms).await {
+            return answer;
+        }
+        if let Some(answer) = self.rotation.answer(&call, &terms).await {
             return answer;
         }
         match self.tables.answer(&call, &terms).await {

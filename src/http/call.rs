@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::rotation::call::*;
+
 /// Path of the admin API on the admin socket.
 pub const CALL_PATH: &str = "/api/v1/admin/call";
 /// Largest body either side reads: a list of 100,000 domains fits.
@@ -47,6 +49,13 @@ pub enum Call {
     CustomerResume {
         /// Its id.
         id: String,
+    },
+    /// Give a customer these MX names.
+    CustomerNames {
+        /// Its id.
+        id: String,
+        /// Its names, in order.
+        names: Vec<String>,
     },
     /// Remove a customer without domains.
     CustomerRemove {
@@ -231,6 +240,14 @@ pub enum Call {
         /// MAIL FROM; the null reverse-path when absent.
         from: Option<String>,
     },
+    /// About hosts' service.
+    Host(HostCall),
+    /// About MX names.
+    Name(NameCall),
+    /// About migrations.
+    Migration(MigrationCall),
+    /// About notices.
+    Notice(NoticeCall),
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.
@@ -281,6 +298,9 @@ pub struct CustomerRow {
     pub status: String,
     /// Contact addresses.
     pub contacts: Vec<String>,
+    /// The names to put in its MX records, in order.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// When it was last changed, as a log index.
     #[serde(default)]
     pub version: u64,

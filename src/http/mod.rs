@@ -9,6 +9,7 @@ pub mod members;
 pub mod public;
 pub mod queue;
 mod recipients;
+pub mod rotation;
 pub mod tables;
 
 use std::future::IntoFuture;

@@ -276,6 +276,7 @@ fn customer_row(state: &State, customer: &Customer) -> CustomerRow {
         name: customer.name.clone(),
         status: status.to_owned(),
         contacts: customer.contacts.clone(),
+        names: state.names_of(&customer.id).to_vec(),
         version: state.customer_version(&customer.id),
     }
 }

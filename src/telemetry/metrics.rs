@@ -89,6 +89,10 @@ pub struct Metrics {
     pub journal_dropped_total: IntCounter,
     /// Files of the journal that were removed before their time, because it is full.
     pub journal_files_removed_total: IntCounter,
+    /// 1 while this node leads and DNS is not as it shall be.
+    pub dns_stale: IntGauge,
+    /// Updates of DNS that were made.
+    pub dns_updates_total: IntCounter,
     /// Version; always 1.
     pub build_info: IntGaugeVec,
 }
@@ -289,6 +293,12 @@ impl Metrics {
                 "journal_files_removed_total",
                 "Files of the journal that were removed before their time, because it is full",
             ),
+            dns_stale: gauge(
+                r,
+                "dns_stale",
+                "1 while this node leads and DNS is not as it shall be",
+            ),
+            dns_updates_total: counter(r, "dns_updates_total", "Updates of DNS that were made"),
             build_info: gauges(r, "build_info", "The version that runs; always 1", &["version"]),
             registry,
         };

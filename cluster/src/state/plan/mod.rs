@@ -8,9 +8,11 @@ mod moves;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 pub(super) use self::customers::Spread;
 pub use self::moves::{Fleet, FleetHost, FleetName, Move, Plan};
-use super::names::NameStage;
+use super::names::{MxName, NameStage};
 use super::service::HostState;
 use super::{Host, State};
 
@@ -26,20 +28,46 @@ const fn share(place: usize, load: u64) -> u64 {
 
 impl State {
     /// Hosts, the names that point at them, and what these bring, as the planner sees it. Loads are
-    /// in messages a day, times four.
+    /// in messages a day of customers, three parts for their first name and one for the others.
     pub fn fleet(&self, now_ms: u64) -> Fleet {
+        self.fleet_with(now_ms, &|_| None, self.assignments())
+    }
+
+    /// The same as it will be when the newest migration is over.
+    pub fn fleet_after(&self, now_ms: u64) -> Fleet {
+        let Some(migration) = self.migrations().next() else { return self.fleet(now_ms) };
+        let after = |row: &MxName| match () {
+            () if migration.retire.contains(&row.name) => Some(false),
+            () if migration.introduce.contains(&row.name) => Some(true),
+            () => None,
+        };
+        let lists = self.customers().map(|customer| {
+            let step = self.migration_step(&customer.id).map(|step| step.after.as_slice());
+            (customer.id.as_str(), step.unwrap_or_else(|| self.names_of(&customer.id)))
+        });
+        self.fleet_with(now_ms, &after, lists)
+    }
+
+    fn fleet_with<'a>(
+        &self,
+        now_ms: u64,
+        counts: &dyn Fn(&MxName) -> Option<bool>,
+        lists: impl Iterator<Item = (&'a str, &'a [String])>,
+    ) -> Fleet {
         let usable = |host: &Host| host.state == HostState::InService && !host.addresses.is_empty();
         let hosts: Vec<&Host> = self.hosts().collect();
         let place = |id: u64| hosts.iter().position(|host| host.id == id);
-        let in_use = |stage| matches!(stage, NameStage::Active | NameStage::Retiring { .. });
-        let mut names: Vec<FleetName> = self
-            .names()
-            .filter(|name| in_use(name.stage))
-            .filter_map(|name| Some((name, name.aim()?)))
-            .map(|(row, aim)| FleetName { name: row.name.clone(), host: place(aim), load: 0 })
-            .collect();
-        let mut apart = std::collections::BTreeSet::new();
-        for (customer, list) in self.assignments() {
+        let in_use = |row: &MxName| {
+            let stage = matches!(row.stage, NameStage::Active | NameStage::Retiring { .. });
+            counts(row).unwrap_or(stage && row.aim().is_some())
+        };
+        let name = |row: &MxName| {
+            let host = place(row.aim().unwrap_or(row.home));
+            FleetName { name: row.name.clone(), host, load: 0 }
+        };
+        let mut names: Vec<FleetName> = self.names().filter(|row| in_use(row)).map(name).collect();
+        let mut apart = BTreeSet::new();
+        for (customer, list) in lists {
             let load = 1 + self.customer_load(customer, now_ms);
             let found = |name: &String| names.binary_search_by(|row| row.name.cmp(name)).ok();
             let list: Vec<usize> = list.iter().filter_map(found).collect();
@@ -47,12 +75,12 @@ impl State {
                 if let Some(name) = names.get_mut(*index) {
                     name.load = name.load.saturating_add(share(at, load));
                 }
-                apart.extend(
-                    list.iter().take(at).map(|other| (*other.min(index), *other.max(index))),
-                );
+                let others = list.iter().take(at);
+                apart.extend(others.map(|other| (*other.min(index), *other.max(index))));
             }
         }
         let host = |host: &&Host| FleetHost { name: host.name.clone(), usable: usable(host) };
-        Fleet { hosts: hosts.iter().map(host).collect(), names, apart: apart.into_iter().collect() }
+        let hosts = hosts.iter().map(host).collect();
+        Fleet { hosts, names, apart: apart.into_iter().collect() }
     }
 }

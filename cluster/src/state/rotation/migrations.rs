@@ -10,7 +10,6 @@ use super::super::names::{MxName, NameStage};
 use super::super::notices::NoticeCommand;
 use super::super::plan::Spread;
 use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
-use super::NAMES_OF_CUSTOMER_MAX;
 use super::names::{counted, some_of};
 
 const NAMES_MAX: usize = 100;
@@ -110,8 +109,7 @@ impl State {
             self.names_on_offer().filter(|(name, _)| !migration.retire.contains(&name.name));
         let offered = stays.chain(new.map(|name| (name, name.home)));
         let mut spread = Spread::new(offered.map(|(name, host)| (name.name.clone(), host, 0)));
-        let want = self.settings.count("rotation.names_per_customer");
-        let want = usize::try_from(want).unwrap_or(NAMES_OF_CUSTOMER_MAX);
+        let want = self.names_wanted();
         let mut open = Vec::new();
         for customer in self.customers.iter() {
             let id = customer.id.as_str();

@@ -132,16 +132,36 @@ impl State {
 
     /// A new customer gets the names that have the least to do.
     pub(super) fn assign_new(&mut self, customer: &str) {
-        let want = self.settings.count("rotation.names_per_customer");
-        let want = usize::try_from(want).unwrap_or(NAMES_OF_CUSTOMER_MAX);
-        let offered: Vec<(String, u64)> =
-            self.names_on_offer().map(|(name, host)| (name.name.clone(), host)).collect();
-        let loads = offered
-            .into_iter()
-            .map(|(name, host)| (self.rotation.assignments.count(&name), name, host));
-        let mut spread = Spread::new(loads.map(|(load, name, host)| (name, host, load)));
-        let names = spread.choose(&[], want, 1);
+        let mut spread = self.spread();
+        let names = spread.choose(&[], self.names_wanted(), 1);
         self.rotation.assignments.put(customer, names);
+    }
+
+    /// Every customer without names gets some; how many did.
+    fn assign_all_without(&mut self) -> u64 {
+        let mut spread = self.spread();
+        let without = |id: &&str| self.rotation.assignments.of(id).is_empty();
+        let ids = self.customers.iter().map(|customer| customer.id.as_str()).filter(without);
+        let ids: Vec<String> = ids.map(Into::into).collect();
+        let mut changed = 0;
+        for id in ids {
+            let names = spread.choose(&[], self.names_wanted(), 1);
+            changed += u64::from(!names.is_empty());
+            self.rotation.assignments.put(&id, names);
+        }
+        changed
+    }
+
+    /// Names on offer, with what they carry.
+    fn spread(&self) -> Spread {
+        let count = |name: &str| self.rotation.assignments.count(name);
+        let offered = self.names_on_offer();
+        Spread::new(offered.map(|(row, host)| (row.name.clone(), host, count(&row.name))))
+    }
+
+    fn names_wanted(&self) -> usize {
+        let want = self.settings.count("rotation.names_per_customer");
+        usize::try_from(want).unwrap_or(NAMES_OF_CUSTOMER_MAX)
     }
 
     /// Names that customers may be given, and the hosts they are on.

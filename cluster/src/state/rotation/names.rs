@@ -71,6 +71,8 @@ pub enum NameCommand {
         /// In plain words.
         text: Option<String>,
     },
+    /// Give names to customers that have none.
+    Spread,
 }
 
 impl NameCommand {
@@ -91,6 +93,7 @@ impl NameCommand {
                 format!("{name} is in DNS for host {host}, {ttl_s} s")
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
+            Self::Spread => "name rebalance: names for customers without".to_owned(),
             Self::DnsFault { .. } => return None,
         })
     }
@@ -130,19 +133,20 @@ impl State {
             }
             NameCommand::Remove { name, force } => self.remove_name(name, *force),
             NameCommand::Published { name, host, ttl_s } => self.published(name, *host, *ttl_s),
-            NameCommand::DnsFault { text } => {
-                let text = text.as_deref();
-                let text = text.map(|text| super::super::audit::clip(text, FAULT_OCTETS_MAX));
-                let known = self.rotation.dns_fault.as_ref();
-                if known.map(|fault| fault.text.as_str()) == text {
-                    return Ok(0);
-                }
-                let since_ms = self.clock_ms;
-                self.rotation.dns_fault =
-                    text.map(|text| DnsFault { text: text.to_owned(), since_ms });
-                Ok(1)
-            }
+            NameCommand::DnsFault { text } => Ok(self.set_dns_fault(text.as_deref())),
+            NameCommand::Spread => Ok(self.assign_all_without()),
         }
+    }
+
+    fn set_dns_fault(&mut self, text: Option<&str>) -> u64 {
+        let text = text.map(|text| super::super::audit::clip(text, FAULT_OCTETS_MAX));
+        let known = self.rotation.dns_fault.as_ref();
+        if known.map(|fault| fault.text.as_str()) == text {
+            return 0;
+        }
+        let since_ms = self.clock_ms;
+        self.rotation.dns_fault = text.map(|text| DnsFault { text: text.to_owned(), since_ms });
+        1
     }
 
     fn add_name(&mut self, name: &str, host: &str, from_ms: Option<u64>) -> Outcome {

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
@@ -17,9 +18,10 @@ use crate::config::{Config, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
+use crate::http::metrics::{self, Sources};
 use crate::http::public::{self, Health};
 use crate::http::tables::Tables;
-use crate::policy::Policy;
+use crate::policy::{Policy, Watch};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -146,7 +148,10 @@ impl Node {
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
+        let window = Duration::from_millis(limits.refusals_window_ms);
+        let watch = Watch::new(window, Instant::now());
+        let policy = Policy::new(cluster.clone(), vec![hostname.clone()], None).watched_by(watch);
+        let policy = Arc::new(policy);
         let tls = tls_identity(config)?;
         let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {
@@ -200,14 +205,22 @@ impl Node {
         }
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
+        let health = Health { spool: self.spool.clone(), draining: stop.clone() };
         if let Some(listener) = listeners.http {
-            let health = Health { spool: self.spool.clone(), draining: stop.clone() };
+            let health = health.clone();
             let token = stop.clone();
             tasks.spawn(async move { Ok(public::serve_public(listener, health, token).await?) });
         }
         if let Some(listener) = listeners.metrics {
             let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_metrics(listener, token).await?) });
+            let sources = Sources {
+                health,
+                cluster: self.cluster.clone(),
+                deliveries: self.deliveries.clone(),
+                policy: Arc::clone(&self.admin.policy),
+                tls: self.tls.clone(),
+            };
+            tasks.spawn(async move { Ok(metrics::serve(listener, sources, token).await?) });
         }
     }
 

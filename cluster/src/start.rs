@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authority;
 use crate::cluster::{Cluster, ClusterConfig, Node, Part, Shared};
 use crate::codec;
+use crate::gauges::follow_leader;
 use crate::identity::{Home, Identity};
 use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
@@ -94,6 +95,7 @@ impl Cluster {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
         let Kept { home, identity, log, machine } = kept;
+        let (log, machine) = (log.observed(&config.observer), machine.observed(&config.observer));
         let (fleet, mut who) = (identity.fleet, identity.who);
         let raft_error = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
 
@@ -121,6 +123,7 @@ impl Cluster {
             let _ = raft.shutdown().await; // it was never heard of
             return Err(StartError::TooOld(why));
         }
+        tokio::spawn(follow_leader(raft.metrics(), Arc::clone(&config.observer)));
         let proposer = Proposer::start(raft.clone(), who.node, Arc::clone(&config.clock));
         let forwarder = Forwarder {
             raft: raft.clone(),

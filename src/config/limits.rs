@@ -110,6 +110,12 @@ pub struct Limits {
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
 
+    // What an operator is to be told of.
+    /// Mail of a destination whose server answers, and that has not moved for so long, has stalled.
+    pub stalled_after_ms: u64,
+    /// A domain's refusals are compared with what is usual for it once in this time.
+    pub refusals_window_ms: u64,
+
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
@@ -177,6 +183,8 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            stalled_after_ms: 15 * MINUTE_MS,
+            refusals_window_ms: 5 * MINUTE_MS,
             journal_lines_max: 10_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
@@ -274,6 +282,8 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            stalled_after_ms,
+            refusals_window_ms,
             journal_lines_max,
             blacklist_backlog_max,
             blacklist_linger_ms,

@@ -5,6 +5,7 @@ mod blacklist;
 pub mod call;
 pub mod client;
 pub mod members;
+pub mod metrics;
 pub mod public;
 pub mod queue;
 pub mod tables;

@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn every_metric_has_our_prefix() {
         let text = METRICS.render().unwrap();
-        assert!(text.contains("mxfleet_build_info{version="));
+        assert!(text.contains("mxfleet_build_info{revision="));
         assert!(text.contains("mxfleet_smtp_sessions 0"));
         for family in METRICS.registry.gather() {
             assert!(NAMES.contains(&family.name()), "{}", family.name());

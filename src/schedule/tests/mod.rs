@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 mod history;
+mod stalled;
 
 const BOUNDS: Bounds = Bounds {
     connections_max: 100,

@@ -74,6 +74,8 @@ pub struct Inbound<I: Intake> {
 impl<I: Intake> Inbound<I> {
     /// Put the parts together.
     pub fn new(parts: Parts<I>) -> Self {
+        // So that each series is there before the first connection.
+        std::sync::LazyLock::force(&COUNTERS);
         let gate = Gate::new(&parts.limits, parts.unlimited_networks);
         Self {
             site: Arc::new(Site::new(&parts.hostname, parts.limits, parts.tls.is_some())),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
@@ -20,17 +20,17 @@ use crate::config::{Config, Limits, LogFormat};
 use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
+use crate::http::metrics::{self, Sources};
 use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
-use crate::policy::Policy;
+use crate::policy::{Policy, Watch};
 use crate::rotation::{DnsPublisher, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
 use crate::telemetry::delivery_log::{self, DeliveryLog, Format, Target};
 use crate::telemetry::journal::Journal;
-use crate::telemetry::metrics::METRICS;
 use crate::worker::{self, Deliveries};
 
 /// A node whose stages are built and not yet started.
@@ -128,7 +128,6 @@ impl Signals {
 impl Node {
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
-        METRICS.watch(&cluster).context("the cluster's metrics")?;
         let limits = Arc::new(config.limits.clone());
         let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
         let spool_config =
@@ -163,7 +162,10 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()]));
+        let window = Duration::from_millis(limits.refusals_window_ms);
+        let watch = Watch::new(window, Instant::now());
+        let policy = Policy::new(cluster.clone(), vec![hostname.clone()]).watched_by(watch);
+        let policy = Arc::new(policy);
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
         let traffic = TrafficMeter::new(cluster.clone());
@@ -245,9 +247,9 @@ impl Node {
         }
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
+        let health = Health { spool: self.spool.clone(), draining: stop.clone() };
         if let Some(listener) = listeners.http {
-            let health = Health { spool: self.spool.clone(), draining: stop.clone() };
-            let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
             tasks.spawn(async move {
                 public::serve_public(listener, health, &limits, token).await;
                 Ok(())
@@ -255,8 +257,15 @@ impl Node {
         }
         if let Some(listener) = listeners.metrics {
             let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            let sources = Sources {
+                health,
+                cluster: self.cluster.clone(),
+                deliveries: self.deliveries.clone(),
+                policy: Arc::clone(&self.admin.policy),
+                tls: self.tls.clone(),
+            };
             tasks.spawn(async move {
-                public::serve_metrics(listener, &limits, token).await;
+                metrics::serve(listener, sources, &limits, token).await;
                 Ok(())
             });
         }

@@ -13,6 +13,7 @@
 mod attempt;
 mod connection;
 mod core;
+mod counters;
 mod ending;
 mod expiry;
 mod inspect;
@@ -48,7 +49,7 @@ use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
 
 use self::core::{Core, Work};
-pub use inspect::{DestinationView, EntryView, QueueSummary, RecipientView};
+pub use inspect::{DestinationView, EntryView, QueueGauges, QueueSummary, RecipientView};
 pub use operate::OperateError;
 
 /// How often entries that could not be read at start are tried again.
@@ -103,6 +104,7 @@ struct Inner {
 impl Deliveries {
     /// Must be called inside a tokio runtime. Nothing is delivered before [`Deliveries::run`].
     pub fn new(parts: Parts) -> Self {
+        counters::begin();
         let limits = &parts.limits;
         let bounds = Bounds {
             connections_max: limits.outbound_connections_max,

@@ -6,6 +6,7 @@
 mod authority;
 mod cluster;
 mod codec;
+mod gauges;
 #[cfg(test)]
 mod golden;
 mod hex;
@@ -36,6 +37,7 @@ mod transport;
 mod upkeep;
 
 pub use cluster::{Cluster, ClusterConfig, Detached};
+pub use gauges::{Event, Gauges, Observer, PeerGauges, Proposed};
 pub use join::{JoinError, ManageError, Token, TokenError, random_id};
 pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};

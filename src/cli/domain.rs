@@ -1,6 +1,8 @@
 //! `mxfleet domain`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use clap::Subcommand;
 

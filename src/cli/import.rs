@@ -122,14 +122,7 @@ mod tests {
     use super::*;
 
     fn row(name: usize, route: usize) -> DomainRow {
-        DomainRow {
-            name: format!("d{name}.test"),
-            customer: "acme".to_owned(),
-            route: "x".repeat(route),
-            tls: "opportunistic".to_owned(),
-            connections_max: None,
-            version: 0,
-        }
+        DomainRow::new(format!("d{name}.test"), "acme".to_owned(), "x".repeat(route))
     }
 
     #[test]

@@ -121,6 +121,12 @@ pub struct Limits {
     /// A longer header is not looked at.
     pub authentication_header_octets_max: usize,
 
+    // What an operator is to be told of.
+    /// Mail of a destination whose server answers, and that has not moved for so long, has stalled.
+    pub stalled_after_ms: u64,
+    /// A domain's refusals are compared with what is usual for it once in this time.
+    pub refusals_window_ms: u64,
+
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
@@ -206,6 +212,8 @@ impl Default for Limits {
             authentication_lookups_max: 40,
             authentication_signatures_max: 5,
             authentication_header_octets_max: 64 * KIB,
+            stalled_after_ms: 15 * MINUTE_MS,
+            refusals_window_ms: 5 * MINUTE_MS,
             journal_lines_max: 10_000,
             journal_octets_max: 1024 * MIB,
             log_flush_timeout_ms: 5 * SECOND_MS,
@@ -313,6 +321,8 @@ impl Limits {
             authentication_lookups_max,
             authentication_signatures_max,
             authentication_header_octets_max,
+            stalled_after_ms,
+            refusals_window_ms,
             journal_lines_max,
             journal_octets_max,
             log_flush_timeout_ms,

@@ -206,7 +206,7 @@ where
         self.deadline.set(Instant::now() + Duration::from_millis(timeout));
         match self.deadline.or_late(identity.acceptor().accept(stream)).await {
             Some(Ok(stream)) => {
-                COUNTERS.tls_ok.inc();
+                COUNTERS.tls_ok(stream.get_ref().1.protocol_version());
                 let name = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
                 self.session.secured(name.filter(|name| identity.has_name(name)));
                 self.wire = Wire::Tls(Box::new(stream));

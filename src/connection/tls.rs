@@ -76,6 +76,8 @@ pub struct Certificates {
     default: Arc<CertifiedKey>,
     /// By name, lowercase; `*.` in front of what a wildcard covers.
     by_name: HashMap<String, Arc<CertifiedKey>>,
+    /// When the first of them ends: seconds since 1970, UTC.
+    first_end: Option<i64>,
 }
 
 impl TlsIdentity {
@@ -107,6 +109,11 @@ impl TlsIdentity {
         self.shelf.0.load().find(name).is_some()
     }
 
+    /// When the first certificate ends: seconds since 1970, UTC.
+    pub fn first_end(&self) -> Option<i64> {
+        self.shelf.0.load().first_end
+    }
+
     pub(super) fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
     }
@@ -122,14 +129,16 @@ impl Certificates {
     fn load(files: &[CertificateFiles], provider: &CryptoProvider) -> Result<Self, TlsError> {
         let mut default = None;
         let mut by_name = HashMap::new();
+        let mut first_end = None;
         for pair in files {
             let (key, names) = load_pair(pair, provider)?;
+            first_end = first_end.into_iter().chain(end(&key)).min();
             for name in names {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&key));
             }
             default.get_or_insert(key);
         }
-        Ok(Self { default: default.ok_or(TlsError::None)?, by_name })
+        Ok(Self { default: default.ok_or(TlsError::None)?, by_name, first_end })
     }
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
@@ -146,6 +155,15 @@ impl ResolvesServerCert for Shelf {
         let named = hello.server_name().and_then(|name| certificates.find(name));
         Some(Arc::clone(named.unwrap_or(&certificates.default)))
     }
+}
+
+/// When a certificate ends, or the first of those that lead to its root.
+fn end(key: &CertifiedKey) -> Option<i64> {
+    let ends = key.cert.iter().filter_map(|der| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    });
+    ends.min()
 }
 
 /// One certificate with its key, and the names it is for.
@@ -197,6 +215,7 @@ mod tests {
         for name in ["mx-a.relay.example", "mx-b.relay.example", "any.wild.example"] {
             assert!(identity.has_name(name), "{name}");
         }
+        assert!(identity.first_end().is_some());
         for name in ["mx-c.relay.example", "wild.example", "a.b.wild.example", ""] {
             assert!(!identity.has_name(name), "{name}");
         }

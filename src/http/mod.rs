@@ -6,6 +6,7 @@ pub mod call;
 pub mod client;
 mod listener;
 pub mod members;
+pub mod metrics;
 pub mod public;
 pub mod queue;
 mod recipients;

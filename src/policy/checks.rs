@@ -9,6 +9,8 @@ use crate::smtp::{Address, Enhanced, Reply};
 
 /// The name of the check that is also counted by itself.
 pub(super) const BLACKLIST: &str = "blacklist";
+/// The name of the check whose refusals are a decision of the operator.
+pub(super) const CUSTOMER_ACTIVE: &str = "customer_active";
 
 /// What a check may look at.
 pub(super) struct Facts<'a> {
@@ -38,7 +40,7 @@ pub(super) struct Check {
 pub(super) const CHECKS: &[Check] = &[
     Check { name: "served_domain", objection: served_domain },
     Check { name: "relay_syntax", objection: relay_syntax },
-    Check { name: "customer_active", objection: customer_active },
+    Check { name: CUSTOMER_ACTIVE, objection: customer_active },
     Check { name: BLACKLIST, objection: not_listed },
     Check { name: "recipient_list", objection: named },
 ];

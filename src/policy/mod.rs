@@ -6,15 +6,19 @@
 
 mod checks;
 pub mod list;
+mod watch;
 
 use std::cell::OnceCell;
+use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, State};
 use prometheus::IntCounter;
 
+use crate::config::Limits;
 use crate::smtp::{Address, Enhanced, Reply};
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CHECKS, Facts};
+use checks::{BLACKLIST, CHECKS, CUSTOMER_ACTIVE, Facts};
+pub use watch::{Change, Watch};
 
 /// What stage 3 decided about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
     counted: Counted,
+    watch: Watch,
 }
 
 /// A counter per check, and one for what passed them all.
@@ -53,7 +58,14 @@ impl Policy {
             accepted: counter("all", "accept"),
             refused: CHECKS.iter().map(|check| counter(check.name, "refuse")).collect(),
         };
-        Self { cluster, hostnames, counted }
+        let window = Duration::from_millis(Limits::default().refusals_window_ms);
+        let watch = Watch::new(window, Instant::now());
+        Self { cluster, hostnames, counted, watch }
+    }
+
+    /// With another watch for domains whose mail is suddenly refused.
+    pub fn watched_by(self, watch: Watch) -> Self {
+        Self { watch, ..self }
     }
 
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
@@ -66,13 +78,23 @@ impl Policy {
                     METRICS.blacklist_hits_total.inc();
                 }
                 self.counted.refused[index].inc();
+                // That a customer is suspended was somebody's decision.
+                if CHECKS[index].name != CUSTOMER_ACTIVE {
+                    self.watch.count(recipient.domain(), false);
+                }
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
             None => {
                 self.counted.accepted.inc();
+                self.watch.count(recipient.domain(), true);
                 Decision::Accept
             }
         }
+    }
+
+    /// What finds out that a domain's mail is suddenly refused.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.

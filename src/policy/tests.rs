@@ -115,7 +115,7 @@ async fn a_listed_recipient_is_refused_by_the_exact_words_and_a_postmaster_never
 
 #[tokio::test]
 async fn whoever_is_not_on_the_customers_list_is_unknown_and_a_postmaster_always_known() {
-    let (policy, _dir) = policy(None).await;
+    let policy = policy().await;
     let clock: mxfleet_cluster::Clock = std::sync::Arc::new(|| NOW_MS);
     let entries = ["jürgen.x", "sales-*"].map(str::to_owned);
     let request = |command| Request::new(77, "test", NOW_MS, command);

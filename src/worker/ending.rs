@@ -1,13 +1,12 @@
 //! From verdicts to what is recorded, logged, counted and scheduled.
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use prometheus::IntCounter;
 
 use super::attempt::{Attempted, Loaded, by_destination};
 use super::core::{After, Work};
+use super::counters;
 use super::reports::Ended;
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
@@ -17,7 +16,6 @@ use crate::smtp::{Address, Enhanced};
 use crate::spool::{EntryId, Mark, Outcome, Queued};
 use crate::system::clock::{wall_ms, wall_us};
 use crate::telemetry::delivery_log::{Acceptance, Attempt, Delays, Status};
-use crate::telemetry::metrics::METRICS;
 use crate::verdict::{Reason, Scope, Verdict};
 
 /// RFC 3463 section 3.5: delivery time expired.
@@ -148,7 +146,7 @@ impl Inner {
             match feedback {
                 Feedback::Works => core.schedule.works(permit, now),
                 Feedback::Fails(why) => core.schedule.fails(permit, &why, now),
-                Feedback::Nothing => {}
+                Feedback::Nothing => core.schedule.puts_off(permit, now),
             }
             let queued = |name: &String| core.schedule.state(id, name).is_some();
             let gone = gone.is_some_and(|others| !others.iter().any(queued));
@@ -333,16 +331,12 @@ impl Inner {
 
     /// Log and count how it ended for one recipient.
     fn tell(&self, trial: &Trial<'_>, recipient: u32, verdict: &Verdict) {
-        let (status, counter) = match verdict {
-            Verdict::Delivered { .. } => (Status::Sent, &COUNTERS.delivered),
-            Verdict::Retry { .. } => (Status::Deferred, &COUNTERS.deferred),
-            Verdict::Fail { .. } => (Status::Bounced, &COUNTERS.failed),
+        let status = match verdict {
+            Verdict::Delivered { .. } => Status::Sent,
+            Verdict::Retry { .. } => Status::Deferred,
+            Verdict::Fail { .. } => Status::Bounced,
         };
-        counter.inc();
-        if status == Status::Sent {
-            let total = Duration::from_micros(trial.delays.total_us());
-            METRICS.delivery_delay_seconds.observe(total.as_secs_f64());
-        }
+        counters::count(verdict, trial.relay, &trial.delays);
         self.parts.log.attempt(&Attempt {
             id: &trial.work.ticket.id.to_string(),
             to: trial.message.address(recipient),
@@ -436,19 +430,3 @@ fn others(message: &Loaded, destination: &str) -> Vec<String> {
     let names = by_destination(envelope, |_| true).into_iter().map(|(name, _)| name);
     names.filter(|name| *name != destination).map(Cow::into_owned).collect()
 }
-
-/// Looking a counter up by its labels for each recipient would cost more than counting.
-struct Counters {
-    delivered: IntCounter,
-    deferred: IntCounter,
-    failed: IntCounter,
-}
-
-static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
-    let counter = |outcome| METRICS.delivery_attempts_total.with_label_values(&[outcome]);
-    Counters {
-        delivered: counter("delivered"),
-        deferred: counter("deferred"),
-        failed: counter("failed"),
-    }
-});

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 mod history;
+mod stalled;
 mod sweep;
 
 const BOUNDS: Bounds = Bounds {

@@ -1,7 +1,10 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
+mod reload;
+
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +13,13 @@ use mxfleet_cluster::Cluster;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
-use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
+use crate::connection::{self, Inbound, Parts, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::metrics::{self, Sources};
@@ -25,12 +29,17 @@ use crate::policy::{Policy, Watch};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
+use crate::system::supervisor::{Inherited, Supervisor};
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
 use crate::telemetry::journal::Journal;
 use crate::worker::{self, Deliveries};
+use reload::{ConfigFile, certificate_files};
 
 /// The delivery log names senders and recipients: for the node's user and its group.
 const LOG_MODE: u32 = 0o640;
+
+/// Without a supervisor nobody listens for a pulse.
+const NO_PULSE: Duration = Duration::from_hours(1);
 
 /// A node whose stages are built and not yet started.
 struct Node {
@@ -53,13 +62,16 @@ struct Listeners {
 
 type Tasks = JoinSet<anyhow::Result<()>>;
 
-/// Run a node until SIGTERM or SIGINT, then drain it.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Run a node until SIGTERM or SIGINT, then drain it. `file` is what the configuration was read
+/// from, `inherited` what a supervisor has opened for us.
+pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::Result<()> {
+    let supervisor = Supervisor::from_environment().context("cannot reach the supervisor")?;
+    let mut file = ConfigFile::new(file)?;
     let data_dir = &config.node.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let mut signals = Signals::new()?;
-    let listeners = listen(&config).await?;
+    let listeners = listen(&config, inherited).await?;
     let place = fleet::take_part(&config).await?;
     // Without the tables every recipient would be refused for good.
     tokio::select! {
@@ -78,7 +90,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
-    let mut outcome = wait_for_the_end(&node, &mut signals, &mut tasks).await;
+    supervisor.ready("accepts mail");
+    let mut outcome =
+        wait_for_the_end(&node, &mut signals, &mut tasks, &supervisor, &mut file).await;
+    supervisor.stopping();
     tracing::info!("draining: no new mail; running transactions finish");
     stop.cancel();
     // Whatever breaks now, the rest is still ended in order; the first fault is the one told.
@@ -223,28 +238,28 @@ impl Node {
             tasks.spawn(async move { Ok(metrics::serve(listener, sources, token).await?) });
         }
     }
-
-    /// SIGHUP: certificates are read again; what is wrong with them leaves the old ones in use.
-    fn reload(&self) {
-        let Some(tls) = &self.tls else { return };
-        match tls.reload() {
-            Ok(()) => tracing::info!("certificates read again"),
-            Err(error) => tracing::error!("the old certificates stay in use: {error}"),
-        }
-    }
 }
 
-/// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
+/// Wait for SIGTERM or SIGINT; reload at SIGHUP; tell the supervisor that we live. A part that ends
+/// by itself ends the node.
 async fn wait_for_the_end(
     node: &Node,
     signals: &mut Signals,
     tasks: &mut Tasks,
+    supervisor: &Supervisor,
+    file: &mut ConfigFile,
 ) -> anyhow::Result<()> {
+    let mut pulse = interval(supervisor.pulse().unwrap_or(NO_PULSE));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
-            _ = signals.hang_up.recv() => node.reload(),
+            _ = signals.hang_up.recv() => {
+                supervisor.reloading();
+                file.reload(node.tls.as_deref());
+                supervisor.ready("accepts mail");
+            }
+            _ = pulse.tick(), if supervisor.pulse().is_some() => supervisor.alive(),
             why = node.cluster.failed() => anyhow::bail!(why),
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node broke")??;
@@ -254,24 +269,37 @@ async fn wait_for_the_end(
     }
 }
 
-async fn listen(config: &Config) -> anyhow::Result<Listeners> {
+/// Sockets that a supervisor has opened under the name `smtp`, `http` or `metrics` stand for the
+/// addresses of the configuration.
+async fn listen(config: &Config, mut inherited: Inherited) -> anyhow::Result<Listeners> {
     let mut smtp = Vec::new();
-    for address in &config.smtp.listen {
+    for listener in inherited.named("smtp") {
+        smtp.push(connection::inherit(listener).context("a socket that was passed for SMTP")?);
+    }
+    let to_bind = if smtp.is_empty() { config.smtp.listen.as_slice() } else { &[] };
+    for address in to_bind {
         let listener = connection::listen(*address);
         smtp.push(listener.with_context(|| format!("cannot listen for SMTP on {address}"))?);
     }
     let socket = &config.admin_socket;
     let admin = admin::bind(socket)
         .with_context(|| format!("cannot listen for admin calls on {}", socket.display()))?;
-    let http = bind(config.http, "HTTP").await?;
-    let metrics = bind(config.metrics, "metrics").await?;
+    let http = bind(inherited.named("http"), config.http, "HTTP").await?;
+    let metrics = bind(inherited.named("metrics"), config.metrics, "metrics").await?;
+    if let Some(name) = inherited.left().first() {
+        anyhow::bail!("a socket was passed under the name {name:?}; name it smtp, http or metrics");
+    }
     Ok(Listeners { smtp, admin, http, metrics })
 }
 
 async fn bind(
+    inherited: Vec<std::net::TcpListener>,
     address: Option<std::net::SocketAddr>,
     what: &str,
 ) -> anyhow::Result<Option<TcpListener>> {
+    if let Some(listener) = inherited.into_iter().next() {
+        return Ok(Some(TcpListener::from_std(listener)?));
+    }
     let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
     Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
@@ -285,9 +313,7 @@ fn tls_identity(config: &Config) -> anyhow::Result<Option<Arc<TlsIdentity>>> {
     if config.smtp.certificates.is_empty() {
         return Ok(None);
     }
-    let files = config.smtp.certificates.iter();
-    let files = files.map(|c| CertificateFiles { chain: c.cert.clone(), key: c.key.clone() });
-    Ok(Some(Arc::new(TlsIdentity::load(files.collect())?)))
+    Ok(Some(Arc::new(TlsIdentity::load(&certificate_files(config))?)))
 }
 
 fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {

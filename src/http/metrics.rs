@@ -18,7 +18,7 @@ use super::until_stopped;
 use crate::connection::TlsIdentity;
 use crate::policy::Policy;
 use crate::system::clock::wall_ms;
-use crate::telemetry::metrics::METRICS;
+use crate::telemetry::{self, metrics::METRICS};
 use crate::worker::Deliveries;
 
 /// What the metrics look at.
@@ -47,6 +47,7 @@ pub async fn serve(
     sources: Sources,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    telemetry::cluster::begin();
     let scrapes = Arc::new(Scrapes { sources, one: Mutex::default() });
     let router = Router::new().route("/metrics", get(answer)).with_state(scrapes);
     let server = axum::serve(listener, router);

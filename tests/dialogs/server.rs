@@ -181,5 +181,5 @@ fn certificate(dir: &Path) -> TlsIdentity {
         CertificateFiles { chain: dir.join("certificate.pem"), key: dir.join("certificate.key") };
     std::fs::write(&files.chain, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    TlsIdentity::load(vec![files]).unwrap()
+    TlsIdentity::load(&[files]).unwrap()
 }

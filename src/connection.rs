@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use intake::{Draft, Full, Intake, NotStored};
-pub use listener::listen;
+pub use listener::{inherit, listen};
 pub use tls::{CertificateFiles, TlsError, TlsIdentity};
 
 use crate::authentication::Authenticator;

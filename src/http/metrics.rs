@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::connection::TlsIdentity;
 use crate::policy::Policy;
 use crate::system::clock::wall_ms;
-use crate::telemetry::metrics::METRICS;
+use crate::telemetry::{self, metrics::METRICS};
 use crate::worker::Deliveries;
 
 /// What the metrics look at.
@@ -49,6 +49,7 @@ pub async fn serve(
     limits: &Limits,
     stop: CancellationToken,
 ) {
+    telemetry::cluster::begin();
     let scrapes = Arc::new(Scrapes { sources, one: Mutex::default() });
     let router = Router::new().route("/metrics", get(answer)).with_state(scrapes);
     listener::serve(listener, router, limits, stop).await;

@@ -57,6 +57,12 @@ impl Dns {
         options.positive_max_ttl = Some(TTL_MAX);
         options.negative_min_ttl = Some(NEGATIVE_TTL_MIN);
         options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
+        // So that each series is there before the first question.
+        for kind in ["mx", "a", "aaaa"] {
+            for result in ["found", "none", "failed"] {
+                METRICS.dns_lookup_duration_seconds.with_label_values(&[kind, result]);
+            }
+        }
         Ok(Self { resolver: builder.build().map_err(failed)?, timeout })
     }
 

@@ -32,7 +32,12 @@ pub fn observe(event: Event) {
     }
 }
 
-/// Looked up once, so that each result is there from the first proposal on.
+/// So that each series is there before the first proposal.
+pub fn begin() {
+    LazyLock::force(&PROPOSALS);
+}
+
+/// Looked up once: a label is a hash and a lock.
 static PROPOSALS: LazyLock<[IntCounter; 4]> = LazyLock::new(|| {
     ["done", "refused", "no_quorum", "unknown"]
         .map(|result| METRICS.raft_proposals_total.with_label_values(&[result]))

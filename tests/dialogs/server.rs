@@ -122,7 +122,7 @@ impl Server {
         let inbound = Inbound::new(Parts {
             hostname: HOSTNAME.to_owned(),
             limits: Arc::new(setup.limits),
-            policy: Arc::new(Policy::new(cluster, hostnames, postmaster)),
+            policy: Arc::new(Policy::new(cluster, hostnames)),
             authenticator: None,
             intake: memory,
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
@@ -182,5 +182,5 @@ fn certificate(dir: &Path) -> TlsIdentity {
         CertificateFiles { chain: dir.join("certificate.pem"), key: dir.join("certificate.key") };
     std::fs::write(&files.chain, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    TlsIdentity::load(vec![files]).unwrap()
+    TlsIdentity::load(&[files]).unwrap()
 }

@@ -17,6 +17,7 @@ pub mod node;
 pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
+pub mod prometheus;
 pub mod sink;
 pub mod smtp;
 pub mod writer;

@@ -238,7 +238,7 @@ impl Node {
         self.http
     }
 
-    /// Where it serves metrics.
+    /// Where Prometheus reads its metrics.
     pub fn metrics(&self) -> SocketAddr {
         self.metrics
     }

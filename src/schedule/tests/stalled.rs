@@ -56,7 +56,7 @@ fn a_server_that_answers_and_takes_nothing_has_stalled_until_it_says_something_o
 #[test]
 fn neither_one_message_that_is_put_off_nor_a_server_that_fails_has_stalled() {
     let mut world = World::new(10);
-    world.put_off(2);
+    let _permit = world.put_off(2);
     world.advance(AFTER);
     assert_eq!(world.stalled(), 0);
     let mut world = World::new(10);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
+use crate::callout::{self, Callout};
 use crate::client::{Client, Roots};
 use crate::config::{Config, Limits, LogFormat};
 use crate::connection::{self, Accepted, Inbound, Parts, TlsIdentity};
@@ -158,10 +159,11 @@ impl Node {
         let authenticator =
             Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
         let mx_port = config.delivery.mx_port;
+        let router = Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
-            router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
+            router: router.clone(),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
             authenticator: authenticator.clone(),
             hostname: hostname.clone(),
@@ -171,7 +173,16 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let policy = policy(&cluster, hostname, &limits);
+        let failing = deliveries.clone();
+        let callout = Callout::new(callout::Parts {
+            cluster: cluster.clone(),
+            router,
+            client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
+            news: reports.news(),
+            is_failing: Arc::new(move |domain| failing.is_failing(domain)),
+            limits: Arc::clone(&limits),
+        });
+        let policy = policy(&cluster, hostname, &limits, callout);
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
         let traffic = TrafficMeter::new(cluster.clone());
@@ -364,11 +375,11 @@ fn own(config: &Config) -> Own {
     }
 }
 
-fn policy(cluster: &Cluster, hostname: &str, limits: &Limits) -> Arc<Policy> {
+fn policy(cluster: &Cluster, hostname: &str, limits: &Limits, callout: Callout) -> Arc<Policy> {
     let window = Duration::from_millis(limits.refusals_window_ms);
     let watch = Watch::new(window, Instant::now());
     let policy = Policy::new(cluster.clone(), vec![hostname.to_owned()]);
-    Arc::new(policy.watched_by(watch))
+    Arc::new(policy.watched_by(watch).with_callout(callout))
 }
 
 /// What happens to a message that is safe in the spool.

@@ -127,6 +127,11 @@ impl Reports {
         state.is_blacklist_tracked(address) || self.shared.lock().has_rejection(address)
     }
 
+    /// Where other parts of the node tell what they learn of recipients.
+    pub fn news(&self) -> News {
+        self.news.clone()
+    }
+
     /// Mail was taken for an address that is not suspect: the fleet is told, if that is news.
     pub fn taken(&self, state: &State, address: String, at_ms: u64) {
         if state.is_taken_news(&address, at_ms) && self.news.of(&address).is_none() {

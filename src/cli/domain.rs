@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::Output;
-use crate::http::call::{Call, Changed, DomainRow, RecipientListRow, RecipientTerms};
+use crate::http::call::{Call, Changed, DomainRow, RecipientTerms};
 use crate::http::client::Admin;
 use crate::policy::list;
 use crate::smtp::address::domain_to_ascii;
@@ -80,7 +80,9 @@ pub(super) enum Verb {
     },
     /// Add many domains, or bring them to what the file says; all or none.
     #[command(after_help = "The file is CSV with a header: \
-        name,customer,route[,tls][,connections_max]\n\
+        name,customer,route[,tls][,connections_max][,blacklist][,blacklist_threshold]\
+        [,blacklist_window][,blacklist_hold][,verify]\n\
+        A column that is not there has its default.\n\
         An import that was broken off changed nothing; it goes on with the --request-id it told.")]
     Import {
         /// The CSV file.
@@ -104,6 +106,9 @@ pub(super) struct RecipientArgs {
     /// So long a recipient stays listed; 0s goes back to the setting blacklist.hold.
     #[arg(long, value_name = "DURATION")]
     blacklist_hold: Option<String>,
+    /// `callout`: its server is asked whether it knows a recipient, while it is up; or `off`.
+    #[arg(long, value_name = "HOW")]
+    verify: Option<String>,
     /// Whoever is not in this file is unknown; postmaster is known in any case.
     #[arg(long = "recipients", value_name = "FILE", id = "file")]
     recipients: Option<PathBuf>,
@@ -116,6 +121,7 @@ impl RecipientArgs {
             blacklist_threshold: self.blacklist_threshold,
             blacklist_window: self.blacklist_window.clone(),
             blacklist_hold: self.blacklist_hold.clone(),
+            verify: self.verify.clone(),
         }
     }
 }
@@ -141,6 +147,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
                 blacklist_threshold: own.blacklist_threshold,
                 blacklist_window: own.blacklist_window,
                 blacklist_hold: own.blacklist_hold,
+                verify: own.verify.unwrap_or_else(|| "off".to_owned()),
                 ..DomainRow::new(name.clone(), customer, route)
             };
             let changed: Changed = admin.call(&Call::DomainAdd(row))?;
@@ -239,13 +246,13 @@ fn blacklist(domain: &DomainRow) -> String {
 
 /// Who is known.
 fn recipients(domain: &DomainRow) -> String {
-    match domain.recipients {
-        None => "-".to_owned(),
-        Some(RecipientListRow { addresses, patterns: 0, .. }) => format!("{addresses}"),
-        Some(RecipientListRow { addresses, patterns, .. }) => {
-            format!("{addresses} and {patterns} patterns")
-        }
-    }
+    let named = domain.recipients.map(|list| match list.patterns {
+        0 => format!("{} named", list.addresses),
+        patterns => format!("{} named, {patterns} patterns", list.addresses),
+    });
+    let asked = (domain.verify != "off").then(|| domain.verify.clone());
+    let words: Vec<String> = named.into_iter().chain(asked).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
 }
 
 /// The lines of a list of recipients. Every bad one is told, and nothing is sent then.

@@ -127,6 +127,16 @@ pub struct Limits {
     /// A domain's refusals are compared with what is usual for it once in this time.
     pub refusals_window_ms: u64,
 
+    // Callouts: what one node asks of customers' servers.
+    /// A question, from RCPT to our reply, its connection included. Then the recipient is accepted.
+    pub callout_timeout_ms: u64,
+    /// Connections for questions to one domain's servers.
+    pub callout_connections_max: usize,
+    /// Questions to one domain's servers at a time; recipients beyond are accepted.
+    pub callouts_waiting_max: usize,
+    /// After a server gave no answer nobody asks it for so long.
+    pub callout_pause_ms: u64,
+
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
@@ -214,6 +224,10 @@ impl Default for Limits {
             authentication_header_octets_max: 64 * KIB,
             stalled_after_ms: 15 * MINUTE_MS,
             refusals_window_ms: 5 * MINUTE_MS,
+            callout_timeout_ms: 5 * SECOND_MS,
+            callout_connections_max: 4,
+            callouts_waiting_max: 100,
+            callout_pause_ms: 30 * SECOND_MS,
             journal_lines_max: 10_000,
             journal_octets_max: 1024 * MIB,
             log_flush_timeout_ms: 5 * SECOND_MS,
@@ -323,6 +337,10 @@ impl Limits {
             authentication_header_octets_max,
             stalled_after_ms,
             refusals_window_ms,
+            callout_timeout_ms,
+            callout_connections_max,
+            callouts_waiting_max,
+            callout_pause_ms,
             journal_lines_max,
             journal_octets_max,
             log_flush_timeout_ms,

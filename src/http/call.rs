@@ -333,6 +333,9 @@ pub struct DomainRow {
     /// Instead of the setting `blacklist.hold`.
     #[serde(default)]
     pub blacklist_hold: Option<String>,
+    /// `callout`, or `off` when its server is not asked about recipients.
+    #[serde(default = "off")]
+    pub verify: String,
     /// The recipients that were named, if any were; ignored where a domain is given.
     #[serde(default)]
     pub recipients: Option<RecipientListRow>,
@@ -354,6 +357,7 @@ impl DomainRow {
             blacklist_threshold: None,
             blacklist_window: None,
             blacklist_hold: None,
+            verify: off(),
             recipients: None,
             version: 0,
         }
@@ -379,6 +383,10 @@ fn on() -> String {
     "on".to_owned()
 }
 
+fn off() -> String {
+    "off".to_owned()
+}
+
 /// How a domain's recipients are judged, as it is typed; what is absent stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RecipientTerms {
@@ -390,6 +398,8 @@ pub struct RecipientTerms {
     pub blacklist_window: Option<String>,
     /// `0s` goes back to the fleet's setting.
     pub blacklist_hold: Option<String>,
+    /// `callout` or `off`.
+    pub verify: Option<String>,
 }
 
 /// A setting as it is printed.

@@ -293,6 +293,7 @@ fn domain_row(state: &State, domain: &Domain) -> DomainRow {
         blacklist_threshold: own.threshold,
         blacklist_window: own.window_ms.map(render_duration),
         blacklist_hold: own.hold_ms.map(render_duration),
+        verify: own.verify.to_string(),
         recipients: state.recipient_list(&domain.name).map(recipients::row),
         version: state.domain_version(&domain.name),
     }

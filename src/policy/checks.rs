@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use mxfleet_cluster::{CustomerStatus, State};
+use mxfleet_cluster::{CustomerStatus, State, Verification, Verify};
 
 use crate::blacklist;
 use crate::smtp::{Address, Enhanced, Reply};
@@ -11,6 +11,9 @@ use crate::smtp::{Address, Enhanced, Reply};
 pub(super) const BLACKLIST: &str = "blacklist";
 /// The name of the check whose refusals are a decision of the operator.
 pub(super) const CUSTOMER_ACTIVE: &str = "customer_active";
+
+/// The name of the check that has more to say when the customer's server has been asked.
+pub(super) const CALLOUT: &str = "callout";
 
 /// What a check may look at.
 pub(super) struct Facts<'a> {
@@ -43,6 +46,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check { name: CUSTOMER_ACTIVE, objection: customer_active },
     Check { name: BLACKLIST, objection: not_listed },
     Check { name: "recipient_list", objection: named },
+    Check { name: CALLOUT, objection: known },
 ];
 
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
@@ -89,6 +93,22 @@ fn named(facts: &Facts<'_>) -> Option<Reply> {
     let (local, _) = facts.key().rsplit_once('@')?;
     let passes = facts.recipient.is_postmaster() || list.has(local);
     (!passes).then(|| unknown(facts.recipient))
+}
+
+/// The customer's server said lately that it does not know this recipient.
+fn known(facts: &Facts<'_>) -> Option<Reply> {
+    let known = verification(facts.state, facts.recipient, facts.now_ms);
+    (known == Verification::Unknown).then(|| unknown(facts.recipient))
+}
+
+/// What is known of a recipient, where customers' servers are asked. A postmaster is known.
+pub(super) fn verification(state: &State, recipient: &Address, now_ms: u64) -> Verification {
+    let row = state.domain(recipient.domain());
+    let asks = row.is_some_and(|row| row.recipients.verify == Verify::Callout);
+    if !asks || recipient.is_postmaster() {
+        return Verification::Passes;
+    }
+    state.verification(&blacklist::key(recipient), now_ms)
 }
 
 /// In the words of RFC 5321 (section 4.3.2 and its examples).

@@ -11,13 +11,14 @@ mod watch;
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, State};
+use mxfleet_cluster::{Cluster, State, Verification};
 use prometheus::IntCounter;
 
+use crate::callout::Callout;
 use crate::config::Limits;
 use crate::smtp::{Address, Enhanced, Reply};
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CHECKS, CUSTOMER_ACTIVE, Facts};
+use checks::{BLACKLIST, CALLOUT, CHECKS, CUSTOMER_ACTIVE, Facts};
 pub use watch::{Change, Watch};
 
 /// What stage 3 decided about one recipient.
@@ -32,12 +33,15 @@ pub enum Decision {
         /// The name of the check.
         check: &'static str,
     },
+    /// No check objects, and the customer's server is to be asked: [`Policy::verify`].
+    Ask,
 }
 
 /// The checks with what they need to know.
 pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
+    callout: Option<Callout>,
     counted: Counted,
     watch: Watch,
 }
@@ -60,7 +64,13 @@ impl Policy {
         };
         let window = Duration::from_millis(Limits::default().refusals_window_ms);
         let watch = Watch::new(window, Instant::now());
-        Self { cluster, hostnames, counted, watch }
+        Self { cluster, hostnames, callout: None, counted, watch }
+    }
+
+    /// Ask customers' servers where domains want that. Without it nobody is asked.
+    #[must_use]
+    pub fn with_callout(self, callout: Callout) -> Self {
+        Self { callout: Some(callout), ..self }
     }
 
     /// With another watch for domains whose mail is suddenly refused.
@@ -84,6 +94,8 @@ impl Policy {
                 }
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
+            // Counted when there is an answer.
+            None if self.callout.is_some() && self.asks(recipient, now_ms) => Decision::Ask,
             None => {
                 self.counted.accepted.inc();
                 self.watch.count(recipient.domain(), true);
@@ -101,6 +113,7 @@ impl Policy {
     pub fn explain(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
+            None if self.asks(recipient, now_ms) => Decision::Ask,
             None => Decision::Accept,
         }
     }
@@ -112,6 +125,32 @@ impl Policy {
             .iter()
             .enumerate()
             .find_map(|(index, check)| Some((index, (check.objection)(&facts)?)))
+    }
+
+    /// Whether the customer's server is to be asked about a recipient that nothing is known
+    /// against.
+    fn asks(&self, recipient: &Address, now_ms: u64) -> bool {
+        checks::verification(&self.cluster.view(), recipient, now_ms) == Verification::Ask
+    }
+
+    /// Ask the customer's server, and count what came of it. Never [`Decision::Ask`]; bounded by
+    /// `callout_timeout_ms`.
+    pub async fn verify(&self, recipient: &Address) -> Decision {
+        let passes = match &self.callout {
+            Some(callout) => callout.passes(recipient).await,
+            None => true,
+        };
+        if passes {
+            self.counted.accepted.inc();
+            self.watch.count(recipient.domain(), true);
+            return Decision::Accept;
+        }
+        let check = CHECKS.iter().position(|check| check.name == CALLOUT);
+        if let Some(counter) = check.and_then(|index| self.counted.refused.get(index)) {
+            counter.inc();
+        }
+        self.watch.count(recipient.domain(), false);
+        Decision::Refuse { reply: checks::unknown(recipient), check: CALLOUT }
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our

@@ -47,6 +47,7 @@ fn address(text: &str) -> Address {
 fn decided(policy: &Policy, recipient: &str) -> String {
     match policy.rcpt(&address(recipient), NOW_MS) {
         Decision::Accept => "accept".to_owned(),
+        Decision::Ask => "ask".to_owned(),
         Decision::Refuse { reply, check } => format!("{check}: {reply}"),
     }
 }

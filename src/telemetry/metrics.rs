@@ -139,6 +139,10 @@ declare! {
         "Questions to name servers by type and result (found, none, failed)";
 
     // The blacklist.
+    callouts_total: counters(&["result"]),
+        "Recipients that a customer's server was to be asked about, by what came of it: known, \
+         unknown, vague, remembered; without an answer slow, down, busy; and probe, a name that \
+         nobody has";
     blacklist_events_total: counters(&["kind"]),
         "What customers' servers said of recipients: rejected, accepted";
     blacklist_events_waiting: gauge(), "Events that wait for the fleet to count them";

@@ -3,6 +3,7 @@
 //! **Invariant:** no clock, no randomness, no I/O, no iteration over unordered maps. The same log
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
+mod answers;
 mod assignments;
 mod audit;
 mod blacklist;
@@ -44,11 +45,11 @@ pub use hosts::{Host, NewHost};
 pub use lists::RecipientList;
 pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
 pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
-pub use news::RecipientNews;
+pub use news::{RecipientNews, Verification};
 pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;
 pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
-pub use recipients::{RecipientChange, RecipientPolicy};
+pub use recipients::{RecipientChange, RecipientPolicy, Verify};
 pub use rotation::{DnsFault, NameCommand, TRAFFIC_COUNTS_MAX};
 pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
@@ -68,6 +69,7 @@ pub struct State {
     imports: imports::Imports<Domain>,
     lists: lists::Lists,
     rotation: rotation::Rotation,
+    answers: answers::Answers,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The cluster version the fleet runs, once it has a host.
@@ -123,6 +125,7 @@ impl State {
             Command::DomainRemove { name } => {
                 self.domains.remove(name)?;
                 self.lists.remove(name)?;
+                self.answers.forget_domain(name);
                 Ok(1)
             }
             Command::DomainImport { domains } => self.import(at, domains),
@@ -149,7 +152,10 @@ impl State {
                 let terms = Terms { settings: &self.settings, domains: &self.domains };
                 self.blacklist.report(terms, self.clock_ms, id, events)
             }
-            Command::BlacklistPardon { address } => self.blacklist.pardon(address),
+            Command::BlacklistPardon { address } => {
+                let had_answer = self.answers.forget(address);
+                Ok(self.blacklist.pardon(address)?.max(u64::from(had_answer)))
+            }
             Command::BlacklistExempt { address, exemption } => {
                 self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }

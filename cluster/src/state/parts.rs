@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::{Answer, AnswersChunk};
 use super::audit::AuditRecord;
 use super::blacklist::{NotesChunk, RulesPart};
 use super::hosts::Hosts;
@@ -40,6 +41,8 @@ pub(crate) enum Part {
     RecipientList(ListPiece),
     RecipientUpload(Staged<String>),
     Rotation(RotationPart),
+    Answers(AnswersChunk),
+    DomainAnswers(Vec<(Box<str>, Answer)>),
 }
 
 impl State {
@@ -63,6 +66,8 @@ impl State {
             .chain(self.rotation.parts(ROWS).map(Part::Rotation))
             .chain(self.lists.pieces().map(Part::RecipientList))
             .chain(self.lists.staged().map(Part::RecipientUpload))
+            .chain(self.answers.chunks().map(Part::Answers))
+            .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
@@ -85,6 +90,8 @@ impl State {
             Part::Import(staged) => self.imports.absorb(staged),
             Part::RecipientList(piece) => self.lists.absorb(piece),
             Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
+            Part::Answers(chunk) => self.answers.absorb(chunk),
+            Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
             Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }

@@ -116,6 +116,22 @@ pub const SETTINGS: &[Setting] = &[
                   costs questions to name servers for each message",
     },
     Setting {
+        name: "callout.known_for",
+        default: "1d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "for how long it holds that a customer's server knows a recipient, or any",
+        caution: "too low: each message costs its server a question; too high: mail for mailboxes \
+                  that were removed is accepted, and fails",
+    },
+    Setting {
+        name: "callout.unknown_for",
+        default: "2h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "for how long it holds that a customer's server does not know a recipient",
+        caution: "too low: dictionary attacks reach the customer's server as questions; too high: \
+                  a new mailbox waits for its mail",
+    },
+    Setting {
         name: "cluster.voters_max",
         default: "5",
         kind: SettingKind::Count { min: 1, max: 7 },

@@ -150,9 +150,7 @@ impl Node {
         let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
         let outbox = data_dir.join("outbox");
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
-        let (journal_dir, lines_max) = (data_dir.join("journal"), limits.journal_lines_max);
-        let journal = Journal::start(&journal_dir, lines_max, limits.journal_octets_max)
-            .context("cannot write the journal")?;
+        let journal = journal(config).context("cannot write the journal")?;
         let log = delivery_log(config)?;
         let own = own(config);
         let dns = Dns::new(&config.dns_servers, &limits)?;
@@ -173,15 +171,7 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let failing = deliveries.clone();
-        let callout = Callout::new(callout::Parts {
-            cluster: cluster.clone(),
-            router,
-            client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
-            news: reports.news(),
-            is_failing: Arc::new(move |domain| failing.is_failing(domain)),
-            limits: Arc::clone(&limits),
-        });
+        let callout = callout(config, &cluster, router, &deliveries, &reports)?;
         let policy = policy(&cluster, hostname, &limits, callout);
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
@@ -363,6 +353,30 @@ fn bind(
     let Some(address) = address else { return Ok(None) };
     let listener = connection::listen(address);
     Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
+}
+
+fn journal(config: &Config) -> std::io::Result<Journal> {
+    let (dir, limits) = (config.node.data_dir.join("journal"), &config.limits);
+    Journal::start(&dir, limits.journal_lines_max, limits.journal_octets_max)
+}
+
+fn callout(
+    config: &Config,
+    cluster: &Cluster,
+    router: Router,
+    deliveries: &Deliveries,
+    reports: &Reports,
+) -> anyhow::Result<Callout> {
+    let limits = Arc::new(config.limits.clone());
+    let failing = deliveries.clone();
+    Ok(Callout::new(callout::Parts {
+        cluster: cluster.clone(),
+        router,
+        client: Client::new(config.node.hostname.clone(), Arc::clone(&limits), &roots(config))?,
+        news: reports.news(),
+        is_failing: Arc::new(move |domain| failing.is_failing(domain)),
+        limits,
+    }))
 }
 
 /// What this node is to a route that leads back to it.

@@ -9,13 +9,10 @@ use mxfleet_cluster::{
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
-use super::recipients;
+use super::{ACTOR, domain_name, recipients};
 use crate::route::Own;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
 
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 /// Of the wrong rows of an import, so many are told.
 const WRONG_ROWS_TOLD: usize = 20;
 
@@ -314,13 +311,6 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
 fn import_id(text: &str) -> Result<u128, Refused> {
     u128::from_str_radix(text, 16)
         .map_err(|_| Refused::invalid("the id of an import is a hexadecimal number"))
-}
-
-fn domain_name(text: &str) -> Result<String, Refused> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name)
-        .map(String::from)
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
 }
 
 impl From<Refusal> for Refused {

@@ -251,19 +251,12 @@ pub(super) fn recovered(message: &Message) -> RecoveredEntry {
         .map(|(destination, recipients)| {
             let recipients = recipients.as_slice().to_vec();
             let due_us = recipients.iter().filter_map(|r| state(*r)).map(|s| s.due_us).min();
-            let attempts = recipients.iter().filter_map(|r| state(*r)).map(|s| s.attempts).max();
-            RecoveredDestination {
-                domain: destination.into_owned(),
-                recipients,
-                due_us: due_us.unwrap_or(0),
-                attempts: attempts.unwrap_or(0),
-            }
+            let due_us = due_us.unwrap_or(0);
+            RecoveredDestination { domain: destination.into_owned(), recipients, due_us }
         })
         .collect();
     RecoveredEntry {
         id: message.id,
-        octets: message.octets,
-        received_at_us: message.received_at_us,
         held: message.held,
         about: message.envelope.report.clone(),
         destinations,

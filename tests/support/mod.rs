@@ -11,6 +11,7 @@ pub mod dkim;
 pub mod dns;
 pub mod fleet;
 pub mod load;
+pub mod maildir;
 pub mod message;
 pub mod network;
 pub mod node;

@@ -1,8 +1,9 @@
 //! A real Postfix as a customer's server: its own folders, a loopback port, mail in maildirs.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::maildir::Maildir;
 use super::process::{attempt, output};
 use super::{await_listening, free_address, scratch};
 
@@ -39,23 +40,14 @@ impl Postfix {
         self.address
     }
 
-    /// All messages that it delivered.
-    pub fn mail(&self) -> Vec<Vec<u8>> {
-        read_folder(&self.new_mail())
-    }
-
-    /// How many messages it has delivered.
-    pub fn count(&self) -> usize {
-        std::fs::read_dir(self.new_mail()).map_or(0, Iterator::count)
+    /// What it delivered.
+    pub fn mailbox(&self) -> Maildir {
+        Maildir::at(&self.folder.path().join("mail/box"))
     }
 
     /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("mail.log")).unwrap_or_default()
-    }
-
-    fn new_mail(&self) -> PathBuf {
-        self.folder.path().join("mail/box/new")
     }
 
     fn etc(&self) -> String {
@@ -67,12 +59,6 @@ impl Drop for Postfix {
     fn drop(&mut self) {
         attempt("postfix", &["-c", &self.etc(), "abort"]);
     }
-}
-
-/// The contents of all files of a folder; none when there is no folder yet.
-pub fn read_folder(folder: &Path) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
 fn main_cf(folder: &Path, domain: &str, users: &[&str]) -> String {

@@ -7,6 +7,7 @@ use mxfleet_cluster::{CLUSTER_VERSION, Cluster, ClusterConfig, JoinError, StartE
 
 use crate::config::Config;
 use crate::system::clock;
+use crate::telemetry;
 
 /// Why a node has no place in a fleet.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,7 @@ pub fn config(config: &Config) -> ClusterConfig {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         speaks: CLUSTER_VERSION,
         clock: Arc::new(clock::wall_ms),
+        observer: Arc::new(telemetry::cluster::observe),
         segmentation_offload: config.cluster.segmentation_offload,
     }
 }

@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["smtp", "system"]),
     ("telemetry", &["config", "smtp", "system"]),
     ("policy", &["blacklist", "config", "smtp", "system", "telemetry"]),
+    ("authentication", &["bounce", "config", "smtp", "system", "telemetry"]),
     ("blacklist", &["config", "smtp", "spool", "system", "telemetry"]),
     ("spool", &["config", "smtp", "system", "telemetry"]),
     // A route is a list of what the client connects to.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::gauges::{self, Event, Gauges, Observer, Proposed};
 use crate::identity::{Home, Who};
 use crate::machine::View;
 use crate::propose::{Clock, Forwarder, ProposeError};
@@ -33,6 +34,8 @@ pub struct ClusterConfig {
     pub speaks: u16,
     /// Milliseconds since 1970, UTC. The only source of wall time.
     pub clock: Clock,
+    /// Is told of what operators count.
+    pub observer: Observer,
     /// Whether UDP segmentation offload is used. Some network cards fail at it.
     pub segmentation_offload: bool,
 }
@@ -101,7 +104,18 @@ impl Cluster {
     /// node's view shows it unless it is far behind. Answers within five seconds.
     pub async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
         match &self.shared.part {
-            Part::Node(node) => node.forwarder.propose(request).await,
+            Part::Node(node) => {
+                let asked = std::time::Instant::now();
+                let answer = node.forwarder.propose(request).await;
+                let came = match &answer {
+                    Ok(Ok(_)) => Proposed::Done,
+                    Err(ProposeError::NoQuorum) => Proposed::NoQuorum,
+                    Err(ProposeError::Unknown { .. }) => Proposed::Unknown,
+                    Ok(Err(_)) | Err(_) => Proposed::Refused,
+                };
+                (node.config.observer)(Event::Proposed(came, asked.elapsed()));
+                answer
+            }
             Part::Detached(one_at_a_time) => {
                 let _one = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut state = State::clone(&self.view());
@@ -115,6 +129,11 @@ impl Cluster {
     /// Who leads, who is there, who is behind. Never waits for a quorum.
     pub async fn status(&self) -> Result<Status, Detached> {
         Ok(status::of(self.node()?, self.view()).await)
+    }
+
+    /// How this node's part in the fleet stands, as far as it knows by itself. Cheap.
+    pub fn gauges(&self) -> Result<Gauges, Detached> {
+        Ok(gauges::of(self.node()?, &self.view()))
     }
 
     /// Waits until this node cannot go on: its log failed, or it was removed from the fleet. The
@@ -161,6 +180,12 @@ impl Cluster {
     /// there is.
     pub fn peers_refused(&self) -> Vec<(&'static str, u64)> {
         self.node().map_or_else(|_| Vec::new(), |node| node.endpoint.refusals().counts().collect())
+    }
+
+    /// Whether this node leads, and a quorum hears it: what one node is to do for the fleet is this
+    /// node's to do. A detached state always leads.
+    pub fn leads(&self) -> bool {
+        self.node().map_or(true, |node| node.forwarder.proposer.not_now().is_none())
     }
 
     /// Where this node listens for others.

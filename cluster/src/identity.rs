@@ -90,6 +90,12 @@ impl Home {
         self.dir.join(WHO).exists()
     }
 
+    /// When the certificate it has now was made.
+    pub(crate) fn certified_ms(&self) -> Option<u64> {
+        let who: Who = serde_json::from_slice(&fs::read(self.dir.join(WHO)).ok()?).ok()?;
+        Some(who.certified_ms)
+    }
+
     /// Write everything; the file that says who comes last, and is what counts.
     pub(crate) fn settle(
         &self,

@@ -6,6 +6,7 @@
 mod authority;
 mod cluster;
 mod codec;
+mod gauges;
 #[cfg(test)]
 mod golden;
 mod hex;
@@ -36,14 +37,19 @@ mod transport;
 mod upkeep;
 
 pub use cluster::{Cluster, ClusterConfig, Detached};
+pub use gauges::{Event, Gauges, Observer, PeerGauges, Proposed};
 pub use join::{JoinError, ManageError, Token, TokenError, random_id};
 pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
-    AuditRecord, BlacklistEntry, CLUSTER_VERSION, Command, Customer, CustomerStatus, Domain,
-    DomainChange, Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, RejectionNote,
-    Request, Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
-    parse_duration_ms, render_duration,
+    AuditRecord, BlacklistCounts, BlacklistEntry, CLUSTER_VERSION, Command, Customer,
+    CustomerStatus, DnsFault, Domain, DomainChange, Drain, Exemption, Fleet, FleetHost, FleetName,
+    FrozenDomain, Host, HostCommand, HostState, Migration, MigrationCommand, MigrationStage,
+    MigrationStep, Move, MovedName, MxName, NameCommand, NameStage, NameStatus, NewHost, Notice,
+    NoticeCommand, NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing, RecipientChange,
+    RecipientEvent, RecipientList, RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request,
+    Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, Survey,
+    TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

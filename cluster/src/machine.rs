@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::codec;
+use crate::gauges::{Event, Observer};
 use crate::raft::{
     Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, StorageIOError, Types,
 };
@@ -31,6 +32,8 @@ pub(crate) struct View {
     /// Octets of entries applied since the last snapshot.
     unsaved_octets: AtomicU64,
     saved: Mutex<Instant>,
+    /// When a leader of the fleet last wrote to this node.
+    heard: Mutex<Option<Instant>>,
     /// Why this node cannot apply what the fleet decided, and what to do.
     halted: OnceLock<String>,
 }
@@ -39,8 +42,9 @@ impl View {
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(state.applied_index());
         let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
-        let (moved, halted) = (Notify::new(), OnceLock::new());
-        Self { state: ArcSwap::from_pointee(state), applied, moved, unsaved_octets, saved, halted }
+        let (moved, halted, heard) = (Notify::new(), OnceLock::new(), Mutex::default());
+        let state = ArcSwap::from_pointee(state);
+        Self { state, applied, moved, unsaved_octets, saved, heard, halted }
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -79,6 +83,16 @@ impl View {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// A leader of the fleet has written to this node.
+    pub(crate) fn hears_leader(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago a leader of the fleet last wrote to this node.
+    pub(crate) fn since_heard(&self) -> Option<Duration> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).map(|heard| heard.elapsed())
+    }
+
     /// Why applying has ended, if it was for something an operator can mend.
     pub(crate) fn halted(&self) -> Option<String> {
         self.halted.get().cloned()
@@ -106,6 +120,7 @@ pub(crate) struct Machine {
     view: Arc<View>,
     snapshots: SnapshotDir,
     received: u64,
+    observer: Observer,
 }
 
 impl Machine {
@@ -117,7 +132,13 @@ impl Machine {
         };
         let view = Arc::new(View::new(state.clone()));
         let (last, membership) = (meta.last_log_id, meta.last_membership);
-        Ok(Self { state, last, membership, view, snapshots, received: 0 })
+        let observer: Observer = Arc::new(|_| ());
+        Ok(Self { state, last, membership, view, snapshots, received: 0, observer })
+    }
+
+    /// Tell of every snapshot that is written.
+    pub(crate) fn observed(self, observer: &Observer) -> Self {
+        Self { observer: Arc::clone(observer), ..self }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -182,7 +203,8 @@ impl RaftStateMachine<Types> for Machine {
             snapshot_id: format!("{term}-{index}"),
         };
         let (snapshots, view) = (self.snapshots.clone(), self.view());
-        Builder { meta, state: self.state.clone(), snapshots, view }
+        let observer = Arc::clone(&self.observer);
+        Builder { meta, state: self.state.clone(), snapshots, view, observer }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
@@ -227,16 +249,18 @@ pub(crate) struct Builder {
     state: State,
     snapshots: SnapshotDir,
     view: Arc<View>,
+    observer: Observer,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         let (snapshots, meta, state) =
             (self.snapshots.clone(), self.meta.clone(), self.state.clone());
-        let before = self.view.unsaved_octets();
+        let (before, begun) = (self.view.unsaved_octets(), Instant::now());
         let file = blocking(move || snapshots.write(&meta, &state)).await;
         let signature = Some(self.meta.signature());
         let file = file.map_err(|e| StorageIOError::write_snapshot(signature, &e))?;
+        (self.observer)(Event::SnapshotSaved(begun.elapsed()));
         self.view.unsaved_octets.fetch_sub(before, Ordering::Relaxed);
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(file) })
     }

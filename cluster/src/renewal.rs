@@ -89,6 +89,7 @@ mod tests {
             speaks: crate::CLUSTER_VERSION,
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
             segmentation_offload: true,
+            observer: Arc::new(|_| ()),
         }
     }
 

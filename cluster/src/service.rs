@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use openraft::raft::AppendEntriesResponse;
 use openraft::storage::Snapshot;
 
 use crate::authority::{self, Authority};
@@ -46,7 +47,11 @@ impl Handler for Service {
         Box::pin(async move {
             match call.ask {
                 Ask::Append(rpc) => {
-                    self.raft.append_entries(rpc).await.map_or_else(refused, Answer::Append)
+                    let appended = self.raft.append_entries(rpc).await;
+                    if !matches!(&appended, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
+                        self.view.hears_leader();
+                    }
+                    appended.map_or_else(refused, Answer::Append)
                 }
                 Ask::Vote(rpc) => self.raft.vote(rpc).await.map_or_else(refused, Answer::Vote),
                 Ask::Snapshot { vote, meta } => {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authority;
 use crate::cluster::{Cluster, ClusterConfig, Node, Part, Shared};
 use crate::codec;
+use crate::gauges::follow_leader;
 use crate::identity::{Home, Identity, Who};
 use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
@@ -102,6 +103,7 @@ impl Cluster {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
         let Kept { home, identity, log, machine } = kept;
+        let (log, machine) = (log.observed(&config.observer), machine.observed(&config.observer));
         let (fleet, mut who) = (identity.fleet, identity.who);
 
         let reset_secret = authority::hash(identity.key.secret_der());
@@ -120,6 +122,7 @@ impl Cluster {
         let transport = Arc::clone(&endpoint) as Arc<dyn crate::transport::Transport>;
         let network = Network { fleet, node: who.node, transport, view: Arc::clone(&view) };
         let raft = consensus(&config, &who, network.clone(), log, machine).await?;
+        tokio::spawn(follow_leader(raft.metrics(), Arc::clone(&config.observer)));
         let proposer = Proposer::start(raft.clone(), who.node, Arc::clone(&config.clock));
         let forwarder = Forwarder {
             raft: raft.clone(),

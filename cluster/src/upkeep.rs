@@ -1,5 +1,5 @@
-//! What a node does by itself: it leads the membership after the hosts table, says where it is,
-//! takes snapshots, and renews its certificate.
+//! What a node does by itself: it leads the membership after the hosts table, lets dates act, says
+//! where it is, takes snapshots, and renews its certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, Weak};
@@ -20,6 +20,8 @@ use crate::transport::wire::{Answer, Ask};
 const LEAD_EVERY: Duration = Duration::from_millis(250);
 /// A step of the membership needs two log entries on a quorum.
 const STEP: Duration = Duration::from_secs(5);
+/// How soon after its time a date acts.
+const DATES_EVERY: Duration = Duration::from_secs(1);
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// The fleet's clock moves on at least so often, for what depends on it in the state.
 const TICK_MS: u64 = 60_000;
@@ -34,6 +36,7 @@ const ACTOR: &str = "fleet";
 pub(crate) fn start(cluster: &Cluster) {
     let shared = Arc::downgrade(&cluster.shared);
     every(&shared, LEAD_EVERY, async |cluster| lead(&cluster).await);
+    every(&shared, DATES_EVERY, async |cluster| keep_dates(&cluster).await);
     every(&shared, ANNOUNCE_EVERY, async |cluster| announce(&cluster).await);
     every(&shared, SNAPSHOT_CHECK_EVERY, async |cluster| keep(&cluster).await);
     every(&shared, RENEW_CHECK_EVERY, async |cluster| {
@@ -193,6 +196,19 @@ async fn entrust(node: &Node, to: NodeId) -> Result<(), String> {
         Ok(Ok(_)) => Err("it answered something else".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("it did not answer".to_owned()),
+    }
+}
+
+/// As the leader, do what is due by its date.
+async fn keep_dates(cluster: &Cluster) {
+    let Ok(node) = cluster.node() else { return };
+    if node.forwarder.proposer.not_now().is_some() {
+        return;
+    }
+    let now_ms = (node.config.clock)();
+    for command in cluster.view().due(now_ms) {
+        // Without a quorum it is tried again; a refusal means that somebody was quicker.
+        let _ = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
     }
 }
 

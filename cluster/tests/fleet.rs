@@ -233,6 +233,7 @@ async fn a_hundred_thousand_domains_are_imported_through_a_follower() {
         route: mxfleet_cluster::Route::Mx,
         tls: mxfleet_cluster::TlsPolicy::Opportunistic,
         connections_max: None,
+        recipients: mxfleet_cluster::RecipientPolicy::default(),
     };
     let domains: Vec<_> = (0..100_000).map(domain).collect();
     let clock: mxfleet_cluster::Clock = std::sync::Arc::new(support::now_ms);

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use mxfleet_cluster::random_id;
 
 use super::Output;
+use super::domain::refuse_wrong;
 use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind};
 use crate::http::client::{Admin, AdminError};
 
@@ -17,8 +18,6 @@ const PART_OCTETS: usize = 128 << 10;
 /// While the fleet has no leader, a part is sent again.
 const ATTEMPTS_MAX: usize = 4;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Of the wrong lines of a file, so many are told.
-const WRONG_LINES_TOLD: usize = 20;
 
 pub(super) fn import(file: &Path, admin: &Admin, output: Output) -> anyhow::Result<()> {
     let domains = read_csv(file)?;
@@ -114,13 +113,7 @@ fn read_csv(file: &Path) -> anyhow::Result<Vec<DomainRow>> {
             Err(error) => wrong.push(error.to_string()),
         }
     }
-    anyhow::ensure!(
-        wrong.is_empty(),
-        "nothing was imported; {} lines of {} are wrong:\n{}",
-        wrong.len(),
-        file.display(),
-        wrong.iter().take(WRONG_LINES_TOLD).cloned().collect::<Vec<_>>().join("\n")
-    );
+    refuse_wrong(&wrong, file)?;
     Ok(domains)
 }
 
@@ -129,14 +122,7 @@ mod tests {
     use super::*;
 
     fn row(name: usize, route: usize) -> DomainRow {
-        DomainRow {
-            name: format!("d{name}.test"),
-            customer: "acme".to_owned(),
-            route: "x".repeat(route),
-            tls: "opportunistic".to_owned(),
-            connections_max: None,
-            version: 0,
-        }
+        DomainRow::new(format!("d{name}.test"), "acme".to_owned(), "x".repeat(route))
     }
 
     #[test]

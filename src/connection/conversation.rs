@@ -182,14 +182,12 @@ where
     fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
         let Rcpt { to, parameters } = rcpt;
         let policy = &self.inbound.policy;
-        let ruling = policy.target(to).and_then(|address| {
-            match policy.rcpt(self.session.sender(), &address, wall_ms()) {
-                Decision::Accept => {
-                    let (notify, orcpt) = (parameters.notify, parameters.orcpt);
-                    Ok(Recipient { address, notify, orcpt })
-                }
-                Decision::Refuse { reply, .. } => Err(reply),
+        let ruling = policy.target(to).and_then(|address| match policy.rcpt(&address, wall_ms()) {
+            Decision::Accept => {
+                let (notify, orcpt) = (parameters.notify, parameters.orcpt);
+                Ok(Recipient { address, notify, orcpt })
             }
+            Decision::Refuse { reply, .. } => Err(reply),
         });
         let step = self.session.ruled(ruling, &mut self.out);
         self.settle(&step)
@@ -208,7 +206,7 @@ where
         self.deadline.set(Instant::now() + Duration::from_millis(timeout));
         match self.deadline.or_late(identity.acceptor().accept(stream)).await {
             Some(Ok(stream)) => {
-                COUNTERS.tls_ok.inc();
+                COUNTERS.tls_ok(stream.get_ref().1.protocol_version());
                 let name = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
                 self.session.secured(name.filter(|name| identity.has_name(name)));
                 self.wire = Wire::Tls(Box::new(stream));

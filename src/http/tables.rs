@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use mxfleet_cluster::{
     Clock, Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, Outcome, ProposeError,
-    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id,
+    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id, render_duration,
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
+use super::recipients;
 use crate::route::Own;
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
@@ -40,6 +41,9 @@ impl Tables {
             return Some(answer);
         }
         match call {
+            Call::DomainRecipients { name, entries: Some(entries) } => {
+                return Some(self.set_recipients(name, entries, terms).await);
+            }
             Call::DomainStage { import, part, domains } => {
                 return Some(self.stage(import, *part, domains).await);
             }
@@ -72,10 +76,18 @@ impl Tables {
             }
             Call::CustomerRemove { id } => Command::CustomerRemove { id },
             Call::DomainAdd(row) => return Some(self.domain(row).map(Command::DomainAdd)),
-            Call::DomainSet { name, customer, route, tls, connections_max } => {
+            Call::DomainSet { name, customer, route, tls, connections_max, recipients } => {
                 let change = self.change(customer, route, tls, connections_max);
+                let change = change.and_then(|change| {
+                    let recipients = recipients::change(&recipients)?;
+                    Ok(DomainChange { recipients, ..change })
+                });
                 let checked = domain_name(&name).and_then(|name| Ok((name, change?)));
                 return Some(checked.map(|(name, change)| Command::DomainSet { name, change }));
+            }
+            Call::DomainRecipients { name, entries: None } => {
+                let domain = domain_name(&name);
+                return Some(domain.map(|domain| Command::RecipientsRemove { domain }));
             }
             Call::DomainImport { domains } => {
                 let domains = self.domains(&domains);
@@ -90,10 +102,21 @@ impl Tables {
     }
 
     async fn propose(&self, command: Command, terms: &Terms) -> Result<serde_json::Value, Refused> {
-        let id = terms.request_id.unwrap_or_else(random_id);
-        let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
-        request.expected_version = terms.expected_version;
-        changed(self.cluster.propose(request).await)
+        changed(self.cluster.propose(request(command, terms)).await)
+    }
+
+    /// A long list goes in parts.
+    async fn set_recipients(
+        &self,
+        name: &str,
+        entries: &[String],
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let domain = domain_name(name)?;
+        let entries = recipients::entries(&domain, entries)?;
+        let clock: Clock = Arc::new(clock::wall_ms);
+        let request = |command| request(command, terms);
+        changed(self.cluster.set_recipients(&domain, &entries, &clock, request).await)
     }
 
     /// Many rows go in parts, so that no log entry is large.
@@ -139,8 +162,9 @@ impl Tables {
         let at = |error: &dyn std::fmt::Display| Refused::invalid(format!("{name}: {error}"));
         let route = self.route(&row.route).map_err(|refused| at(&refused))?;
         let tls = row.tls.parse().map_err(|error| at(&error))?;
+        let recipients = recipients::policy(&row).map_err(|refused| at(&refused))?;
         let (customer, connections_max) = (row.customer, row.connections_max);
-        Ok(Domain { name, customer, route, tls, connections_max })
+        Ok(Domain { name, customer, route, tls, connections_max, recipients })
     }
 
     fn change(
@@ -155,6 +179,7 @@ impl Tables {
             route: route.map(|text| self.route(&text)).transpose()?,
             tls: tls.map(|text| text.parse().map_err(invalid)).transpose()?,
             connections_max: connections_max.map(|count| (count != 0).then_some(count)),
+            ..DomainChange::default()
         })
     }
 
@@ -170,6 +195,13 @@ impl Tables {
         }
         Ok(route)
     }
+}
+
+fn request(command: Command, terms: &Terms) -> Request {
+    let id = terms.request_id.unwrap_or_else(random_id);
+    let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
+    request.expected_version = terms.expected_version;
+    request
 }
 
 pub(super) fn changed(
@@ -244,17 +276,24 @@ fn customer_row(state: &State, customer: &Customer) -> CustomerRow {
         name: customer.name.clone(),
         status: status.to_owned(),
         contacts: customer.contacts.clone(),
+        names: state.names_of(&customer.id).to_vec(),
         version: state.customer_version(&customer.id),
     }
 }
 
 fn domain_row(state: &State, domain: &Domain) -> DomainRow {
+    let own = &domain.recipients;
     DomainRow {
         name: domain.name.clone(),
         customer: domain.customer.clone(),
         route: domain.route.to_string(),
         tls: domain.tls.to_string(),
         connections_max: domain.connections_max,
+        blacklist: if own.blacklist_off { "off" } else { "on" }.to_owned(),
+        blacklist_threshold: own.threshold,
+        blacklist_window: own.window_ms.map(render_duration),
+        blacklist_hold: own.hold_ms.map(render_duration),
+        recipients: state.recipient_list(&domain.name).map(recipients::row),
         version: state.domain_version(&domain.name),
     }
 }

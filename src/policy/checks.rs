@@ -1,5 +1,7 @@
 //! The checks, in the order they are asked.
 
+use std::cell::OnceCell;
+
 use mxfleet_cluster::{CustomerStatus, State};
 
 use crate::blacklist;
@@ -7,13 +9,23 @@ use crate::smtp::{Address, Enhanced, Reply};
 
 /// The name of the check that is also counted by itself.
 pub(super) const BLACKLIST: &str = "blacklist";
+/// The name of the check whose refusals are a decision of the operator.
+pub(super) const CUSTOMER_ACTIVE: &str = "customer_active";
 
 /// What a check may look at.
 pub(super) struct Facts<'a> {
     pub(super) state: &'a State,
     pub(super) recipient: &'a Address,
+    /// What it is known by, once a check has asked.
+    pub(super) key: OnceCell<String>,
     /// Milliseconds since 1970, UTC.
     pub(super) now_ms: u64,
+}
+
+impl Facts<'_> {
+    fn key(&self) -> &str {
+        self.key.get_or_init(|| blacklist::key(self.recipient))
+    }
 }
 
 /// One reason to refuse a recipient.
@@ -28,8 +40,9 @@ pub(super) struct Check {
 pub(super) const CHECKS: &[Check] = &[
     Check { name: "served_domain", objection: served_domain },
     Check { name: "relay_syntax", objection: relay_syntax },
-    Check { name: "customer_active", objection: customer_active },
+    Check { name: CUSTOMER_ACTIVE, objection: customer_active },
     Check { name: BLACKLIST, objection: not_listed },
+    Check { name: "recipient_list", objection: named },
 ];
 
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
@@ -65,9 +78,22 @@ fn not_listed(facts: &Facts<'_>) -> Option<Reply> {
     if recipient.is_postmaster() {
         return None;
     }
-    let listed = facts.state.is_blacklisted(&blacklist::key(recipient), facts.now_ms);
+    let listed = facts.state.is_blacklisted(facts.key(), facts.now_ms);
     let text = || format!("<{recipient}>... too many failures for this recipient");
     listed.then(|| Reply::new(550, Enhanced(5, 7, 1), text()))
+}
+
+/// The customer has named the recipients of the domain, and this is not one of them.
+fn named(facts: &Facts<'_>) -> Option<Reply> {
+    let list = facts.state.recipient_list(facts.recipient.domain())?;
+    let (local, _) = facts.key().rsplit_once('@')?;
+    let passes = facts.recipient.is_postmaster() || list.has(local);
+    (!passes).then(|| unknown(facts.recipient))
+}
+
+/// In the words of RFC 5321 (section 4.3.2 and its examples).
+pub(super) fn unknown(recipient: &Address) -> Reply {
+    Reply::new(550, Enhanced(5, 1, 1), format!("<{recipient}>... no such user here"))
 }
 
 fn refusal(code: u16, enhanced: Enhanced, facts: &Facts<'_>, why: &str) -> Reply {

@@ -5,13 +5,20 @@
 //! section 4.5.1 wants it); no spelling of an address makes us relay elsewhere.
 
 mod checks;
+pub mod list;
+mod watch;
+
+use std::cell::OnceCell;
+use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, State};
 use prometheus::IntCounter;
 
-use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::config::Limits;
+use crate::smtp::{Address, Enhanced, Reply};
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CHECKS, Facts};
+use checks::{BLACKLIST, CHECKS, CUSTOMER_ACTIVE, Facts};
+pub use watch::{Change, Watch};
 
 /// What stage 3 decided about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +38,8 @@ pub enum Decision {
 pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
-    postmaster: Option<Address>,
     counted: Counted,
+    watch: Watch,
 }
 
 /// A counter per check, and one for what passed them all.
@@ -42,9 +49,8 @@ struct Counted {
 }
 
 impl Policy {
-    /// `hostnames`: every name this node goes by. `postmaster`: who gets mail for its own
-    /// postmaster; without one it goes to the postmaster of the first domain in the table.
-    pub fn new(cluster: Cluster, hostnames: Vec<String>, postmaster: Option<Address>) -> Self {
+    /// `hostnames`: every name this node goes by.
+    pub fn new(cluster: Cluster, hostnames: Vec<String>) -> Self {
         let counter = |check: &str, decision: &str| {
             METRICS.policy_decisions_total.with_label_values(&[check, decision])
         };
@@ -52,30 +58,47 @@ impl Policy {
             accepted: counter("all", "accept"),
             refused: CHECKS.iter().map(|check| counter(check.name, "refuse")).collect(),
         };
-        Self { cluster, hostnames, postmaster, counted }
+        let window = Duration::from_millis(Limits::default().refusals_window_ms);
+        let watch = Watch::new(window, Instant::now());
+        Self { cluster, hostnames, counted, watch }
+    }
+
+    /// With another watch for domains whose mail is suddenly refused.
+    pub fn watched_by(self, watch: Watch) -> Self {
+        Self { watch, ..self }
     }
 
     /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
     /// customers' domains asks where mail goes, and anybody may write to them.
     /// `now_ms`: milliseconds since 1970, UTC.
-    pub fn rcpt(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+    pub fn rcpt(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => {
                 if CHECKS[index].name == BLACKLIST {
                     METRICS.blacklist_hits_total.inc();
                 }
                 self.counted.refused[index].inc();
+                // That a customer is suspended was somebody's decision.
+                if CHECKS[index].name != CUSTOMER_ACTIVE {
+                    self.watch.count(recipient.domain(), false);
+                }
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
             None => {
                 self.counted.accepted.inc();
+                self.watch.count(recipient.domain(), true);
                 Decision::Accept
             }
         }
     }
 
+    /// What finds out that a domain's mail is suddenly refused.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
-    pub fn explain(&self, _sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+    pub fn explain(&self, recipient: &Address, now_ms: u64) -> Decision {
         match self.first_objection(recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
             None => Decision::Accept,
@@ -84,7 +107,7 @@ impl Policy {
 
     fn first_objection(&self, recipient: &Address, now_ms: u64) -> Option<(usize, Reply)> {
         let state = self.cluster.view();
-        let facts = Facts { state: &state, recipient, now_ms };
+        let facts = Facts { state: &state, recipient, key: OnceCell::new(), now_ms };
         CHECKS
             .iter()
             .enumerate()
@@ -92,16 +115,18 @@ impl Policy {
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our
-    /// own names are people of ours.
+    /// own names are the postmaster of the first domain in the table, for want of one of our own.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         match given {
             Some(address) if !self.is_own_postmaster(&address) => Ok(address),
-            _ => self
-                .postmaster
-                .clone()
-                .or_else(|| first_postmaster(&self.cluster.view()))
+            _ => first_postmaster(&self.cluster.view())
                 .ok_or_else(|| Reply::new(550, Enhanced(5, 1, 1), "No postmaster here yet")),
         }
+    }
+
+    /// Every name this node goes by, in lower case.
+    pub fn own_names(&self) -> &[String] {
+        &self.hostnames
     }
 
     fn is_own_postmaster(&self, address: &Address) -> bool {

@@ -7,6 +7,7 @@
 
 pub mod ca;
 pub mod disk;
+pub mod dkim;
 pub mod dns;
 pub mod fleet;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod node;
 pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
+pub mod prometheus;
 pub mod sink;
 pub mod smtp;
 pub mod writer;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mxfleet_cluster::{Cluster, Command, Domain, Route, TlsPolicy};
+use mxfleet_cluster::{Cluster, Command, Domain, RecipientPolicy, Route, TlsPolicy};
 
 use crate::support::{customer, request};
 
@@ -25,6 +25,7 @@ pub(crate) async fn lookups() {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         };
         let domains = (first..first + PART).map(domain).collect();
         cluster.propose(request(Command::DomainImport { domains })).await.unwrap().unwrap();

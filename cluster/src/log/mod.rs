@@ -31,6 +31,7 @@ pub(crate) use self::guard::Guard;
 pub(crate) use self::memory::MemoryDisk;
 pub(crate) use self::sled::{OpenError, SledDisk};
 use crate::codec::{self, CodecError, Kind};
+use crate::gauges::{Event, Observer};
 use crate::raft::{Entry, LogId, NodeId, StorageError, StorageIOError, Types, Vote};
 
 /// Octets of log entries read for one append. The deadline of an append is one heartbeat, so what
@@ -57,17 +58,24 @@ pub(crate) struct LogStore {
     disk: Arc<dyn LogDisk>,
     purged: Arc<Purged>,
     guard: Option<Arc<Guard>>,
+    observer: Observer,
 }
 
 impl LogStore {
     /// The log kept on `disk`, checked from end to end: a hole or a damaged entry is an error. What
     /// a crash left of a last entry that nobody was told is durable is removed.
     pub(crate) fn open(disk: Arc<dyn LogDisk>, guard: Option<Guard>) -> io::Result<Self> {
-        let store = Self { disk, purged: Arc::default(), guard: guard.map(Arc::new) };
+        let (guard, observer) = (guard.map(Arc::new), Arc::new(|_| ()));
+        let store = Self { disk, purged: Arc::default(), guard, observer };
         let purged: Option<LogId> = store.meta(MetaKey::Purged)?;
         store.purged.raise(purged.map_or(0, |id| id.index + 1));
         store.check()?;
         Ok(store)
+    }
+
+    /// Tell how long every append takes to become durable.
+    pub(crate) fn observed(self, observer: &Observer) -> Self {
+        Self { observer: Arc::clone(observer), ..self }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -262,7 +270,8 @@ impl RaftLogStorage<Types> for LogStore {
                 self.disk.append(batch)
             });
         written.map_err(|e| StorageIOError::write_logs(&e))?;
-        let guard = self.guard.clone();
+        let (guard, observer) = (self.guard.clone(), Arc::clone(&self.observer));
+        let begun = tokio::time::Instant::now();
         self.disk.barrier(Box::new(move |result| {
             let noted = match (guard, result) {
                 (Some(guard), Ok(())) if large => guard.appended_large(end),
@@ -272,6 +281,7 @@ impl RaftLogStorage<Types> for LogStore {
                 }
                 (_, result) => result,
             };
+            observer(Event::LogSynced(begun.elapsed()));
             flushed.log_io_completed(noted);
         }));
         Ok(())

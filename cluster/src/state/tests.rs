@@ -22,6 +22,7 @@ fn domain(name: &str, route: &str) -> Command {
         route: route.parse().unwrap(),
         tls: TlsPolicy::Opportunistic,
         connections_max: None,
+        recipients: RecipientPolicy::default(),
     })
 }
 
@@ -41,6 +42,14 @@ fn populated() -> State {
     let events = (0..500).map(rejected).collect();
     let report = Command::BlacklistReport { node: 1, incarnation: 1, sequence: 1, events };
     assert_eq!(state.apply(900, &request(900, report)), Ok(500));
+    let taken = |n| RecipientNews::Taken { address: format!("t{n}@d7.test"), at_ms: n };
+    let news = Command::RecipientNews { news: (0..500).map(taken).collect() };
+    assert_eq!(state.apply(901, &request(901, news)), Ok(500));
+    let entries = (0..500).map(|n| format!("r{n}")).collect();
+    let stage = Command::RecipientsStage { upload: 1, part: 0, entries };
+    assert_eq!(state.apply(902, &request(902, stage)), Ok(500));
+    let commit = Command::RecipientsCommit { domain: "d7.test".to_owned(), upload: 1, parts: 1 };
+    assert_eq!(state.apply(903, &request(903, commit)), Ok(500));
     state
 }
 
@@ -82,9 +91,10 @@ fn a_change_made_on_an_old_version_is_refused() {
 #[test]
 fn the_trail_says_who_asked_what() {
     let state = populated();
-    let newest = state.audit().next().unwrap();
-    assert_eq!(newest.actor, "ops");
-    assert_eq!(newest.what, "domain add d599.test --customer acme --route mx");
+    let newest: Vec<_> = state.audit().take(2).collect();
+    assert!(newest.iter().all(|record| record.actor == "ops"));
+    assert_eq!(newest[0].what, "domain set d7.test --recipients");
+    assert_eq!(newest[1].what, "domain add d599.test --customer acme --route mx");
 }
 
 #[test]
@@ -97,8 +107,23 @@ fn a_state_put_together_from_its_parts_is_the_same_and_goes_on_the_same() {
         assert_eq!(state.apply(index, &remove), copy.apply(index, &remove));
     }
     assert!(state.parts().eq(copy.parts()));
-    assert_eq!(copy.blacklist_tracked(), state.blacklist_tracked());
+    assert_eq!(copy.blacklist_counts(), state.blacklist_counts());
+    assert_eq!(state.blacklist_counts().tracked, 500);
     assert_eq!(copy.domains().count(), 300);
+    assert!(copy.recipient_list("d7.test").is_none(), "a domain's list goes with it");
+}
+
+#[test]
+fn a_list_is_a_change_of_its_domain() {
+    let mut state = populated();
+    assert!(state.recipient_list("d7.test").unwrap().has("r499"));
+    assert_eq!(state.domain_version("d7.test"), 903);
+    let remove = Command::RecipientsRemove { domain: "d7.test".to_owned() };
+    let late = state.apply(1000, &request(1000, remove.clone()).expecting(9));
+    assert!(matches!(late, Err(Refusal::Conflict(_))), "{late:?}");
+    assert_eq!(state.apply(1001, &request(1001, remove).expecting(903)), Ok(1));
+    let commit = Command::RecipientsCommit { domain: "x.test".to_owned(), upload: 1, parts: 1 };
+    assert!(matches!(state.apply(1002, &request(1002, commit)), Err(Refusal::NotFound(_))));
 }
 
 #[test]
@@ -130,6 +155,10 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
     assert_eq!(first(Command::ClusterVersion { to: 1 }), 22);
+    assert_eq!(first(Command::Name(NameCommand::Keep { name: name() })), 23);
+    assert_eq!(first(Command::Traffic { counts: Vec::new() }), 28);
+    assert_eq!(first(Command::RecipientNews { news: Vec::new() }), 29);
+    assert_eq!(first(Command::RecipientsRemove { domain: name() }), 32);
 }
 
 #[test]
@@ -144,6 +173,7 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         };
         (from..from + 300).map(row).collect()
     };
@@ -205,8 +235,8 @@ fn every_part_of_a_full_state_fits_a_record_with_room_to_spare() {
     assert!(parts > 150, "{parts}");
     let copy = rebuilt(&state);
     assert!(state.parts().eq(copy.parts()));
-    assert_eq!(copy.blacklist_exempt().count(), 20_000);
-    assert_eq!(copy.blacklist_frozen().count(), 20_000);
+    assert_eq!(copy.blacklist_exempt(copy.clock_ms()).count(), 20_000);
+    assert_eq!(copy.blacklist_frozen(copy.clock_ms()).count(), 20_000);
 }
 
 #[test]

@@ -104,6 +104,11 @@ impl QuicEndpoint {
         self.links.removed().await;
     }
 
+    /// There and back to a peer, if there is a connection.
+    pub(crate) fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        self.links.round_trip(node)
+    }
+
     /// Close all connections and wait until the peers were told.
     pub(crate) async fn close(&self) {
         self.endpoint.close(VarInt::from_u32(0), b"closed");

@@ -82,6 +82,7 @@ impl Fleet {
             version: "test".to_owned(),
             speaks: self.speaks.get(&id).copied().unwrap_or(CLUSTER_VERSION),
             clock: Arc::new(now_ms),
+            observer: Arc::new(|_| ()),
             segmentation_offload: true,
         }
     }

@@ -9,6 +9,7 @@ pub mod ca;
 pub mod disk;
 pub mod dns;
 pub mod fleet;
+pub mod hosts;
 pub mod load;
 pub mod message;
 pub mod network;

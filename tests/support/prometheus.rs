@@ -154,7 +154,7 @@ fn hurried(rules: &str) -> String {
     let mut text = String::new();
     let mut rest = rules;
     while let Some(at) = ["for: ", "[", "offset "].iter().filter_map(|word| rest.find(word)).min() {
-        let start = at + rest[at..].find(|c: char| c == '[' || c == ' ').unwrap() + 1;
+        let start = at + rest[at..].find(['[', ' ']).unwrap() + 1;
         let digits = rest[start..].find(|c: char| !c.is_ascii_digit()).unwrap();
         let (number, unit) = (&rest[start..start + digits], &rest[start + digits..]);
         text.push_str(&rest[..start]);

@@ -4,7 +4,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::hosts::Hosts;
 use support::node::PROGRAM;
@@ -104,14 +104,21 @@ impl Site {
 
     /// Wait until so many hosts vote, as one of them sees it.
     fn await_voters(&self, through: &str, count: usize) {
-        let ask = "mxfleet --output json cluster status";
-        eventually("voters", Duration::from_secs(60), || {
-            let answer = self.hosts.try_run(through, ask);
+        let start = Instant::now();
+        loop {
+            let answer = self.hosts.try_run(through, "mxfleet --output json cluster status");
             let status: serde_json::Value =
                 serde_json::from_slice(&answer.stdout).unwrap_or_default();
             let members = status["members"].as_array().cloned().unwrap_or_default();
-            members.iter().filter(|m| m["role"] == "voter" && m["state"] == "up").count() == count
-        });
+            let votes = members.iter().filter(|m| m["role"] == "voter" && m["state"] == "up");
+            if votes.count() == count {
+                return;
+            }
+            let late = start.elapsed() > Duration::from_secs(60);
+            assert!(!late, "not {count} voters: {status:#}\n{answer:?}");
+            // Polling is the only way to watch another process.
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 

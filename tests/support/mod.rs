@@ -10,6 +10,7 @@ pub mod disk;
 pub mod dkim;
 pub mod dns;
 pub mod fleet;
+pub mod hosts;
 pub mod load;
 pub mod maildir;
 pub mod message;

@@ -28,6 +28,7 @@ pub mod fleet;
 pub mod http;
 pub mod node;
 pub mod policy;
+pub mod returns;
 pub mod route;
 pub mod schedule;
 pub mod session;

@@ -21,6 +21,7 @@ use crate::http::admin::{self, Admin};
 use crate::http::public::{self, Health};
 use crate::http::tables::Tables;
 use crate::policy::Policy;
+use crate::returns::{self, Returns};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -129,6 +130,8 @@ impl Node {
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
         let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
             .context("cannot write the journal")?;
+        let returns = Returns::open(&data_dir.join("returns"))
+            .context("cannot read what is remembered of return paths")?;
         let own = Own {
             names: [hostname.clone()].into(),
             addresses: interface_addresses(),
@@ -148,11 +151,13 @@ impl Node {
             hostname: hostname.clone(),
             own_names: vec![hostname.clone()],
             reports: reports.clone(),
+            returns,
             journal: journal.clone(),
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
+        let policy = Policy::new(cluster.clone(), vec![hostname.clone()], None);
+        let policy = Arc::new(policy.with_journal(journal.clone()));
         let tls = tls_identity(config)?;
         let accepted = deliveries.clone();
         let inbound = Inbound::new(Parts {
@@ -196,6 +201,11 @@ impl Node {
         let report = reports.run(self.cluster.clone(), self.spool.clone(), stop.clone());
         tasks.spawn(async move {
             report.await;
+            Ok(())
+        });
+        let rotate = returns::rotate(self.cluster.clone(), stop.clone());
+        tasks.spawn(async move {
+            rotate.await;
             Ok(())
         });
         for listener in listeners.smtp {

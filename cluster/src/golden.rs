@@ -16,7 +16,7 @@ use crate::join::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
-    Refusal, Request, State, TlsPolicy,
+    Refusal, Request, Secret, State, TlsPolicy,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -95,6 +95,10 @@ fn commands() -> Vec<Command> {
         Command::BlacklistFreeze { domain: name(), frozen: true },
         Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 4, parts: 1 },
+        Command::ReturnKeyAdd { number: 1, secret: Secret::new([4; 32]) },
+        Command::CustomerAdd(customer()),
+        Command::DomainAdd(Domain { name: "tagged.test".to_owned(), ..domain() }),
+        Command::ReturnPathSet { domain: "tagged.test".to_owned(), tagged: true },
     ]
 }
 

@@ -36,8 +36,8 @@ pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
     AuditRecord, BlacklistEntry, Command, Customer, CustomerStatus, Domain, DomainChange,
-    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, RejectionNote, Request, Route,
-    RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, TlsPolicy,
+    Exemption, Host, NewHost, Outcome, RecipientEvent, Refusal, RejectionNote, Request, ReturnKey,
+    Route, RouteError, SETTINGS, Secret, Server, Setting, SettingKind, Settings, State, TlsPolicy,
     parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::Output;
 use crate::http::call::{Call, Changed, DomainRow};
@@ -55,6 +55,12 @@ pub(super) enum Verb {
         /// A new limit of connections; 0 goes back to the fleet's setting.
         #[arg(long, value_name = "COUNT")]
         connections_max: Option<u32>,
+        /// `tagged`: its mail leaves with return paths of ours, so that what its server takes and
+        /// reports as unknown later is learnt, too. `plain`: with the senders' own. Not together
+        /// with other changes.
+        #[arg(long, value_name = "KIND",
+            conflicts_with_all = ["customer", "route", "tls", "connections_max"])]
+        return_path: Option<ReturnPath>,
     },
     /// Remove a domain: mail for it is refused. What is queued for it has no route any more, and
     /// fails after queue.lifetime: empty the queue first (`mxfleet queue list --domain NAME`).
@@ -69,6 +75,26 @@ pub(super) enum Verb {
         /// The CSV file.
         file: PathBuf,
     },
+}
+
+/// What MAIL FROM is for a domain's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReturnPath {
+    /// The sender's own address.
+    Plain,
+    /// A signed address of ours.
+    Tagged,
+}
+
+const PLAIN: &str = "plain";
+
+impl ReturnPath {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Plain => PLAIN,
+            Self::Tagged => "tagged",
+        }
+    }
 }
 
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
@@ -87,10 +113,18 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         }
         Verb::Add { name, customer, route, tls, connections_max } => {
             let words = format!("domain {name} added; its mail goes to {route}");
-            let row = DomainRow { name, customer, route, tls, connections_max, version: 0 };
+            let return_path = PLAIN.to_owned();
+            let version = 0;
+            let row =
+                DomainRow { name, customer, route, tls, connections_max, return_path, version };
             change(Call::DomainAdd(row), words)
         }
-        Verb::Set { name, customer, route, tls, connections_max } => {
+        Verb::Set { name, return_path: Some(kind), .. } => {
+            let return_path = kind.word().to_owned();
+            let words = format!("mail for {name} leaves with {return_path} return paths");
+            change(Call::DomainReturnPath { name, return_path }, words)
+        }
+        Verb::Set { name, customer, route, tls, connections_max, return_path: None } => {
             let words = format!("domain {name} changed");
             change(Call::DomainSet { name, customer, route, tls, connections_max }, words)
         }
@@ -108,11 +142,13 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
 }
 
 fn rows(domains: &Vec<DomainRow>, output: Output) -> anyhow::Result<()> {
-    output.print(domains, &["DOMAIN", "CUSTOMER", "ROUTE", "TLS", "CONNECTIONS"], |domains| {
+    let header = ["DOMAIN", "CUSTOMER", "ROUTE", "TLS", "CONNECTIONS", "RETURN PATH"];
+    output.print(domains, &header, |domains| {
         let row = |d: &DomainRow| {
             let connections = d.connections_max.map_or("-".to_owned(), |n| n.to_string());
             let (name, customer) = (d.name.clone(), d.customer.clone());
-            vec![name, customer, d.route.clone(), d.tls.clone(), connections]
+            let return_path = d.return_path.clone();
+            vec![name, customer, d.route.clone(), d.tls.clone(), connections, return_path]
         };
         domains.iter().map(row).collect()
     })

@@ -220,6 +220,7 @@ async fn set_up_demo(entry: &NodeEntry, smtp: &str) -> anyhow::Result<()> {
             route: smtp.to_owned(),
             tls: "opportunistic".to_owned(),
             connections_max: None,
+            return_path: "plain".to_owned(),
             version: 0,
         }],
     };

@@ -198,6 +198,13 @@ pub enum Call {
         /// MAIL FROM; the null reverse-path when absent.
         from: Option<String>,
     },
+    /// Give mail for a domain return paths of ours, or leave them as they are.
+    DomainReturnPath {
+        /// The domain.
+        name: String,
+        /// `tagged` or `plain`.
+        return_path: String,
+    },
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.
@@ -268,9 +275,17 @@ pub struct DomainRow {
     /// Limit of connections from one node; the fleet's setting when absent.
     #[serde(default)]
     pub connections_max: Option<u32>,
+    /// `plain`, or `tagged` when its mail leaves with return paths of ours; ignored where a domain
+    /// is given.
+    #[serde(default = "plain")]
+    pub return_path: String,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
+}
+
+fn plain() -> String {
+    "plain".to_owned()
 }
 
 fn opportunistic() -> String {

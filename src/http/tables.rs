@@ -9,6 +9,7 @@ use mxfleet_cluster::{
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
+use crate::returns;
 use crate::route::Own;
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
@@ -39,6 +40,9 @@ impl Tables {
         }
         if let Call::DomainImport { domains } = call {
             return Some(self.import(domains.clone()).await);
+        }
+        if let Call::DomainReturnPath { name, return_path } = call {
+            return Some(self.return_path(name, return_path, terms).await);
         }
         let command = self.command(call)?;
         Some(match command {
@@ -82,6 +86,26 @@ impl Tables {
         let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
         request.expected_version = terms.expected_version;
         changed(self.cluster.propose(request).await)
+    }
+
+    /// The first domain with return paths of ours needs a key that signs them.
+    async fn return_path(
+        &self,
+        name: &str,
+        return_path: &str,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let tagged = match return_path {
+            "tagged" => true,
+            "plain" => false,
+            _ => return Err(Refused::invalid("a return path is `tagged` or `plain`".to_owned())),
+        };
+        let domain = domain_name(name)?;
+        if tagged {
+            let made = returns::ensure(&self.cluster).await;
+            made.map_err(|error| Refused::unavailable(error.to_string()))?;
+        }
+        self.propose(Command::ReturnPathSet { domain, tagged }, terms).await
     }
 
     /// Many rows go in parts, so that no log entry is large.
@@ -216,6 +240,10 @@ fn domain_row(state: &State, domain: &Domain) -> DomainRow {
         route: domain.route.to_string(),
         tls: domain.tls.to_string(),
         connections_max: domain.connections_max,
+        return_path: match state.has_tagged_return_path(&domain.name) {
+            true => "tagged".to_owned(),
+            false => "plain".to_owned(),
+        },
         version: state.domain_version(&domain.name),
     }
 }

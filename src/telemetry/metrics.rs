@@ -71,6 +71,8 @@ pub struct Metrics {
     /// Recipients about whom there was something to tell, by kind (`failed`, `delayed`,
     /// `relayed`), outcome (`sent`, `suppressed`), and why nobody was told.
     pub bounces_total: IntCounterVec,
+    /// Reports that came to return paths of ours, by what became of them.
+    pub returns_total: IntCounterVec,
     /// Lines of the journal that were lost, because its disk is slow or fails.
     pub journal_dropped_total: IntCounter,
     /// Version; always 1.
@@ -231,6 +233,12 @@ impl Metrics {
                 "bounces_total",
                 "Recipients about whom senders were told, or not",
                 &["kind", "outcome", "because"],
+            ),
+            returns_total: counters(
+                r,
+                "returns_total",
+                "Reports that came to return paths of ours",
+                &["result"],
             ),
             journal_dropped_total: counter(
                 r,

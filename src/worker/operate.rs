@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::attempt::{Loaded, by_destination, recovered};
 use super::core::Core;
 use super::ending::final_mark;
-use super::reports::Ended;
+use super::reports::{Case, Ended};
 use super::{Deliveries, Inner};
 use crate::bounce::policy::Cause;
 use crate::schedule::{JobState, Removal};
@@ -143,7 +143,7 @@ impl Inner {
             Outcome::Failed => left.iter().map(|recipient| end.of(*recipient)).collect(),
             _ => Vec::new(),
         };
-        let told = match self.tell_sender(id, &loaded, &ended).await {
+        let told = match self.tell_sender(Case::of(id, &loaded), &ended).await {
             Ok(told) => told,
             Err(error) => {
                 self.recover(&recovered(&message));

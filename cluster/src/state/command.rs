@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent};
+use super::{
+    Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent, Secret,
+};
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -165,6 +167,20 @@ pub enum Command {
         /// How many parts it has.
         parts: u32,
     },
+    /// Whether mail for a domain leaves with a return path of ours.
+    ReturnPathSet {
+        /// Which domain.
+        domain: String,
+        /// Whether it does.
+        tagged: bool,
+    },
+    /// The key that signs return paths from now on.
+    ReturnKeyAdd {
+        /// One more than the one before.
+        number: u32,
+        /// The key.
+        secret: Secret,
+    },
 }
 
 impl Command {
@@ -203,7 +219,14 @@ impl Command {
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
-            Self::HostAnnounce { .. }
+            Self::ReturnPathSet { domain, tagged: true } => {
+                format!("domain set {domain} --return-path tagged")
+            }
+            Self::ReturnPathSet { domain, .. } => {
+                format!("domain set {domain} --return-path plain")
+            }
+            Self::ReturnKeyAdd { .. }
+            | Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
             | Self::DomainStage { .. } => return None,

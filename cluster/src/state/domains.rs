@@ -280,7 +280,7 @@ impl Domains {
         Ok(changed)
     }
 
-    fn require(&self, name: &str) -> Result<&Domain, Refusal> {
+    pub(super) fn require(&self, name: &str) -> Result<&Domain, Refusal> {
         self.get(name).ok_or_else(|| Refusal::not_found(format!("there is no domain {name}")))
     }
 

@@ -12,6 +12,7 @@ mod hosts;
 mod imports;
 mod parts;
 mod recent;
+mod return_paths;
 mod ring;
 mod settings;
 mod sharded;
@@ -26,6 +27,7 @@ pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub(crate) use parts::Part;
+pub use return_paths::{ReturnKey, Secret};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
@@ -41,6 +43,7 @@ pub struct State {
     imports: imports::Imports,
     audit: audit::Audit,
     recent: recent::Recent,
+    return_paths: return_paths::ReturnPaths,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -83,7 +86,11 @@ impl State {
                 }
                 self.domains.set(at, name, change)
             }
-            Command::DomainRemove { name } => self.domains.remove(name),
+            Command::DomainRemove { name } => {
+                self.domains.remove(name)?;
+                let _ = self.return_paths.set(name, false); // what is off can always be set off
+                Ok(1)
+            }
             Command::DomainImport { domains } => self.import(at, domains),
             Command::DomainStage { import, part, domains } => {
                 self.imports.stage(*import, *part, domains, self.clock_ms)
@@ -107,6 +114,13 @@ impl State {
             }
             Command::BlacklistFreeze { domain, frozen } => {
                 self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
+            }
+            Command::ReturnPathSet { domain, tagged } => {
+                self.domains.require(domain)?;
+                self.return_paths.set(domain, *tagged)
+            }
+            Command::ReturnKeyAdd { number, secret } => {
+                self.return_paths.add_key(*number, secret, self.clock_ms)
             }
             _ => self.change_hosts(command),
         }
@@ -184,6 +198,22 @@ impl State {
     /// The version of a domain's row for [`Request::expecting`]; 0 when there is none.
     pub fn domain_version(&self, name: &str) -> u64 {
         self.domains.version(name)
+    }
+
+    /// Whether mail for a domain leaves with a return path of ours, so that its server's reports
+    /// come to us.
+    pub fn has_tagged_return_path(&self, domain: &str) -> bool {
+        self.return_paths.is_tagged(domain)
+    }
+
+    /// Whether that is so for any domain.
+    pub fn has_tagged_return_paths(&self) -> bool {
+        self.return_paths.any_tagged()
+    }
+
+    /// The keys that sign return paths, the newest first.
+    pub fn return_keys(&self) -> &[ReturnKey] {
+        self.return_paths.keys()
     }
 
     /// The customer with this id.

@@ -9,6 +9,7 @@ use super::blacklist::{NotesChunk, Rules};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::recent::Remembered;
+use super::return_paths::ReturnPaths;
 use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
 
@@ -29,6 +30,7 @@ pub(crate) enum Part {
     BlacklistLeaves(Vec<(u32, Octets)>),
     Import(Staged),
     BlacklistNotes(NotesChunk),
+    ReturnPaths(ReturnPaths),
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
+            .chain(self.return_paths.iter().map(Part::ReturnPaths))
     }
 
     /// Add a part to a state that is being put together.
@@ -68,6 +71,7 @@ impl State {
             Part::Import(staged) => self.imports.absorb(staged),
             Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
+            Part::ReturnPaths(paths) => self.return_paths = paths,
         }
     }
 }

@@ -41,6 +41,10 @@ fn populated() -> State {
     let events = (0..500).map(rejected).collect();
     let report = Command::BlacklistReport { node: 1, incarnation: 1, sequence: 1, events };
     assert_eq!(state.apply(900, &request(900, report)), Ok(500));
+    let key = Command::ReturnKeyAdd { number: 1, secret: Secret::new([7; 32]) };
+    assert_eq!(state.apply(901, &request(901, key)), Ok(1));
+    let tagged = Command::ReturnPathSet { domain: "d7.test".to_owned(), tagged: true };
+    assert_eq!(state.apply(902, &request(902, tagged)), Ok(1));
     state
 }
 
@@ -84,7 +88,9 @@ fn the_trail_says_who_asked_what() {
     let state = populated();
     let newest = state.audit().next().unwrap();
     assert_eq!(newest.actor, "ops");
-    assert_eq!(newest.what, "domain add d599.test --customer acme --route mx");
+    assert_eq!(newest.what, "domain set d7.test --return-path tagged");
+    let before = state.audit().nth(1).unwrap();
+    assert_eq!(before.what, "domain add d599.test --customer acme --route mx");
 }
 
 #[test]
@@ -164,4 +170,16 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
     ask(&mut state, stage(2, 1, rows(1300, "nobody"))).unwrap();
     assert!(ask(&mut state, Command::DomainCommit { import: 2, parts: 2 }).is_err());
     assert_eq!(state.domains().count(), 1200, "not one of them");
+}
+
+#[test]
+fn a_domain_that_goes_takes_its_return_path_along() {
+    let mut state = populated();
+    let set = |domain: &str| Command::ReturnPathSet { domain: domain.to_owned(), tagged: true };
+    assert!(state.apply(950, &request(950, set("nobody.test"))).is_err());
+    assert!(state.has_tagged_return_path("d7.test") && !state.has_tagged_return_path("d8.test"));
+    let remove = Command::DomainRemove { name: "d7.test".to_owned() };
+    state.apply(951, &request(951, remove)).unwrap();
+    state.apply(952, &request(952, domain("d7.test", "mx"))).unwrap();
+    assert!(!state.has_tagged_return_paths() && state.return_keys().len() == 1);
 }

@@ -29,6 +29,7 @@ use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::{Policy, Watch};
+use crate::returns::{self, Returns};
 use crate::rotation::{DnsPublisher, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
@@ -151,12 +152,13 @@ impl Node {
         let outbox = data_dir.join("outbox");
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
         let journal = journal(config).context("cannot write the journal")?;
+        let returns = Returns::open(&data_dir.join("returns"))
+            .context("cannot read what is remembered of return paths")?;
         let log = delivery_log(config)?;
-        let own = own(config);
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =
             Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
-        let mx_port = config.delivery.mx_port;
+        let (mx_port, own) = (config.delivery.mx_port, own(config));
         let router = Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
@@ -167,12 +169,13 @@ impl Node {
             hostname: hostname.clone(),
             own_names: vec![hostname.clone()],
             reports: reports.clone(),
+            returns,
             journal: journal.clone(),
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
-        let policy = policy(&cluster, hostname, &limits, callout);
+        let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
         let traffic = TrafficMeter::new(cluster.clone());
@@ -186,24 +189,22 @@ impl Node {
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
         });
-        let rotation = RotationAdmin::new(cluster.clone(), own.allow_loopback);
         let admin = Admin {
+            rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
             tables: Tables::new(cluster.clone(), Arc::new(own)),
-            rotation,
             policy,
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
             reports: reports.clone(),
             journal: journal.clone(),
         };
-        let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
         let node = Self {
             cluster,
             spool,
-            inbound,
+            inbound: Arc::new(inbound),
             deliveries,
             reports,
-            admin,
+            admin: Arc::new(admin),
             tls,
             log,
             journal,
@@ -236,8 +237,9 @@ impl Node {
         });
         let traffic = self.traffic.clone().run(stop.clone());
         let publish = self.dns.clone().run(stop.clone());
+        let rotate = returns::rotate(self.cluster.clone(), stop.clone());
         tasks.spawn(async move {
-            tokio::join!(traffic, publish);
+            tokio::join!(traffic, publish, rotate);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -389,11 +391,17 @@ fn own(config: &Config) -> Own {
     }
 }
 
-fn policy(cluster: &Cluster, hostname: &str, limits: &Limits, callout: Callout) -> Arc<Policy> {
+fn policy(
+    cluster: &Cluster,
+    hostname: &str,
+    limits: &Limits,
+    callout: Callout,
+    journal: Journal,
+) -> Arc<Policy> {
     let window = Duration::from_millis(limits.refusals_window_ms);
     let watch = Watch::new(window, Instant::now());
     let policy = Policy::new(cluster.clone(), vec![hostname.to_owned()]);
-    Arc::new(policy.watched_by(watch).with_callout(callout))
+    Arc::new(policy.watched_by(watch).with_callout(callout).with_journal(journal))
 }
 
 /// What happens to a message that is safe in the spool.

@@ -19,6 +19,7 @@ mod expiry;
 mod inspect;
 mod operate;
 mod reports;
+mod returns;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
+use crate::returns::Returns;
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
 use crate::smtp::about::domain_of;
@@ -73,6 +75,8 @@ pub struct Parts {
     pub cluster: Cluster,
     /// What the fleet must know of recipients.
     pub reports: Reports,
+    /// What is remembered of return paths of ours.
+    pub returns: Returns,
     /// What is remembered of mail that was not delivered.
     pub journal: Journal,
     /// What is told of each attempt.

@@ -28,7 +28,7 @@ use crate::smtp::authentication::{Finding, Signature};
 use crate::smtp::{Address, Authentication, Recipient, ReversePath};
 use crate::telemetry::metrics::METRICS;
 
-pub use evidence::Evidence;
+pub use evidence::{Evidence, Sealed};
 use lookups::Lookups;
 
 /// After a message had to wait for name servers in vain, those that arrive are not looked at for

@@ -102,7 +102,7 @@ enum Noun {
     /// Mail that waits on this node.
     #[command(subcommand)]
     Queue(queue::Verb),
-    /// What became of mail that was not delivered.
+    /// What became of mail that was not delivered, and who was told.
     #[command(subcommand)]
     Journal(journal::Verb),
     /// What the node would answer, and why.

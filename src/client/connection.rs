@@ -151,6 +151,12 @@ impl Connection {
         self.relay.clone()
     }
 
+    /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender
+    /// asked for a success report, the report ends with us as "relayed".
+    pub fn offers_dsn(&self) -> bool {
+        self.capabilities.dsn
+    }
+
     /// Say goodbye and close, without waiting long for the answer.
     pub async fn quit(mut self) {
         if !self.closed && self.wire.is_quiet() {

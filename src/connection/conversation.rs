@@ -184,7 +184,7 @@ where
         let policy = &self.inbound.policy;
         let ruling = match policy.target(to) {
             Ok(address) => {
-                let mut decision = policy.rcpt(&address, wall_ms());
+                let mut decision = policy.rcpt(self.session.sender(), &address, wall_ms());
                 if decision == Decision::Ask {
                     // Whoever waits meanwhile has the replies to what came before.
                     self.send().await?;

@@ -55,9 +55,9 @@ fn command(call: Call) -> Option<Result<Command, Refused>> {
         Call::BlacklistUnexempt { address } => {
             key(&address).map(|address| Command::BlacklistExempt { address, exemption: None })
         }
-        Call::BlacklistFreeze { domain, frozen } => domain_to_ascii(&domain)
-            .map(|domain| Command::BlacklistFreeze { domain: domain.into(), frozen })
-            .map_err(|_| Refused::invalid("that is not a domain name")),
+        Call::BlacklistFreeze { domain, frozen } => {
+            domain_name(&domain).map(|domain| Command::BlacklistFreeze { domain, frozen })
+        }
         _ => return None,
     })
 }

@@ -10,6 +10,7 @@ use mxfleet_cluster::{
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
 use super::{ACTOR, domain_name, recipients};
+use crate::returns;
 use crate::route::Own;
 use crate::system::clock;
 
@@ -40,6 +41,9 @@ impl Tables {
         match call {
             Call::DomainRecipients { name, entries: Some(entries) } => {
                 return Some(self.set_recipients(name, entries, terms).await);
+            }
+            Call::DomainReturnPath { name, return_path } => {
+                return Some(self.return_path(name, return_path, terms).await);
             }
             Call::DomainStage { import, part, domains } => {
                 return Some(self.stage(import, *part, domains).await);
@@ -114,6 +118,26 @@ impl Tables {
         let clock: Clock = Arc::new(clock::wall_ms);
         let request = |command| request(command, terms);
         changed(self.cluster.set_recipients(&domain, &entries, &clock, request).await)
+    }
+
+    /// The first domain with return paths of ours needs a key that signs them.
+    async fn return_path(
+        &self,
+        name: &str,
+        return_path: &str,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let tagged = match return_path {
+            "tagged" => true,
+            "plain" => false,
+            _ => return Err(Refused::invalid("a return path is `tagged` or `plain`".to_owned())),
+        };
+        let domain = domain_name(name)?;
+        if tagged {
+            let made = returns::ensure(&self.cluster).await;
+            made.map_err(|error| Refused::unavailable(error.to_string()))?;
+        }
+        self.propose(Command::ReturnPathSet { domain, tagged }, terms).await
     }
 
     /// Many rows go in parts, so that no log entry is large.
@@ -292,6 +316,10 @@ fn domain_row(state: &State, domain: &Domain) -> DomainRow {
         blacklist_hold: own.hold_ms.map(render_duration),
         verify: own.verify.to_string(),
         recipients: state.recipient_list(&domain.name).map(recipients::row),
+        return_path: match state.has_tagged_return_path(&domain.name) {
+            true => "tagged".to_owned(),
+            false => "plain".to_owned(),
+        },
         version: state.domain_version(&domain.name),
     }
 }

@@ -21,7 +21,7 @@ use crate::verdict::{Scope, Verdict, judge};
 pub(super) struct Loaded {
     pub(super) envelope: Arc<Envelope>,
     pub(super) states: Vec<RecipientState>,
-    octets: u64,
+    pub(super) octets: u64,
     /// What goes above the text.
     above: Bytes,
     body: Body,
@@ -93,7 +93,7 @@ impl Loaded {
         self.states.get(recipient as usize)
     }
 
-    fn text(&self) -> Text {
+    pub(super) fn text(&self) -> Text {
         let above = &self.above;
         match &self.body {
             Body::Memory(text) if above.is_empty() => Text::Whole(text.clone()),
@@ -227,7 +227,7 @@ pub(super) async fn attempt(
     }
 }
 
-fn is_answer(response: &Response, verdict: &Verdict) -> bool {
+pub(super) fn is_answer(response: &Response, verdict: &Verdict) -> bool {
     let vague =
         matches!(verdict, Verdict::Retry { scope: Scope::Destination | Scope::Message, .. });
     matches!(response.answer, Answer::Reply(_)) && !vague

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::attempt::{Attempted, Loaded, by_destination};
 use super::core::{After, Work};
 use super::counters;
-use super::reports::Ended;
+use super::reports::{Case, Ended};
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::bounce::policy::Cause;
@@ -167,20 +167,20 @@ impl Inner {
         judged: Vec<(u32, Verdict)>,
         reports: &mut Vec<Queued>,
     ) -> Vec<Settled> {
-        let id = trial.work.ticket.id;
+        let case = Case::of(trial.work.ticket.id, trial.message);
         let ended = |wanted: fn(&Verdict) -> bool| {
             let judged = judged.iter().filter(move |(_, verdict)| wanted(verdict));
             judged.filter_map(|(recipient, verdict)| ended(trial, *recipient, verdict)).collect()
         };
         let failed: Vec<Ended> = ended(|verdict| matches!(verdict, Verdict::Fail { .. }));
         let relayed: Vec<Ended> = ended(|verdict| matches!(verdict, Verdict::Delivered { .. }));
-        let mut told = self.tell_sender(id, trial.message, &failed).await;
+        let mut told = self.tell_sender(case, &failed).await;
         if let Ok(told) = &mut told {
             reports.extend(told.report.take());
         }
-        match self.tell_sender(id, trial.message, &relayed).await {
+        match self.tell_sender(case, &relayed).await {
             Ok(told) => reports.extend(told.report),
-            Err(error) => self.could_not_tell(id, trial.message, &relayed, &error),
+            Err(error) => self.could_not_tell(case, &relayed, &error),
         }
         let settle = |(recipient, verdict)| match (verdict, &told) {
             (Verdict::Fail { text, .. }, Err(error)) => {
@@ -297,7 +297,10 @@ impl Inner {
                     let address = blacklist::key(&known.address);
                     Some(Event::rejected(id, recipient, address, wall_ms(), text))
                 }
-                Verdict::Delivered { .. } => {
+                // Where reports come later, that it was taken says nothing.
+                Verdict::Delivered { .. }
+                    if !view.has_tagged_return_path(known.address.domain()) =>
+                {
                     let address = blacklist::key(&known.address);
                     let reports = &self.parts.reports;
                     if reports.is_suspect(&view, &address) {

@@ -17,6 +17,22 @@ pub struct Postfix {
 impl Postfix {
     /// Take mail for these users of `domain`; others are unknown. An empty user is all of them.
     pub fn start(domain: &str, users: &[&str]) -> Self {
+        Self::with(domain, users, "")
+    }
+
+    /// The same, but others are only found to be unknown after their mail was taken, and what
+    /// there is to report is sent to this server.
+    pub fn that_takes_all(domain: &str, users: &[&str], reports_to: SocketAddr) -> Self {
+        let (ip, port) = (reports_to.ip(), reports_to.port());
+        let more = format!(
+            "smtpd_reject_unlisted_recipient = no\nsmtpd_delay_open_until_valid_rcpt = no\n\
+             relayhost = [{ip}]:{port}\nsmtp_host_lookup = native\n\
+             minimal_backoff_time = 1s\nmaximal_backoff_time = 2s\nqueue_run_delay = 1s\n"
+        );
+        Self::with(domain, users, &more)
+    }
+
+    fn with(domain: &str, users: &[&str], more: &str) -> Self {
         let folder = scratch();
         let address = free_address();
         let path = folder.path();
@@ -27,7 +43,8 @@ impl Postfix {
         }
         output("chown", &["postfix", &path.join("data").display().to_string()]);
         output("chown", &["nobody", &path.join("mail").display().to_string()]);
-        std::fs::write(path.join("etc/main.cf"), main_cf(path, domain, users)).unwrap();
+        let main_cf = main_cf(path, domain, users) + more;
+        std::fs::write(path.join("etc/main.cf"), main_cf).unwrap();
         std::fs::write(path.join("etc/master.cf"), master_cf(address)).unwrap();
         let server = Self { address, folder };
         output("postfix", &["-c", &server.etc(), "start"]);
@@ -111,6 +128,7 @@ fn master_cf(address: SocketAddr) -> String {
          error unix - - n - - error\n\
          retry unix - - n - - error\n\
          discard unix - - n - - discard\n\
+         smtp unix - - n - - smtp\n\
          virtual unix - n n - - virtual\n\
          anvil unix - - n - 1 anvil\n\
          postlog unix-dgram n - n - 1 postlogd\n"

@@ -57,7 +57,7 @@ async fn entries_survive_a_restart_with_their_marks() {
     );
     assert!(entries[1].held && !entries[0].held);
     assert_eq!((&entries[0].about, &entries[2].about), (&None, &Some(about.clone())));
-    assert_eq!(entries[2].destinations, [destination("own:one.test", 0, 0, 0)]);
+    assert_eq!(entries[2].destinations, [destination("own:one.test", 0, 0)]);
     let message = spool.load(one.id).unwrap().unwrap();
     assert_eq!(message.states[0].outcome, Some(Outcome::Delivered));
     assert_eq!(message.states[0].last_reply.as_deref(), Some("250 ok"));

@@ -43,8 +43,9 @@ impl Postfix {
         }
         output("chown", &["postfix", &path.join("data").display().to_string()]);
         output("chown", &["nobody", &path.join("mail").display().to_string()]);
-        let main_cf = main_cf(path, domain, users) + more;
-        std::fs::write(path.join("etc/main.cf"), main_cf).unwrap();
+        let table: String = users.iter().map(|user| format!("{user}@{domain} box/\n")).collect();
+        std::fs::write(path.join("etc/users"), table).unwrap();
+        std::fs::write(path.join("etc/main.cf"), main_cf(path, domain) + more).unwrap();
         std::fs::write(path.join("etc/master.cf"), master_cf(address)).unwrap();
         let server = Self { address, folder };
         output("postfix", &["-c", &server.etc(), "start"]);
@@ -78,9 +79,8 @@ impl Drop for Postfix {
     }
 }
 
-fn main_cf(folder: &Path, domain: &str, users: &[&str]) -> String {
+fn main_cf(folder: &Path, domain: &str) -> String {
     let id = |flag| output("id", &[flag, "nobody"]).trim().to_owned();
-    let users: Vec<String> = users.iter().map(|user| format!("{user}@{domain}=box/")).collect();
     format!(
         "compatibility_level = 3.6\n\
          queue_directory = {folder}/queue\n\
@@ -99,14 +99,13 @@ fn main_cf(folder: &Path, domain: &str, users: &[&str]) -> String {
          smtpd_peername_lookup = no\n\
          smtpd_client_connection_count_limit = 0\n\
          virtual_mailbox_domains = {domain}\n\
-         virtual_mailbox_maps = inline:{{{users}}}\n\
+         virtual_mailbox_maps = texthash:{folder}/etc/users\n\
          virtual_mailbox_base = {folder}/mail\n\
          virtual_mailbox_limit = 0\n\
          virtual_uid_maps = static:{uid}\n\
          virtual_gid_maps = static:{gid}\n\
          message_size_limit = 60000000\n",
         folder = folder.display(),
-        users = users.join(", "),
         uid = id("-u"),
         gid = id("-g"),
     )

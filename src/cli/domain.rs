@@ -74,9 +74,9 @@ pub(super) enum Verb {
         /// reports as unknown later is learnt, too. `plain`: with the senders' own. Not together
         /// with other changes.
         #[arg(long, value_name = "KIND",
-            conflicts_with_all = ["customer", "route", "tls", "connections_max", "file", "blacklist",
-                "no_recipients", "blacklist_threshold", "blacklist_window", "blacklist_hold",
-                "verify"])]
+            conflicts_with_all = ["customer", "route", "tls", "connections_max", "file",
+                "no_recipients", "blacklist", "blacklist_threshold", "blacklist_window",
+                "blacklist_hold", "verify"])]
         return_path: Option<ReturnPath>,
     },
     /// Remove a domain: mail for it is refused. What is queued for it has no route any more, and

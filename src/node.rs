@@ -21,7 +21,7 @@ use crate::blacklist::Reports;
 use crate::callout::{self, Callout};
 use crate::client::{Client, Roots};
 use crate::config::{Config, Limits, LogFormat};
-use crate::connection::{self, Accepted, Inbound, Parts, TlsIdentity};
+use crate::connection::{self, Accepted, Inbound, Parts, Service, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::metrics::{self, Sources};
@@ -30,7 +30,7 @@ use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::{Policy, Watch};
 use crate::returns::{self, Returns};
-use crate::rotation::{DnsPublisher, TrafficMeter};
+use crate::rotation::{DnsPublisher, Leaving, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -57,6 +57,8 @@ struct Node {
     limits: Arc<Limits>,
     traffic: TrafficMeter,
     dns: DnsPublisher,
+    leaving: Leaving,
+    service: Service,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -142,24 +144,24 @@ impl Signals {
 }
 
 impl Node {
+    #[expect(clippy::too_many_lines, reason = "the one place that joins all stages")]
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
         let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
-        let spool_config =
-            SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(&limits) };
-        let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
-        let outbox = data_dir.join("outbox");
-        let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
+        let (spool, recovered) = open_spool(config, node_id)?;
+        let id = u64::from(node_id);
+        let reports = Reports::open(&data_dir.join("outbox"), id, &spool.ids(), &limits)?;
         let journal = journal(config).context("cannot write the journal")?;
-        let returns = Returns::open(&data_dir.join("returns"))
-            .context("cannot read what is remembered of return paths")?;
+        let returns =
+            Returns::open(&data_dir.join("returns")).context("cannot read the returns")?;
         let log = delivery_log(config)?;
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =
             Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
-        let (mx_port, own) = (config.delivery.mx_port, own(config));
-        let router = Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits);
+        let own = own(config);
+        let router =
+            Router::new(cluster.clone(), dns, own.clone(), config.delivery.mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
@@ -178,6 +180,7 @@ impl Node {
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
+        let service = Service::default();
         let traffic = TrafficMeter::new(cluster.clone());
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
@@ -188,6 +191,7 @@ impl Node {
             accepted: accepted(deliveries.clone(), traffic.clone()),
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
+            service: service.clone(),
         });
         let admin = Admin {
             rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
@@ -198,6 +202,7 @@ impl Node {
             reports: reports.clone(),
             journal: journal.clone(),
         };
+        let leaving = Leaving::new(cluster.clone(), spool.clone(), service.clone(), id);
         let node = Self {
             cluster,
             spool,
@@ -211,6 +216,8 @@ impl Node {
             limits,
             traffic,
             dns: publisher,
+            leaving,
+            service,
         };
         Ok((node, recovered))
     }
@@ -237,9 +244,10 @@ impl Node {
         });
         let traffic = self.traffic.clone().run(stop.clone());
         let publish = self.dns.clone().run(stop.clone());
+        let leaving = self.leaving.clone().run(stop.clone());
         let rotate = returns::rotate(self.cluster.clone(), stop.clone());
         tasks.spawn(async move {
-            tokio::join!(traffic, publish, rotate);
+            tokio::join!(traffic, publish, rotate, leaving);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -251,7 +259,11 @@ impl Node {
         }
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
-        let health = Health { spool: self.spool.clone(), draining: stop.clone() };
+        let health = Health {
+            spool: self.spool.clone(),
+            draining: stop.clone(),
+            service: self.service.clone(),
+        };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
             tasks.spawn(async move {
@@ -355,6 +367,11 @@ fn bind(
     let Some(address) = address else { return Ok(None) };
     let listener = connection::listen(address);
     Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
+}
+
+fn open_spool(config: &Config, node_id: u16) -> anyhow::Result<(Spool, Recovered)> {
+    let (dir, limits) = (config.node.data_dir.join("spool"), Arc::new(config.limits.clone()));
+    Ok(Spool::open(SpoolConfig { dir, node_id, limits }, Arc::new(OsFs))?)
 }
 
 fn journal(config: &Config) -> std::io::Result<Journal> {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener;
 use crate::config::Limits;
+use crate::connection::Service;
 use crate::spool::Spool;
 
 /// What the health pages report.
@@ -20,6 +21,8 @@ pub struct Health {
     pub spool: Spool,
     /// Set once the node stops taking mail.
     pub draining: CancellationToken,
+    /// Whether the fleet wants this host to take mail.
+    pub service: Service,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +54,8 @@ impl Health {
     fn judge(&self) -> (bool, &'static str) {
         if self.draining.is_cancelled() {
             (false, "the node is stopping and takes no new mail")
+        } else if !self.service.is_serving() {
+            (false, "this host is drained or retired and takes no new mail")
         } else if !self.spool.is_writable() {
             (false, "the spool's disk is full or failing; mail is answered 452")
         } else {

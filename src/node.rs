@@ -130,7 +130,7 @@ impl Node {
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
         let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
             .context("cannot write the journal")?;
-        let returns = Returns::open(&data_dir.join("returns"))
+        let returns = Returns::open(&data_dir.join("returns"), limits.returns_kept_max)
             .context("cannot read what is remembered of return paths")?;
         let own = Own {
             names: [hostname.clone()].into(),

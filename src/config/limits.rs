@@ -124,6 +124,9 @@ pub struct Limits {
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
+    /// Reports to return paths of ours that are remembered, so that none counts twice; more count
+    /// for nothing.
+    pub returns_kept_max: usize,
 
     // Blacklist: what a node has to tell the fleet.
     /// Events that wait for the fleet; more and the oldest are dropped and counted.
@@ -193,6 +196,7 @@ impl Default for Limits {
             authentication_signatures_max: 5,
             authentication_header_octets_max: 64 * KIB,
             journal_lines_max: 10_000,
+            returns_kept_max: 1_000_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
         }
@@ -294,6 +298,7 @@ impl Limits {
             authentication_signatures_max,
             authentication_header_octets_max,
             journal_lines_max,
+            returns_kept_max,
             blacklist_backlog_max,
             blacklist_linger_ms,
         )

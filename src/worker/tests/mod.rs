@@ -124,7 +124,7 @@ impl World {
             own_names: vec!["mx1.relay.test".into()],
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
-            returns: Returns::open(&dir.path().join("returns")).unwrap(),
+            returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             journal: Journal::start(&dir.path().join("journal"), 1000).unwrap(),
             log: log.clone(),
             limits,

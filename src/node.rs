@@ -153,8 +153,8 @@ impl Node {
         let id = u64::from(node_id);
         let reports = Reports::open(&data_dir.join("outbox"), id, &spool.ids(), &limits)?;
         let journal = journal(config).context("cannot write the journal")?;
-        let returns =
-            Returns::open(&data_dir.join("returns")).context("cannot read the returns")?;
+        let returns = Returns::open(&data_dir.join("returns"), limits.returns_kept_max)
+            .context("cannot read the returns")?;
         let log = delivery_log(config)?;
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =

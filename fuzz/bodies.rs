@@ -181,6 +181,8 @@ fn envelope() -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
+        report: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

@@ -28,6 +28,7 @@ pub use intake::{Draft, Full, Intake, NotStored};
 pub use listener::{inherit, listen};
 pub use tls::{CertificateFiles, TlsError, TlsIdentity};
 
+use crate::authentication::Authenticator;
 use crate::config::Limits;
 use crate::policy::Policy;
 use crate::session::Site;
@@ -47,6 +48,8 @@ pub struct Parts<I: Intake> {
     pub limits: Arc<Limits>,
     /// Stage 3.
     pub policy: Arc<Policy>,
+    /// Looks at messages about which it may matter whose they are; `None` looks at none.
+    pub authenticator: Option<Authenticator>,
     /// Stage 4.
     pub intake: I,
     /// Stage 5.
@@ -61,6 +64,7 @@ pub struct Parts<I: Intake> {
 pub struct Inbound<I: Intake> {
     site: Arc<Site>,
     policy: Arc<Policy>,
+    authenticator: Option<Authenticator>,
     intake: I,
     accepted: Accepted<<I::Draft as Draft>::Queued>,
     tls: Option<Arc<TlsIdentity>>,
@@ -76,6 +80,7 @@ impl<I: Intake> Inbound<I> {
         Self {
             site: Arc::new(Site::new(&parts.hostname, parts.limits, parts.tls.is_some())),
             policy: parts.policy,
+            authenticator: parts.authenticator,
             intake: parts.intake,
             accepted: parts.accepted,
             tls: parts.tls,

@@ -16,12 +16,13 @@ mod core;
 mod counters;
 mod ending;
 mod expiry;
-mod failure;
 mod inspect;
 mod operate;
+mod reports;
 mod select;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,11 +34,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
+use crate::smtp::about::domain_of;
 use crate::spool::{EntryId, Queued, ReadError, RecoveredEntry, Spool};
 use crate::system::clock::wall_us;
 use crate::system::random::random_u64;
@@ -60,6 +63,12 @@ pub struct Parts {
     pub router: Router,
     /// Makes connections.
     pub client: Client,
+    /// Looks whether a message is its sender's, when that matters and nobody has looked before.
+    pub authenticator: Authenticator,
+    /// What we call ourselves in reports.
+    pub hostname: String,
+    /// Every name this host goes by, in lower case.
+    pub own_names: Vec<String>,
     /// The tables and settings.
     pub cluster: Cluster,
     /// What the fleet must know of recipients.
@@ -152,6 +161,7 @@ impl Deliveries {
         let inner = &self.inner;
         inner.update(|core, _| core.running = true);
         let expiry = tokio::spawn(Arc::clone(inner).expire_until(stop.clone()));
+        let warnings = tokio::spawn(Arc::clone(inner).warn_until(stop.clone()));
         let mut tables = inner.parts.cluster.watch();
         let mut reread = tokio::time::interval(REREAD_PAUSE);
         loop {
@@ -166,6 +176,7 @@ impl Deliveries {
         }
         inner.drain().await;
         let _ = expiry.await;
+        let _ = warnings.await;
     }
 }
 
@@ -181,7 +192,7 @@ impl Inner {
         let view = self.parts.cluster.view();
         let (id, held) = (queued.id, queued.held);
         let envelope = Arc::clone(&queued.envelope);
-        let destinations = attempt::by_domain(&envelope, |_| true);
+        let destinations = attempt::by_destination(&envelope, |_| true);
         self.update(|core, now| {
             let mut jobs = 0;
             for (domain, recipients) in &destinations {
@@ -200,6 +211,11 @@ impl Inner {
         let now_us = wall_us();
         let longest = setting(&view, "queue.retry_max");
         self.update(|core, now| {
+            if let Some(about) = &entry.about
+                && let Ok(id) = about.id.parse()
+            {
+                core.told.entry(id).or_default().push(about.clone());
+            }
             for destination in &entry.destinations {
                 let Some(recipients) = Recipients::new(&destination.recipients) else { continue };
                 // Bounded, in case the clock has been turned back since.
@@ -284,12 +300,6 @@ impl Inner {
         if let Err(error) = self.parts.spool.flush().await {
             tracing::error!(%error, "outcomes of the last deliveries may be forgotten");
         }
-        let (log, journal) = (self.parts.log.clone(), self.parts.journal.clone());
-        let flush = move || {
-            log.flush();
-            journal.flush();
-        };
-        let _ = tokio::task::spawn_blocking(flush).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -312,8 +322,15 @@ impl Clock {
     }
 }
 
-/// How many connections a domain may have.
-fn connections_max(view: &State, domain: &str) -> u32 {
+/// Connections for mail of our own to one domain: there is little of it, and it can wait.
+const OWN_CONNECTIONS_MAX: u32 = 2;
+
+/// How many connections a destination may have.
+fn connections_max(view: &State, destination: &str) -> u32 {
+    let (domain, is_ours) = domain_of(destination);
+    if is_ours {
+        return OWN_CONNECTIONS_MAX;
+    }
     let own = view.domain(domain).and_then(|row| row.connections_max);
     own.unwrap_or_else(|| {
         u32::try_from(view.settings().count("delivery.connections_max")).unwrap_or(u32::MAX)

@@ -160,7 +160,8 @@ fn other_recipients_go_on_and_operators_pardon_and_exempt() {
         (&"suppressed".into(), &"not_a_customer".into()),
         "{lines:#}"
     );
-    let suppressed = "mxfleet_bounces_suppressed_total{because=\"not_a_customer\"}";
+    let suppressed = "mxfleet_bounces_total{because=\"not_a_customer\",kind=\"failed\",\
+                      outcome=\"suppressed\"}";
     assert_eq!(first.metric(suppressed), 4.0);
 
     let explained = second.json(&["explain", "rcpt", to]);
@@ -181,7 +182,47 @@ fn other_recipients_go_on_and_operators_pardon_and_exempt() {
     assert_eq!((&entry["listed"], &entry["exempt"]["reason"]), (&false.into(), &"a friend".into()));
     assert_eq!(rcpt(second, to).0, 250);
     first.admin(&["blacklist", "unexempt", to]);
-    assert!(await_answer(&fleet, to, 550) < SEEN_BY_ALL, "what was counted meanwhile is true now");
+    assert_eq!(show(first, to)["exempt"], Value::Null);
+    for node in &fleet.nodes {
+        eventually("the end of the exemption", SOON, || show(node, to)["exempt"].is_null());
+        assert_eq!(rcpt(node, to).0, 250, "what happened while it was exempt was not counted");
+    }
+    fail(&fleet, to, 0..10);
+    await_answer(&fleet, to, 550);
+}
+
+#[test]
+fn a_domain_has_its_own_numbers_for_what_was_counted_before_too() {
+    let (sink, _) = strict_server();
+    let fleet = fleet(&sink, &[]);
+    let to = "unknown-z@acme.test";
+    let [first, second, third] = &fleet.nodes[..] else { panic!("three nodes") };
+    fail(&fleet, to, 0..4);
+    for node in &fleet.nodes {
+        eventually("four everywhere", SOON, || counted(node, to) == 4);
+    }
+    let set = |node: &Node, words: &[&str]| {
+        let mut all = vec!["domain", "set", "acme.test"];
+        all.extend(words);
+        node.admin(&all);
+    };
+    set(second, &["--blacklist-threshold", "4"]);
+    assert!(await_answer(&fleet, to, 550) < SEEN_BY_ALL);
+    set(third, &["--blacklist", "off"]);
+    assert!(await_answer(&fleet, to, 250) < SEEN_BY_ALL);
+    fail_uncounted(&fleet, to, 6);
+    assert_eq!(counted(first, to), 4, "nothing is counted in a domain whose blacklist is off");
+    set(first, &["--blacklist", "on", "--blacklist-hold", "1s"]);
+    await_answer(&fleet, to, 250);
+    let row = second.json(&["domain", "show", "acme.test"]);
+    let own = ["blacklist", "blacklist_threshold", "blacklist_window", "blacklist_hold"];
+    let own = own.map(|name| row[name].clone());
+    assert_eq!(own, ["on".into(), 4.into(), Value::Null, "1s".into()]);
+    set(first, &["--blacklist-threshold", "0", "--blacklist-hold", "0s"]);
+    let row = first.json(&["domain", "show", "acme.test"]);
+    assert!(row["blacklist_threshold"].is_null() && row["blacklist_hold"].is_null(), "{row:#}");
+    let refused = first.try_admin(&["domain", "set", "acme.test", "--blacklist-window", "1y"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is a duration"), "{refused:?}");
 }
 
 /// Messages that are refused, without looking at the count in between.

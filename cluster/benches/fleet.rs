@@ -11,7 +11,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, Command, Domain, Route, TlsPolicy};
+use mxfleet_cluster::{Cluster, Command, Domain, RecipientPolicy, Route, TlsPolicy};
 use support::{Fleet, customer, request};
 
 const DOMAINS: usize = 1_000_000;
@@ -76,6 +76,7 @@ async fn lookups() {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         };
         let domains = (first..first + 5000).map(domain).collect();
         cluster.propose(request(Command::DomainImport { domains })).await.unwrap().unwrap();

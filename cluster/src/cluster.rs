@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::gauges::{self, Event, Gauges, Observer, Proposed};
@@ -14,7 +16,7 @@ use crate::propose::{Clock, Forwarder, ProposeError};
 use crate::raft::Raft;
 use crate::state::{Outcome, Request, State};
 use crate::status::{self, Status};
-use crate::transport::QuicEndpoint;
+use crate::transport::{Credentials, QuicEndpoint};
 
 /// How a node takes part in its fleet.
 #[derive(Clone)]
@@ -68,6 +70,11 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) digest: Mutex<Option<(u64, String)>>,
+    /// Since when it leads, if it does.
+    pub(crate) led: Mutex<Option<Instant>>,
+    pub(crate) credentials: Arc<Credentials>,
+    /// When the certificate it shows was made: milliseconds since 1970, UTC.
+    pub(crate) certified_ms: AtomicU64,
 }
 
 /// What only a node in a fleet can do was asked of a state that is not.
@@ -167,6 +174,18 @@ impl Cluster {
                 return;
             }
         }
+    }
+
+    /// How many peers were refused on the cluster port since the start, by reason; every reason
+    /// there is.
+    pub fn peers_refused(&self) -> Vec<(&'static str, u64)> {
+        self.node().map_or_else(|_| Vec::new(), |node| node.endpoint.refusals().counts().collect())
+    }
+
+    /// Whether this node leads, and a quorum hears it: what one node is to do for the fleet is this
+    /// node's to do. A detached state always leads.
+    pub fn leads(&self) -> bool {
+        self.node().map_or(true, |node| node.forwarder.proposer.not_now().is_none())
     }
 
     /// Where this node listens for others.

@@ -15,8 +15,9 @@ use crate::codec::{self, Kind};
 use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
-    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
-    Refusal, Request, State, TlsPolicy,
+    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
+    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews,
+    RecipientPolicy, Refusal, Request, State, Survey, TlsPolicy, Told, TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -54,6 +55,7 @@ fn domain() -> Domain {
         route: "mail.acme.test:25,[2001:db8::1]:2525".parse().unwrap(),
         tls: TlsPolicy::Pinned(vec!["mail.acme.test".to_owned()]),
         connections_max: Some(7),
+        recipients: RecipientPolicy::default(),
     }
 }
 
@@ -99,9 +101,94 @@ fn commands() -> Vec<Command> {
         Command::BlacklistPardon { address: address() },
         Command::BlacklistExempt { address: address(), exemption: Some(exemption) },
         Command::BlacklistFreeze { domain: name(), frozen: true },
-        Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
-        Command::DomainCommit { import: 4, parts: 1 },
+        Command::DomainStage { import: 104, part: 0, domains: vec![domain()] },
+        Command::DomainCommit { import: 104, parts: 1 },
         Command::ClusterVersion { to: 1 },
+        Command::RecipientNews { news: news() },
+        Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
+        Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
+        Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
+        Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
+        Command::RecipientsRemove { domain: name() },
+    ]
+    .into_iter()
+    .chain(rotation())
+    .collect()
+}
+
+/// The newer commands, in an order in which they take effect.
+fn rotation() -> Vec<Command> {
+    let name = || "mx-a.relay.test".to_owned();
+    let (host, at_ms) = (|| "mx2".to_owned(), 1_800_000_000_000);
+    let service = |command| Command::HostService(command);
+    let moves = || vec![(name(), host())];
+    let zone = Some("relay.test".to_owned());
+    let counts =
+        vec![TrafficCount { customer: "acme".to_owned(), name: Some(name()), messages: 9 }];
+    let title = || "Names change".to_owned();
+    let told = Told::Bounced { at_ms, why: "550 no".to_owned() };
+    let (starts_ms, ends_ms) = (Some(at_ms), Some(at_ms + 1));
+    let names = vec![
+        NameCommand::Add { name: name(), host: host(), from_ms: None },
+        NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 },
+        NameCommand::Point { moves: moves(), from_ms: Some(at_ms), rehome: true },
+        NameCommand::Stay { name: name() },
+        NameCommand::Retire { name: name(), at_ms },
+        NameCommand::Keep { name: name() },
+        NameCommand::Remove { name: name(), force: false },
+        NameCommand::DnsFault { text: Some("refused".to_owned()) },
+    ];
+    let migrations = vec![
+        MigrationCommand::Plan {
+            retire: Vec::new(),
+            introduce: vec![("mx-b.relay.test".to_owned(), host())],
+            ends_ms: at_ms,
+            text: "why".to_owned(),
+        },
+        MigrationCommand::Announce { title: title(), text: title() },
+        MigrationCommand::Told { rows: vec![("acme".to_owned(), 1, told)] },
+        MigrationCommand::Surveyed { rows: vec![("acme".to_owned(), Survey::Moved { at_ms })] },
+        MigrationCommand::Remind,
+        MigrationCommand::Finish { force: true },
+        MigrationCommand::Cancel,
+    ];
+    let (text, component) = (title(), None);
+    let notices = vec![
+        NoticeCommand::Open { title: title(), text, component, starts_ms, ends_ms },
+        NoticeCommand::Update { id: 1, text: title(), starts_ms: None, ends_ms: None },
+        NoticeCommand::Resolve { id: 1, text: None },
+    ];
+    let zone = Command::SettingSet { name: "rotation.zone".to_owned(), value: zone };
+    let addresses = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    [zone, service(HostCommand::Set { name: host(), addresses })]
+        .into_iter()
+        .chain(names.into_iter().map(Command::Name))
+        .chain([
+            Command::Assign { customer: "acme".to_owned(), names: vec![name()] },
+            Command::Traffic { counts },
+        ])
+        .chain(migrations.into_iter().map(Command::Migration))
+        .chain(notices.into_iter().map(Command::Notice))
+        .chain([
+            service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
+            service(HostCommand::MailLeft { id: 1, messages: 5 }),
+            service(HostCommand::Resume { name: host() }),
+            service(HostCommand::Retire { name: host(), force: true, moves: Vec::new() }),
+        ])
+        .collect()
+}
+
+fn news() -> Vec<RecipientNews> {
+    let address = || "someone@acme.test".to_owned();
+    vec![
+        RecipientNews::Taken { address: address(), at_ms: 7 },
+        RecipientNews::Answered { address: address(), is_known: true, version: 5, at_ms: 7 },
+        RecipientNews::CatchAll {
+            domain: "acme.test".to_owned(),
+            is_catch_all: false,
+            version: 5,
+            at_ms: 7,
+        },
     ]
 }
 

@@ -16,6 +16,7 @@ use crate::hex;
 use crate::identity::{Home, Who};
 use crate::propose::ProposeError;
 use crate::state::{Command, Hash, NewHost, Refusal, Request, TOKEN_LIFE_MS_MAX};
+use crate::takeover;
 use crate::transport;
 
 const PREFIX: &str = "mxfleet1";
@@ -117,7 +118,7 @@ impl Cluster {
     /// authority. [`Cluster::start`] does the rest.
     pub fn init(config: &ClusterConfig, name: &str) -> Result<(), JoinError> {
         let home = Home::new(config.dir.clone());
-        if home.is_settled() {
+        if home.is_settled() || takeover::is_pending(&home) {
             return Err(JoinError::Settled(config.dir.clone()));
         }
         let io = |source| JoinError::Io { path: config.dir.clone(), source };
@@ -169,7 +170,7 @@ impl Cluster {
         token: &Token,
     ) -> Result<(), JoinError> {
         let home = Home::new(config.dir.clone());
-        if home.is_settled() {
+        if home.is_settled() || takeover::is_pending(&home) {
             return Err(JoinError::Settled(config.dir.clone()));
         }
         let io = |source| JoinError::Io { path: config.dir.clone(), source };

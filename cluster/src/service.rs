@@ -1,6 +1,7 @@
 //! What this node answers to others.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use openraft::raft::AppendEntriesResponse;
@@ -12,7 +13,7 @@ use crate::join::random_id;
 use crate::machine::View;
 use crate::network::Network;
 use crate::propose::{Clock, Forwarder, Proposer};
-use crate::raft::{NodeId, Raft, Vote};
+use crate::raft::{NodeId, Raft};
 use crate::state::{Command, Hash, Request};
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 use crate::transport::{BoxFuture, CallError, Handler, Rest, save};
@@ -37,20 +38,23 @@ impl Handler for Service {
         !self.view.state().was_removed(from)
     }
 
+    fn knows(&self, address: IpAddr) -> bool {
+        let at = |text: &str| text.parse::<SocketAddr>().is_ok_and(|host| host.ip() == address);
+        self.view.state().hosts().any(|host| at(&host.address))
+    }
+
     fn answer(&self, from: NodeId, call: Call, rest: Rest) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             match call.ask {
-                Ask::Append(rpc) if is_from(&rpc.vote, from) => {
+                Ask::Append(rpc) => {
                     let appended = self.raft.append_entries(rpc).await;
                     if !matches!(&appended, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
                         self.view.hears_leader();
                     }
                     appended.map_or_else(refused, Answer::Append)
                 }
-                Ask::Vote(rpc) if is_from(&rpc.vote, from) => {
-                    self.raft.vote(rpc).await.map_or_else(refused, Answer::Vote)
-                }
-                Ask::Snapshot { vote, meta } if is_from(&vote, from) => {
+                Ask::Vote(rpc) => self.raft.vote(rpc).await.map_or_else(refused, Answer::Vote),
+                Ask::Snapshot { vote, meta } => {
                     let place = match self.raft.begin_receiving_snapshot().await {
                         Ok(place) => place,
                         Err(error) => return refused(error),
@@ -67,9 +71,6 @@ impl Handler for Service {
                     // What was installed has another name by now; what was not is of no use.
                     let _ = tokio::fs::remove_file(&path).await;
                     installed.map_or_else(refused, Answer::Snapshot)
-                }
-                Ask::Append(_) | Ask::Vote(_) | Ask::Snapshot { .. } => {
-                    refused("a node spoke in the name of another")
                 }
                 Ask::Propose(request) => self.proposer.submit(request).await,
                 Ask::Members => self.members(),
@@ -195,9 +196,4 @@ pub(crate) fn progress(raft: &Raft, network: &Network) -> Vec<Progress> {
 
 fn refused(why: impl std::fmt::Display) -> Answer {
     Answer::Refused(why.to_string())
-}
-
-/// Whether a vote is cast for, or by, the node that sends it.
-fn is_from(vote: &Vote, from: NodeId) -> bool {
-    vote.leader_id().voted_for() == Some(from)
 }

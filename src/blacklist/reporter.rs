@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use mxfleet_cluster::{Cluster, Command, ProposeError, Request, State, random_id};
+use mxfleet_cluster::{Cluster, Command, ProposeError, RecipientNews, Request, State, random_id};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
+use super::gauges;
+use super::news::News;
 use super::outbox::{Ask, OutboxError, Writer, find, next_incarnation};
 use super::record::{Batch, Event, EventKey, Record};
 use crate::config::Limits;
@@ -31,6 +33,7 @@ pub struct Reports {
     shared: Arc<Shared>,
     /// To the writing thread, which ends with the last handle.
     asks: mpsc::Sender<Ask>,
+    news: News,
 }
 
 /// What the handles and the writing thread share.
@@ -110,7 +113,7 @@ impl Reports {
         let spawned =
             std::thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run(&asked));
         spawned.map_err(|source| OutboxError::thread(dir, source))?;
-        Ok(Self { shared, asks })
+        Ok(Self { shared, asks, news: News::new(limits) })
     }
 
     fn ask(&self, ask: Ask) {
@@ -122,6 +125,18 @@ impl Reports {
     /// will have. Mail that nothing is known against costs no command.
     pub fn is_suspect(&self, state: &State, address: &str) -> bool {
         state.is_blacklist_tracked(address) || self.shared.lock().has_rejection(address)
+    }
+
+    /// Where other parts of the node tell what they learn of recipients.
+    pub fn news(&self) -> News {
+        self.news.clone()
+    }
+
+    /// Mail was taken for an address that is not suspect: the fleet is told, if that is news.
+    pub fn taken(&self, state: &State, address: String, at_ms: u64) {
+        if state.is_taken_news(&address, at_ms) && self.news.of(&address).is_none() {
+            self.news.tell(RecipientNews::Taken { address, at_ms });
+        }
     }
 
     /// Keep events until the fleet has counted them. When this returns they are on stable storage,
@@ -156,9 +171,10 @@ impl Reports {
 
     /// Report to the fleet until `stop`. What is left then is reported by the next life.
     pub async fn run(self, cluster: Cluster, spool: Spool, stop: CancellationToken) {
-        let report = self.report(&cluster, &spool);
         tokio::select! {
-            () = report => {}
+            () = self.report(&cluster, &spool) => {}
+            () = self.news.run(&cluster) => {}
+            () = gauges::run(&cluster) => {}
             () = stop.cancelled() => {}
         }
     }

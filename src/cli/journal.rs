@@ -29,10 +29,11 @@ pub(super) enum Verb {
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     let Verb::Search { from, to, limit } = verb;
     let lines: Vec<JournalLine> = admin.call(&Call::JournalSearch { from, to, limit })?;
-    let header = ["WHEN", "ID", "FROM", "TO", "OUTCOME", "BECAUSE", "STATUS", "REPLY"];
+    let header = ["WHEN", "ID", "FROM", "TO", "OUTCOME", "WHY / REPORT", "STATUS", "REPLY"];
     output.print(&lines, &header, |lines| {
         let row = |line: &JournalLine| {
-            let because = line.because.clone().unwrap_or_else(|| "-".to_owned());
+            let because = line.because.clone().or_else(|| line.report.clone());
+            let because = because.unwrap_or_else(|| "-".to_owned());
             let (when, id) = (line.at.clone(), line.id.clone());
             let (from, to) = (format!("<{}>", line.from), format!("<{}>", line.to));
             let (outcome, dsn) = (line.outcome.clone(), line.dsn.clone());

@@ -8,11 +8,17 @@ mod domain;
 mod explain;
 mod generate;
 mod health;
+mod host;
+mod import;
 mod journal;
+mod migration;
+mod name;
+mod notice;
 mod output;
 mod queue;
 mod run;
 mod settings;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +77,18 @@ enum Noun {
     /// Domains: where their mail goes, and how.
     #[command(subcommand)]
     Domain(domain::Verb),
+    /// Hosts: which serve, which are being emptied, where mail reaches them.
+    #[command(subcommand)]
+    Host(host::Verb),
+    /// MX names: the names customers put in their MX records, and where they point.
+    #[command(subcommand)]
+    Name(name::Verb),
+    /// Migrations: changes of MX names that customers are told of.
+    #[command(subcommand)]
+    Migration(migration::Verb),
+    /// Notices on the status page: issues and planned outages.
+    #[command(subcommand)]
+    Notice(notice::Verb),
     /// Settings that the whole fleet shares.
     #[command(subcommand)]
     Settings(settings::Verb),
@@ -114,6 +132,12 @@ pub fn main() -> ExitCode {
         },
         Noun::Customer(verb) => admin().and_then(|admin| customer::call(verb, &admin, cli.output)),
         Noun::Domain(verb) => admin().and_then(|admin| domain::call(verb, &admin, cli.output)),
+        Noun::Host(verb) => admin().and_then(|admin| host::call(verb, &admin, cli.output)),
+        Noun::Name(verb) => admin().and_then(|admin| name::call(verb, &admin, cli.output)),
+        Noun::Migration(verb) => {
+            admin().and_then(|admin| migration::call(verb, &admin, cli.output))
+        }
+        Noun::Notice(verb) => admin().and_then(|admin| notice::call(verb, &admin, cli.output)),
         Noun::Settings(verb) => admin().and_then(|admin| settings::call(verb, &admin, cli.output)),
         Noun::Blacklist(verb) => {
             admin().and_then(|admin| blacklist::call(verb, &admin, cli.output))

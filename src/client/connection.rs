@@ -10,7 +10,7 @@ use super::dialog::{Before, Ending, Request, Step, Transaction};
 use super::wire::{Wire, WireError};
 use super::{Hop, Outgoing, Text, TextError};
 use crate::config::Limits;
-use crate::smtp::{Enhanced, Reply, Response, Stage};
+use crate::smtp::{Address, Answer, Enhanced, Envelope, Reply, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 
 /// A text leaves in pieces of this size, each within the time of one block.
@@ -59,22 +59,38 @@ impl Connection {
     /// another transaction at once (on another connection if this one is no longer usable).
     pub async fn deliver(&mut self, outgoing: Outgoing<'_>) -> Vec<Response> {
         let Outgoing { envelope, recipients, octets, text } = outgoing;
-        let request = Request { envelope, recipients, octets };
-        let batch_max = self.limits.pipelined_commands_max;
+        self.transact(Request { envelope, recipients, octets }, Some(text)).await
+    }
+
+    /// Ask whether the server would take mail for a recipient: MAIL FROM:<> and RCPT TO, nothing
+    /// more. `NotTried` as in [`Connection::deliver`].
+    pub async fn verify(&mut self, recipient: &Address) -> Response {
+        let envelope = Envelope::question(recipient);
+        let request = Request { envelope: &envelope, recipients: &[0], octets: 0 };
+        let untried = Response { stage: Stage::Rcpt, answer: Answer::NotTried };
+        self.transact(request, None).await.pop().unwrap_or(untried)
+    }
+
+    /// Without a text it is a question.
+    async fn transact(&mut self, request: Request<'_>, text: Option<Text>) -> Vec<Response> {
+        let (batch_max, before) = (self.limits.pipelined_commands_max, self.before);
         // Whoever drops this future leaves a connection of which nothing is known.
         let was_closed = std::mem::replace(&mut self.closed, true);
         let capabilities = std::mem::take(&mut self.capabilities);
-        let begun = Transaction::new(request, &capabilities, batch_max, self.before);
+        let begun = match &text {
+            Some(_) => Transaction::new(request, &capabilities, batch_max, before),
+            None => Transaction::question(request, &capabilities, batch_max, before),
+        };
         let responses = match begun {
             Err(response) => {
                 self.closed = was_closed;
-                vec![response; recipients.len()]
+                vec![response; request.recipients.len()]
             }
             Ok(mut transaction) => {
                 if was_closed || !self.wire.is_quiet() {
                     transaction.fail("lost connection");
                 }
-                self.run(transaction, text).await
+                self.run(transaction, text.unwrap_or(Text::Whole(Bytes::new()))).await
             }
         };
         self.capabilities = capabilities;

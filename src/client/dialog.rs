@@ -98,6 +98,8 @@ pub(crate) struct Transaction<'a> {
     answers: Vec<Option<Answer>>,
     stages: Vec<Stage>,
     accepted: Vec<bool>,
+    /// It ends with the replies to RCPT; they are the answers.
+    is_question: bool,
     /// The server's refusal of MAIL, which is every recipient's.
     mail_refused: Option<Reply>,
     /// The server holds a transaction of ours.
@@ -132,10 +134,24 @@ impl<'a> Transaction<'a> {
             answers: vec![None; count],
             stages: vec![Stage::Rcpt; count],
             accepted: vec![false; count],
+            is_question: false,
             mail_refused: None,
             open: reset,
             closed: false,
         })
+    }
+
+    /// Ask about the recipients, and offer no message.
+    pub(crate) fn question(
+        request: Request<'a>,
+        capabilities: &'a Capabilities,
+        batch_max: usize,
+        before: Before,
+    ) -> Result<Self, Response> {
+        let mut question = Self::new(request, capabilities, batch_max, before)?;
+        question.script.retain(|command| *command != Command::Data);
+        question.is_question = true;
+        Ok(question)
     }
 
     /// What to do next; commands are appended to `out`.
@@ -239,7 +255,9 @@ impl<'a> Transaction<'a> {
         if self.mail_refused.is_some() {
             return; // it only says that there is no transaction
         }
-        if reply.is_positive() {
+        if self.is_question {
+            self.answers[index] = Some(Answer::Reply(reply));
+        } else if reply.is_positive() {
             self.accepted[index] = true;
         } else if is_too_many(&reply) && self.accepted.contains(&true) {
             // RFC 5321 section 4.5.3.1.10: the others go into another transaction, at once.

@@ -156,7 +156,7 @@ where
             self.message = None;
         }
         match step {
-            Step::Rcpt(rcpt) => self.rcpt(rcpt)?,
+            Step::Rcpt(rcpt) => self.rcpt(rcpt).await?,
             Step::StartTls => self.start_tls().await?,
             Step::Data(incoming) => self.data(incoming).await?,
             Step::Chunk(chunk, incoming) => self.chunk(chunk, incoming).await?,
@@ -179,18 +179,27 @@ where
         }
     }
 
-    fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
+    async fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
         let Rcpt { to, parameters } = rcpt;
         let policy = &self.inbound.policy;
-        let ruling = policy.target(to).and_then(|address| {
-            match policy.rcpt(self.session.sender(), &address, wall_ms()) {
-                Decision::Accept => {
-                    let (notify, orcpt) = (parameters.notify, parameters.orcpt);
-                    Ok(Recipient { address, notify, orcpt })
+        let ruling = match policy.target(to) {
+            Ok(address) => {
+                let mut decision = policy.rcpt(&address, wall_ms());
+                if decision == Decision::Ask {
+                    // Whoever waits meanwhile has the replies to what came before.
+                    self.send().await?;
+                    decision = self.inbound.policy.verify(&address).await;
                 }
-                Decision::Refuse { reply, .. } => Err(reply),
+                match decision {
+                    Decision::Refuse { reply, .. } => Err(reply),
+                    Decision::Accept | Decision::Ask => {
+                        let (notify, orcpt) = (parameters.notify, parameters.orcpt);
+                        Ok(Recipient { address, notify, orcpt })
+                    }
+                }
             }
-        });
+            Err(reply) => Err(reply),
+        };
         let step = self.session.ruled(ruling, &mut self.out);
         self.settle(&step)
     }

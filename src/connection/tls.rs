@@ -68,8 +68,9 @@ pub struct TlsIdentity {
 #[derive(Debug)]
 struct Shelf(ArcSwap<Certificates>);
 
+/// Certificates that were read and are sound.
 #[derive(Debug)]
-struct Certificates {
+pub struct Certificates {
     /// For clients that ask for no name, or for one we do not have. Most senders ask for none.
     default: Arc<CertifiedKey>,
     /// By name, lowercase; `*.` in front of what a wildcard covers.
@@ -92,11 +93,14 @@ impl TlsIdentity {
         Ok(Self { shelf, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    /// Take what is in these files now. When one of them is bad, those in force stay.
-    pub fn reload(&self, files: &[CertificateFiles]) -> Result<(), TlsError> {
-        let provider = rustls::crypto::ring::default_provider();
-        self.shelf.0.store(Arc::new(Certificates::load(files, &provider)?));
-        Ok(())
+    /// Read certificates, for [`TlsIdentity::replace`]. Those in force stay for now.
+    pub fn read(files: &[CertificateFiles]) -> Result<Certificates, TlsError> {
+        Certificates::load(files, &rustls::crypto::ring::default_provider())
+    }
+
+    /// Put these in force, for handshakes that begin from now on.
+    pub fn replace(&self, certificates: Certificates) {
+        self.shelf.0.store(Arc::new(certificates));
     }
 
     /// Whether a certificate of ours is for `name` (lowercase).
@@ -217,19 +221,21 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_named_and_a_reload_keeps_what_was_good() {
+    fn a_bad_file_is_named_and_what_was_good_stays() {
         let dir = tempfile::tempdir().unwrap();
         let files = write(dir.path(), "a", &["mx-a.relay.example"]);
         let files = [files];
         let identity = TlsIdentity::load(&files).unwrap();
 
         std::fs::write(&files[0].chain, "nothing").unwrap();
-        let error = identity.reload(&files).unwrap_err();
+        let error = TlsIdentity::read(&files).unwrap_err();
         assert!(error.to_string().contains("a.pem"), "{error}");
         assert!(identity.has_name("mx-a.relay.example"));
 
         write(dir.path(), "a", &["mx-new.relay.example"]);
-        identity.reload(&files).unwrap();
+        let certificates = TlsIdentity::read(&files).unwrap();
+        assert!(identity.has_name("mx-a.relay.example"));
+        identity.replace(certificates);
         assert!(identity.has_name("mx-new.relay.example"));
         assert!(!identity.has_name("mx-a.relay.example"));
     }

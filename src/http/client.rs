@@ -62,6 +62,20 @@ impl Admin {
         Self { terms, ..self }
     }
 
+    /// The same node, for the second change of a command that makes two: it has an id of its own,
+    /// and what was expected has been found by the first.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let request_id = self.terms.request_id.map(|id| id.wrapping_add(1));
+        let terms = Terms { request_id, expected_version: None };
+        Self { socket: self.socket.clone(), terms }
+    }
+
+    /// The id a change is to have, if one was chosen.
+    pub fn request_id(&self) -> Option<u128> {
+        self.terms.request_id
+    }
+
     /// Ask, and wait for the answer.
     pub fn call<T: DeserializeOwned>(&self, call: &Call) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

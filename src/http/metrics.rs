@@ -13,8 +13,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::listener;
 use super::public::Health;
-use super::until_stopped;
+use crate::config::Limits;
 use crate::connection::TlsIdentity;
 use crate::policy::Policy;
 use crate::system::clock::wall_ms;
@@ -45,13 +46,13 @@ struct Scrapes {
 pub async fn serve(
     listener: TcpListener,
     sources: Sources,
+    limits: &Limits,
     stop: CancellationToken,
-) -> std::io::Result<()> {
+) {
     telemetry::cluster::begin();
     let scrapes = Arc::new(Scrapes { sources, one: Mutex::default() });
     let router = Router::new().route("/metrics", get(answer)).with_state(scrapes);
-    let server = axum::serve(listener, router);
-    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
+    listener::serve(listener, router, limits, stop).await;
 }
 
 async fn answer(State(scrapes): State<Arc<Scrapes>>) -> Response {
@@ -74,6 +75,10 @@ impl Sources {
         METRICS.time_seconds.set(seconds(wall_ms()));
         self.look_at_queue();
         self.look_at_refusals();
+        for (reason, count) in self.cluster.peers_refused() {
+            let counter = METRICS.cluster_peers_refused_total.with_label_values(&[reason]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         if let Ok(gauges) = self.cluster.gauges() {
             look_at_fleet(&gauges);
         }

@@ -4,10 +4,13 @@ pub mod admin;
 mod blacklist;
 pub mod call;
 pub mod client;
+mod listener;
 pub mod members;
 pub mod metrics;
 pub mod public;
 pub mod queue;
+mod recipients;
+pub mod rotation;
 pub mod tables;
 
 use std::future::IntoFuture;

@@ -9,7 +9,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::until_stopped;
+use super::listener;
+use crate::config::Limits;
 use crate::spool::Spool;
 
 /// What the health pages report.
@@ -31,14 +32,14 @@ struct Ready {
 pub async fn serve_public(
     listener: TcpListener,
     health: Health,
+    limits: &Limits,
     stop: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let router = Router::new()
         .route("/healthz", get(|| async { "the process runs\n" }))
         .route("/readyz", get(ready))
         .with_state(health);
-    let server = axum::serve(listener, router);
-    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
+    listener::serve(listener, router, limits, stop).await;
 }
 
 impl Health {

@@ -1,6 +1,7 @@
 //! Admin calls about the mail that waits on this node.
 
 use super::call::{Call, Changed, Refused, RefusedKind, Which};
+use crate::smtp::about::{domain_of, own_destination};
 use crate::smtp::address::domain_to_ascii;
 use crate::spool::EntryId;
 use crate::worker::{Deliveries, OperateError};
@@ -103,9 +104,11 @@ fn id(text: &str) -> Result<EntryId, Refused> {
     text.parse().map_err(|_| Refused::invalid(format!("{} is not a queue id", text.escape_debug())))
 }
 
+/// A domain, or the name of a queue of our own mail, which the summary shows.
 fn name(text: &str) -> Result<String, Refused> {
-    domain_to_ascii(text)
-        .map(String::from)
+    let (domain, is_ours) = domain_of(text);
+    domain_to_ascii(domain)
+        .map(|domain| if is_ours { own_destination(&domain) } else { domain.into() })
         .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
 }
 
@@ -114,7 +117,7 @@ impl From<OperateError> for Refused {
         let kind = match error {
             OperateError::NotFound(_) => RefusedKind::NotFound,
             OperateError::Running(_) => RefusedKind::Conflict,
-            OperateError::Unreadable(_) => RefusedKind::Unavailable,
+            OperateError::Unreadable(_) | OperateError::NotReported(..) => RefusedKind::Unavailable,
         };
         Self { error: error.to_string(), kind }
     }

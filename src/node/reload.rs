@@ -6,7 +6,10 @@ use crate::config::reload::changes;
 use crate::config::{self, Config};
 use crate::connection::{CertificateFiles, TlsIdentity};
 use crate::system::clock::wall_ms;
+use crate::telemetry::delivery_log::DeliveryLog;
 use crate::telemetry::metrics::METRICS;
+
+use super::open_log;
 
 /// The configuration file and what it said when it was last taken.
 pub(super) struct ConfigFile {
@@ -23,8 +26,8 @@ impl ConfigFile {
 
     /// Read it again, check all of it, take what can be taken without a restart, and say what has
     /// changed. When anything is wrong, nothing changes.
-    pub(super) fn reload(&mut self, tls: Option<&TlsIdentity>) {
-        let taken = self.take(tls);
+    pub(super) fn reload(&mut self, tls: Option<&TlsIdentity>, log: &DeliveryLog) {
+        let taken = self.take(tls, log);
         noted(taken.is_ok());
         if let Err(problems) = taken {
             for problem in problems {
@@ -34,18 +37,28 @@ impl ConfigFile {
         }
     }
 
-    fn take(&mut self, tls: Option<&TlsIdentity>) -> Result<(), Vec<String>> {
+    fn take(&mut self, tls: Option<&TlsIdentity>, log: &DeliveryLog) -> Result<(), Vec<String>> {
         let text = std::fs::read_to_string(&self.path).map_err(|error| vec![error.to_string()])?;
         let config = config::check(&text)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        if let Some(tls) = tls.filter(|_| !config.smtp.certificates.is_empty()) {
-            tls.reload(&certificate_files(&config)).map_err(|error| vec![error.to_string()])?;
+        let tls = tls.filter(|_| !config.smtp.certificates.is_empty());
+        let certificates = tls.map(|_| TlsIdentity::read(&certificate_files(&config))).transpose();
+        let certificates = certificates.map_err(|error| vec![error.to_string()])?;
+        let target = config.log.deliveries.as_deref().map(open_log).transpose();
+        let target = target.map_err(|error| vec![format!("{error:#}")])?;
+        if let (Some(tls), Some(certificates)) = (tls, certificates) {
+            tls.replace(certificates);
             tracing::info!("certificates read again");
+        }
+        if let Some(target) = target {
+            log.replace(target);
+            tracing::info!("delivery log opened again");
         }
         let changes = changes(&self.text, &text);
         for change in &changes {
-            let when =
-                if change.is_at_once() && tls.is_some() { "now" } else { "at the next start" };
+            let reopened = change.key == "log.deliveries" && change.new.is_some();
+            let is_now = reopened || (change.is_at_once() && tls.is_some());
+            let when = if is_now { "now" } else { "at the next start" };
             tracing::info!("the configuration has changed, in force {when}: {change}");
         }
         if changes.is_empty() {

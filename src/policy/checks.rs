@@ -1,6 +1,8 @@
 //! The checks, in the order they are asked.
 
-use mxfleet_cluster::{CustomerStatus, State};
+use std::cell::OnceCell;
+
+use mxfleet_cluster::{CustomerStatus, State, Verification, Verify};
 
 use crate::blacklist;
 use crate::smtp::{Address, Enhanced, Reply};
@@ -10,12 +12,23 @@ pub(super) const BLACKLIST: &str = "blacklist";
 /// The name of the check whose refusals are a decision of the operator.
 pub(super) const CUSTOMER_ACTIVE: &str = "customer_active";
 
+/// The name of the check that has more to say when the customer's server has been asked.
+pub(super) const CALLOUT: &str = "callout";
+
 /// What a check may look at.
 pub(super) struct Facts<'a> {
     pub(super) state: &'a State,
     pub(super) recipient: &'a Address,
+    /// What it is known by, once a check has asked.
+    pub(super) key: OnceCell<String>,
     /// Milliseconds since 1970, UTC.
     pub(super) now_ms: u64,
+}
+
+impl Facts<'_> {
+    fn key(&self) -> &str {
+        self.key.get_or_init(|| blacklist::key(self.recipient))
+    }
 }
 
 /// One reason to refuse a recipient.
@@ -32,6 +45,8 @@ pub(super) const CHECKS: &[Check] = &[
     Check { name: "relay_syntax", objection: relay_syntax },
     Check { name: CUSTOMER_ACTIVE, objection: customer_active },
     Check { name: BLACKLIST, objection: not_listed },
+    Check { name: "recipient_list", objection: named },
+    Check { name: CALLOUT, objection: known },
 ];
 
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
@@ -67,9 +82,38 @@ fn not_listed(facts: &Facts<'_>) -> Option<Reply> {
     if recipient.is_postmaster() {
         return None;
     }
-    let listed = facts.state.is_blacklisted(&blacklist::key(recipient), facts.now_ms);
+    let listed = facts.state.is_blacklisted(facts.key(), facts.now_ms);
     let text = || format!("<{recipient}>... too many failures for this recipient");
     listed.then(|| Reply::new(550, Enhanced(5, 7, 1), text()))
+}
+
+/// The customer has named the recipients of the domain, and this is not one of them.
+fn named(facts: &Facts<'_>) -> Option<Reply> {
+    let list = facts.state.recipient_list(facts.recipient.domain())?;
+    let (local, _) = facts.key().rsplit_once('@')?;
+    let passes = facts.recipient.is_postmaster() || list.has(local);
+    (!passes).then(|| unknown(facts.recipient))
+}
+
+/// The customer's server said lately that it does not know this recipient.
+fn known(facts: &Facts<'_>) -> Option<Reply> {
+    let known = verification(facts.state, facts.recipient, facts.now_ms);
+    (known == Verification::Unknown).then(|| unknown(facts.recipient))
+}
+
+/// What is known of a recipient, where customers' servers are asked. A postmaster is known.
+pub(super) fn verification(state: &State, recipient: &Address, now_ms: u64) -> Verification {
+    let row = state.domain(recipient.domain());
+    let asks = row.is_some_and(|row| row.recipients.verify == Verify::Callout);
+    if !asks || recipient.is_postmaster() {
+        return Verification::Passes;
+    }
+    state.verification(&blacklist::key(recipient), now_ms)
+}
+
+/// In the words of RFC 5321 (section 4.3.2 and its examples).
+pub(super) fn unknown(recipient: &Address) -> Reply {
+    Reply::new(550, Enhanced(5, 1, 1), format!("<{recipient}>... no such user here"))
 }
 
 fn refusal(code: u16, enhanced: Enhanced, facts: &Facts<'_>, why: &str) -> Reply {

@@ -66,6 +66,11 @@ impl Dns {
         Ok(Self { resolver: builder.build().map_err(failed)?, timeout })
     }
 
+    /// The resolver with its cache, for questions that have nothing to do with routes.
+    pub fn resolver(&self) -> TokioResolver {
+        self.resolver.clone()
+    }
+
     /// The MX records of a domain: preference and name. None is an answer too, also when the
     /// domain does not exist.
     pub(super) async fn exchangers(

@@ -18,6 +18,7 @@ mod operate;
 mod pace;
 pub mod retry;
 mod summary;
+mod sweep;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use pace::{Pace, PaceBounds, Trouble};
 pub use job::Recipients;
 pub use operate::Removal;
 pub use summary::{Census, DestinationSummary, FailingSummary, JobState, JobSummary};
+pub use sweep::Swept;
 pub use terms::{Arrival, Bounds, Due, Id, Next, Permit, Start, Ticket};
 
 /// Messages a connection may carry while others wait for a connection of their own.
@@ -64,6 +66,8 @@ pub struct Schedule<I> {
     alarms: BinaryHeap<Reverse<(u64, u32)>>,
     /// Where the search for expired jobs goes on.
     expiry_cursor: usize,
+    /// The slot where [`Schedule::sweep`] goes on.
+    sweep_cursor: u32,
 }
 
 impl<I: Id> Schedule<I> {
@@ -91,6 +95,7 @@ impl<I: Id> Schedule<I> {
             resumable: VecDeque::new(),
             alarms: BinaryHeap::new(),
             expiry_cursor: 0,
+            sweep_cursor: 0,
         }
     }
 

@@ -127,13 +127,22 @@ declare! {
     destinations_stalled: gauge(),
         "Destinations whose server answers and whose mail does not move; see queue summary";
     delivery_log_dropped_total: counter(), "Lines of the delivery log that were lost";
-    bounces_suppressed_total: counters(&["because"]),
-        "Failures that nobody was told of: null_sender, not_asked, not_a_customer, not_authentic";
+    bounces_total: counters(&["kind", "outcome", "because"]),
+        "Recipients about whom there was something to tell, by kind (failed, delayed, relayed), \
+         outcome (sent, suppressed), and why nobody was told";
+    authentications_total: counters(&["method", "result"]),
+        "Messages looked at, by method (spf, dkim) and result (RFC 8601 section 2.7)";
     journal_dropped_total: counter(), "Lines of the journal that were lost";
+    journal_files_removed_total: counter(),
+        "Files of the journal that were removed before their time, because it is full";
     dns_lookup_duration_seconds: histograms(LOOKUP_SECONDS, &["type", "result"]),
         "Questions to name servers by type and result (found, none, failed)";
 
     // The blacklist.
+    callouts_total: counters(&["result"]),
+        "Recipients that a customer's server was to be asked about, by what came of it: known, \
+         unknown, vague, remembered; without an answer slow, down, busy; and probe, a name that \
+         nobody has";
     blacklist_events_total: counters(&["kind"]),
         "What customers' servers said of recipients: rejected, accepted";
     blacklist_events_waiting: gauge(), "Events that wait for the fleet to count them";
@@ -141,6 +150,19 @@ declare! {
         "Events that were lost: too many waited, or their disk failed";
     blacklist_replays_total: counter(), "Refusals that came again after a crash; they count once";
     blacklist_hits_total: counter(), "Recipients refused because they are listed";
+    blacklist_entries: gauges(&["kind"]),
+        "Recipients that the fleet knows: tracked (with rejections), trusted (that mail was taken \
+         for), exempt; the same on every node";
+    blacklist_frozen_domains: gauge(),
+        "Domains in which nothing new is listed; the same on every node";
+    blacklist_freezes_total: counter(),
+        "Domains frozen because recipients were refused that mail had been taken for; every node \
+         counts all of the fleet";
+    blacklist_withheld_total: counter(),
+        "Rejections that would have listed a recipient, had mail not been taken for it lately; \
+         every node counts all of the fleet";
+    recipient_news_dropped_total: counter(),
+        "What was learnt of recipients and not told, because too much waited";
 
     // The fleet.
     raft_has_leader: gauge(), "1 while this node knows a leader that a quorum hears";
@@ -161,8 +183,13 @@ declare! {
         "From an append to the log until it is durable";
     raft_log_bytes: gauge(), "Octets of the log on disk";
     raft_snapshot_duration_seconds: histogram(SNAPSHOT_SECONDS), "One snapshot of the state";
+    cluster_peers_refused_total: counters(&["reason"]), "Peers refused on the cluster port";
     cluster_state_age_seconds: seconds(),
         "How long ago a quorum was last known to agree with what this node shows";
+
+    // MX names.
+    dns_stale: gauge(), "1 while this node leads and DNS is not as it shall be";
+    dns_updates_total: counter(), "Updates of DNS that were made";
 
     // The node.
     build_info: gauges(&["version", "revision"]), "The program that runs; always 1";

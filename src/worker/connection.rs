@@ -13,6 +13,7 @@ use crate::client::{Connection, Hop};
 use crate::route::RouteFailure;
 use crate::schedule::Permit;
 use crate::smtp::Enhanced;
+use crate::smtp::about::domain_of;
 use crate::spool::ReadError;
 use crate::telemetry::delivery_log::Delays;
 use crate::verdict::{Reason, Scope, Verdict, judge};
@@ -109,7 +110,9 @@ impl Inner {
             let more =
                 connection.is_usable() && carried < self.parts.limits.messages_per_connection_max;
             let delays = delays(&work, began);
-            let trial = Trial { work, message: &message, relay: Some(&relay), delays };
+            let offers_dsn = connection.offers_dsn();
+            let relay = Some(relay.as_str());
+            let trial = Trial { work, message: &message, relay, offers_dsn, delays };
             let after = self.settle(permit, trial, attempted, more.then_some(carried)).await;
             next = self.follow(permit, after).await;
         }
@@ -161,7 +164,7 @@ impl Inner {
         let delays = delays(&work, Instant::now());
         match why {
             NotTaken::Rejected(message, attempted) => {
-                let trial = Trial { work, message: &message, relay, delays };
+                let trial = Trial { work, message: &message, relay, offers_dsn: false, delays };
                 self.settle(permit, trial, attempted.untried_as_refused(), None).await;
             }
             NotTaken::Unreached(verdict) => {
@@ -170,7 +173,7 @@ impl Inner {
                     self.skip(permit, work, None);
                     return;
                 };
-                let trial = Trial { work, message: &message, relay, delays };
+                let trial = Trial { work, message: &message, relay, offers_dsn: false, delays };
                 self.unreached(permit, trial, &verdict);
             }
         }
@@ -194,7 +197,7 @@ impl Inner {
         let verdict = Verdict::Fail { reason, dsn, text };
         let delays = delays(&work, Instant::now());
         let attempted = Attempted::same(work.ticket.recipients.as_slice(), &verdict);
-        let trial = Trial { work, message: &message, relay: None, delays };
+        let trial = Trial { work, message: &message, relay: None, offers_dsn: false, delays };
         self.settle(permit, trial, attempted, None).await;
     }
 }
@@ -229,7 +232,8 @@ impl RouteInUse {
         Self { view }
     }
 
-    fn is_current(&mut self, domain: &str, now: Arc<State>) -> bool {
+    fn is_current(&mut self, destination: &str, now: Arc<State>) -> bool {
+        let (domain, _) = domain_of(destination);
         if !Arc::ptr_eq(&self.view, &now) {
             let route =
                 |view: &State| view.domain(domain).map(|row| (row.route.clone(), row.tls.clone()));

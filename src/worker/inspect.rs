@@ -114,6 +114,11 @@ pub struct RecipientView {
 }
 
 impl Deliveries {
+    /// Whether this destination failed at the last attempt.
+    pub fn is_failing(&self, domain: &str) -> bool {
+        self.inner.lock().schedule.error_of(domain).is_some()
+    }
+
     /// The queue at a glance.
     pub fn summary(&self) -> QueueSummary {
         let inner = &self.inner;
@@ -203,12 +208,12 @@ impl Inner {
     fn recipient(&self, message: &Message, index: usize) -> Option<RecipientView> {
         let recipient = message.envelope.recipients.get(index)?;
         let state = message.states.get(index)?;
-        let domain = recipient.address.domain();
+        let destination = message.envelope.destination(recipient);
         let (job, error) = {
             let core = self.lock();
             (
-                core.schedule.state(message.id, domain),
-                core.schedule.error_of(domain).map(str::to_owned),
+                core.schedule.state(message.id, &destination),
+                core.schedule.error_of(&destination).map(str::to_owned),
             )
         };
         let name = match (state.outcome, job) {

@@ -11,7 +11,9 @@ use mxfleet::connection::{
 };
 use mxfleet::policy::Policy;
 use mxfleet::smtp::Envelope;
-use mxfleet_cluster::{Cluster, Command, Customer, CustomerStatus, Domain, Request, TlsPolicy};
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, TlsPolicy,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +27,6 @@ pub(crate) const MX_NAME: &str = "mx-a.relay.test";
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) tls: bool,
-    pub(crate) postmaster: Option<&'static str>,
     pub(crate) spool: SpoolState,
 }
 
@@ -114,8 +115,6 @@ impl Server {
     pub(crate) async fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cluster = tables().await;
-        let postmaster =
-            setup.postmaster.map(|text| mxfleet::smtp::Address::parse(text, false).unwrap());
         let hostnames = vec![HOSTNAME.to_owned(), MX_NAME.to_owned()];
         let memory = Memory { state: setup.spool, ..Memory::default() };
         let accepted = Arc::clone(&memory.accepted);
@@ -123,7 +122,8 @@ impl Server {
         let inbound = Inbound::new(Parts {
             hostname: HOSTNAME.to_owned(),
             limits: Arc::new(setup.limits),
-            policy: Arc::new(Policy::new(cluster, hostnames, postmaster)),
+            policy: Arc::new(Policy::new(cluster, hostnames)),
+            authenticator: None,
             intake: memory,
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
             tls: setup.tls.then(|| Arc::new(certificate(dir.path()))),
@@ -155,6 +155,7 @@ async fn tables() -> Cluster {
             route: "127.0.0.1:25".parse().unwrap(),
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let suspend =

@@ -7,6 +7,7 @@
 
 pub mod ca;
 pub mod disk;
+pub mod dkim;
 pub mod dns;
 pub mod fleet;
 pub mod hosts;

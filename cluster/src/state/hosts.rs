@@ -5,11 +5,12 @@
 //! removed, and its certificate is refused everywhere.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::service::HostState;
 use super::{Outcome, Refusal};
 
 const NAME_OCTETS_MAX: usize = 63;
@@ -41,6 +42,10 @@ pub struct Host {
     pub preferred: bool,
     /// The newest cluster version it speaks.
     pub speaks: u16,
+    /// Where mail reaches it: what DNS says of the names that point at it.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it serves.
+    pub state: HostState,
     /// SHA-256 of the public key its first certificate was made for.
     pub(crate) key: Hash,
 }
@@ -172,6 +177,8 @@ impl Hosts {
             joined_ms: now_ms,
             preferred: false,
             speaks: new.speaks,
+            addresses: Vec::new(),
+            state: HostState::InService,
             key: new.key,
         };
         Arc::make_mut(&mut self.rows).insert(host.id, host);
@@ -200,6 +207,10 @@ impl Hosts {
         Ok(1)
     }
 
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Host> {
+        Arc::make_mut(&mut self.rows).get_mut(&id)
+    }
+
     pub(crate) fn prefer(&mut self, name: &str, preferred: bool) -> Outcome {
         let id = self.require(name)?;
         if let Some(host) = Arc::make_mut(&mut self.rows).get_mut(&id) {
@@ -223,7 +234,7 @@ impl Hosts {
         self.tokens = Arc::default();
     }
 
-    fn require(&self, name: &str) -> Result<u64, Refusal> {
+    pub(super) fn require(&self, name: &str) -> Result<u64, Refusal> {
         let host = self.named(name);
         host.map(|host| host.id)
             .ok_or_else(|| Refusal::not_found(format!("there is no host {name}")))

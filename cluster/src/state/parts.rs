@@ -4,12 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::{Answer, AnswersChunk};
 use super::audit::AuditRecord;
-use super::blacklist::{NotesChunk, Rules};
+use super::blacklist::{NotesChunk, RulesPart};
 use super::hosts::Hosts;
 use super::imports::Staged;
+use super::lists::ListPiece;
 use super::recent::Remembered;
-use super::{Customer, Domain, Exemption, Settings, State};
+use super::rotation::RotationPart;
+use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
 
 /// Rows in a part. A part must stay far below the codec's limit: a domain is at most some 6 KiB.
@@ -31,19 +34,20 @@ pub(crate) enum Part {
     Domains(Vec<(u64, Domain)>),
     Recent(Vec<Remembered>),
     Audit(Vec<AuditRecord>),
-    BlacklistRules(Rules),
+    BlacklistRules(RulesPart),
     BlacklistLeaves(Vec<(u32, Octets)>),
-    Import(Staged),
+    Import(Staged<Domain>),
     BlacklistNotes(NotesChunk),
-    BlacklistExempt(Vec<(String, Exemption)>),
-    BlacklistFrozen(Vec<(String, u64)>),
+    RecipientList(ListPiece),
+    RecipientUpload(Staged<String>),
+    Rotation(RotationPart),
+    Answers(AnswersChunk),
+    DomainAnswers(Vec<(Box<str>, Answer)>),
 }
 
 impl State {
     /// The parts, small ones first.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part> {
-        let exempt = self.blacklist.exempt().map(|(address, e)| (address.to_owned(), e.clone()));
-        let frozen = self.blacklist.frozen().map(|(domain, since)| (domain.to_owned(), since));
         let core = Part::Core {
             clock_ms: self.clock_ms,
             applied_index: self.applied_index,
@@ -56,11 +60,14 @@ impl State {
             .chain(in_pieces(self.domains.rows(), ROWS).map(Part::Domains))
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
-            .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
-            .chain(in_pieces(exempt, ROWS).map(Part::BlacklistExempt))
-            .chain(in_pieces(frozen, ROWS).map(Part::BlacklistFrozen))
+            .chain(self.blacklist.rules(ROWS).map(Part::BlacklistRules))
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
+            .chain(self.rotation.parts(ROWS).map(Part::Rotation))
+            .chain(self.lists.pieces().map(Part::RecipientList))
+            .chain(self.lists.staged().map(Part::RecipientUpload))
+            .chain(self.answers.chunks().map(Part::Answers))
+            .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
     }
 
@@ -79,16 +86,23 @@ impl State {
             Part::Recent(chunk) => self.recent.absorb(chunk),
             Part::Audit(chunk) => self.audit.absorb(chunk),
             Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
+            Part::Rotation(part) => self.rotation.absorb(part),
             Part::Import(staged) => self.imports.absorb(staged),
-            Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
-            Part::BlacklistExempt(rows) => self.blacklist.absorb_exempt(rows),
-            Part::BlacklistFrozen(rows) => self.blacklist.absorb_frozen(rows),
+            Part::RecipientList(piece) => self.lists.absorb(piece),
+            Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
+            Part::Answers(chunk) => self.answers.absorb(chunk),
+            Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
+            Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
         }
     }
 }
 
-fn in_pieces<T>(mut rows: impl Iterator<Item = T>, most: usize) -> impl Iterator<Item = Vec<T>> {
+/// Rows by the `most`, for parts within what a record holds.
+pub(super) fn in_pieces<T>(
+    mut rows: impl Iterator<Item = T>,
+    most: usize,
+) -> impl Iterator<Item = Vec<T>> {
     std::iter::from_fn(move || {
         let piece: Vec<T> = rows.by_ref().take(most).collect();
         (!piece.is_empty()).then_some(piece)

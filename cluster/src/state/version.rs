@@ -42,7 +42,17 @@ impl Command {
             | Self::BlacklistReport { .. }
             | Self::BlacklistPardon { .. }
             | Self::BlacklistExempt { .. }
-            | Self::BlacklistFreeze { .. } => 1,
+            | Self::BlacklistFreeze { .. }
+            | Self::Name(_)
+            | Self::HostService(_)
+            | Self::Assign { .. }
+            | Self::Migration(_)
+            | Self::Notice(_)
+            | Self::Traffic { .. }
+            | Self::RecipientNews { .. }
+            | Self::RecipientsStage { .. }
+            | Self::RecipientsCommit { .. }
+            | Self::RecipientsRemove { .. } => 1,
         }
     }
 }

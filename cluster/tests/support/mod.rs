@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is its job")]
 
+mod port;
+
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,6 +14,8 @@ use mxfleet_cluster::{
     Status, random_id,
 };
 use tempfile::TempDir;
+
+use self::port::Port;
 
 pub(crate) const HOUR_MS: u64 = 3_600_000;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +42,7 @@ pub(crate) fn customer(id: &str) -> Request {
 
 pub(crate) struct Fleet {
     dir: TempDir,
-    addresses: BTreeMap<u64, SocketAddr>,
+    ports: BTreeMap<u64, Port>,
     nodes: BTreeMap<u64, Cluster>,
     /// Nodes that speak another cluster version than this program.
     speaks: BTreeMap<u64, u16>,
@@ -53,9 +57,9 @@ impl Fleet {
     /// The same of nodes that speak this cluster version.
     pub(crate) async fn speaking(size: u64, version: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (addresses, nodes) = (BTreeMap::new(), BTreeMap::new());
+        let (ports, nodes) = (BTreeMap::new(), BTreeMap::new());
         let speaks = (1..=size).map(|id| (id, version)).collect();
-        let mut fleet = Self { dir, addresses, nodes, speaks };
+        let mut fleet = Self { dir, ports, nodes, speaks };
         Cluster::init(&fleet.config(1), "mx1").unwrap();
         fleet.start(1).await;
         for id in 2..=size {
@@ -65,10 +69,7 @@ impl Fleet {
     }
 
     pub(crate) fn config(&mut self, id: u64) -> ClusterConfig {
-        let listen = *self
-            .addresses
-            .entry(id)
-            .or_insert_with(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let listen = self.ports.entry(id).or_insert_with(Port::reserve).address;
         ClusterConfig {
             dir: self.dir.path().join(format!("mx{id}")),
             listen,
@@ -82,7 +83,7 @@ impl Fleet {
     }
 
     pub(crate) fn address(&self, id: u64) -> SocketAddr {
-        self.addresses[&id]
+        self.ports[&id].address
     }
 
     pub(crate) fn node(&self, id: u64) -> &Cluster {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::client::testing::{envelope, short};
+use crate::smtp::Address;
 
 const PIPELINING: Capabilities = Capabilities {
     pipelining: true,
@@ -28,7 +29,11 @@ fn run(
     let envelope = envelope(&names);
     let recipients: Vec<u32> = (0..count).collect();
     let request = Request { envelope: &envelope, recipients: &recipients, octets: 10 };
-    let mut transaction = Transaction::new(request, capabilities, 100, before).unwrap();
+    let transaction = Transaction::new(request, capabilities, 100, before).unwrap();
+    play(transaction, replies)
+}
+
+fn play(mut transaction: Transaction<'_>, replies: &[&str]) -> (String, Vec<String>, Ending) {
     let mut replies = replies.iter();
     let mut trace = String::new();
     let mut out = Vec::new();
@@ -224,4 +229,26 @@ fn the_server_that_closes_midway_is_believed() {
 fn a_positive_answer_to_data_is_no_dialog() {
     let (_, answers, ending) = run(&PIPELINING, 1, Before::Kept, &["250 m", "250 a", "250 what"]);
     assert_eq!((answers, ending), (vec!["data broken".to_owned()], Ending::Closed));
+}
+
+#[test]
+fn a_question_ends_with_rcpt_and_its_reply_is_the_answer() {
+    let nobody = Address::parse("nobody@example.test", false).unwrap();
+    let envelope = Envelope::question(&nobody);
+    let request = Request { envelope: &envelope, recipients: &[0], octets: 0 };
+    let ask = |capabilities: &Capabilities, before, replies: &[&str]| {
+        let question = Transaction::question(request, capabilities, 100, before).unwrap();
+        let (trace, answers, ending) = play(question, replies);
+        (trace, answers.concat(), ending)
+    };
+    let fresh = ask(&PIPELINING, Before::Fresh, &["250 ok", "550 no"]);
+    assert_eq!(fresh, ("[MAIL RCPT]".into(), "rcpt 550".into(), Ending::NeedsReset));
+    let kept = ask(&PIPELINING, Before::Unfinished, &["250 ok", "250 ok", "250 ok"]);
+    assert_eq!(kept, ("[RSET MAIL RCPT]".into(), "rcpt 250".into(), Ending::NeedsReset));
+    let slow = ask(&Capabilities::default(), Before::Fresh, &["250 ok", "452 too many"]);
+    assert_eq!(slow, ("[MAIL][RCPT]".into(), "rcpt 452".into(), Ending::NeedsReset));
+    let refused = ask(&PIPELINING, Before::Fresh, &["550 no bounces here", "503 what"]);
+    assert_eq!(refused, ("[MAIL RCPT]".into(), "mail 550".into(), Ending::Clean));
+    let gone = ask(&PIPELINING, Before::Unfinished, &[]);
+    assert_eq!(gone, ("[RSET MAIL RCPT]".into(), "untried".into(), Ending::Closed));
 }

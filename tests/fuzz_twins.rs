@@ -25,10 +25,13 @@ struct Target {
     rounds: usize,
 }
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 8] = [
     Target { name: "address", body: bodies::address, step: 1, rounds: 3000 },
     Target { name: "command", body: bodies::command, step: 1, rounds: 3000 },
+    Target { name: "header", body: bodies::header, step: 1, rounds: 3000 },
+    Target { name: "record", body: bodies::record, step: 1, rounds: 3000 },
     Target { name: "reply", body: bodies::reply, step: 1, rounds: 3000 },
+    Target { name: "report", body: bodies::report, step: 1, rounds: 3000 },
     Target { name: "segment", body: bodies::segment, step: 64, rounds: 40 },
     Target { name: "text", body: bodies::text, step: 1, rounds: 3000 },
 ];
@@ -165,6 +168,38 @@ proptest! {
         "\r\n", ".", "\r\n.\r\n", "\r\n..", "\n", "\r", "\0", "body", "\r\n.\r", "\n.\r\n",
     ])) {
         bodies::text(&data);
+    }
+
+    #[test]
+    fn any_octets_are_read_as_a_report_in_bounds(data in words(&[
+        "Content-Type: multipart/report; boundary=b", "\n", "\r\n", "--b", "--b--", "\n\n",
+        "Content-Type: message/delivery-status\n\n", "Content-Type: message/rfc822\n\n",
+        "Final-Recipient: rfc822; a@b.test", "Action: failed\n", "Status: 5.1.1\n", "<a@b.test>",
+        "Diagnostic-Code: smtp; 550 5.1.1 no", "Content-Transfer-Encoding: base64\n", "rp-aaaa",
+        "host x said: 550 User unknown", "X-Failed-Recipients: a@b.test\n", "Subject: x\n", "\0",
+    ])) {
+        bodies::report(&data[1..]);
+    }
+
+    #[test]
+    fn any_octets_are_read_as_a_senders_record(data in words(&[
+        " ", " -all", " ~all", "a:", "mx/24", " include:", "exists:%{i}.", "%{l1r-}", "%{d2}",
+        "%{ir}.%{v}", "%{h}", "%%", "%_", "%{", "}", "redirect=", "exp=", "ip4:1.2.3.4/33",
+        "ip6:::1", "ptr:", "a.test", " k=rsa;", " k=ed25519;", " p=", "MIIB", "==", ";", "t=s:y",
+    ])) {
+        bodies::record(&data[1..]);
+    }
+
+    #[test]
+    fn headers_are_the_same_wherever_they_are_cut(data in words(&[
+        "Authentication-Results:", " ", "\t", "\r\n", "\r\n ", "mx1.test", "mx2.test", ";", "(",
+        ")", "\\", "\"", "From: a@a.test\r\n", "\r\n\r\n", "A", "\r\n..", "body\r\n", "=", "v=1;",
+        "DKIM-Signature: v=1; a=rsa-sha256; d=a.test; s=s; c=relaxed/relaxed; h=from; bh=aaaa; \
+         b=aaaa\r\n",
+        "DKIM-Signature: v=1; a=ed25519-sha256; d=b.test; s=s; c=simple/simple; h=from:to; \
+         bh=YWFh; b=YWFh; l=3\r\n",
+    ])) {
+        bodies::header(&data);
     }
 }
 

@@ -99,7 +99,7 @@ fn an_import_with_one_bad_row_changes_nothing() {
     std::fs::write(&file, format!("{good}c.test,nobody,mx\n")).unwrap();
     assert_refused(&node, &[(&import, 1, "there is no customer nobody")]);
     std::fs::write(&file, format!("{good}c.test,acme\n")).unwrap();
-    assert_refused(&node, &[(&import, 1, "nothing was imported")]);
+    assert_refused(&node, &[(&import, 1, "nothing was changed")]);
     std::fs::write(&file, good).unwrap();
     assert_eq!(node.json(&import)["changed"], 2);
     assert_eq!(node.json(&import)["changed"], 0);

@@ -14,6 +14,7 @@ use super::{Client, Hop};
 use crate::smtp::{Enhanced, Reply, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 use mxfleet_cluster::TlsPolicy;
+use rustls::ProtocolVersion::TLSv1_3;
 
 /// How the opening of a connection ended without one.
 enum Failure {
@@ -29,7 +30,7 @@ impl Client {
     pub async fn connect(&self, hop: &Hop) -> Result<Connection, Response> {
         let opened = self.open(hop, true).await;
         if matches!(opened, Err(Failure::Tls(_))) {
-            METRICS.tls_handshakes_total.with_label_values(&["out", "failed"]).inc();
+            METRICS.tls_handshakes_total.with_label_values(&["out", "none", "failed"]).inc();
         }
         match opened {
             Ok(connection) => Ok(connection),
@@ -56,7 +57,6 @@ impl Client {
         let must = hop.tls != TlsPolicy::Opportunistic;
         if capabilities.starttls && (tls_allowed || must) {
             wire = self.start_tls(wire, hop).await?;
-            METRICS.tls_handshakes_total.with_label_values(&["out", "ok"]).inc();
             // What was said before the handshake is void (RFC 3207 section 4.2).
             capabilities = self.greet(&mut wire).await?;
         } else if must {
@@ -113,7 +113,12 @@ impl Client {
         let handshake = connector.connect(name, stream);
         match timeout(Duration::from_millis(self.limits.tls_handshake_timeout_ms), handshake).await
         {
-            Ok(Ok(stream)) => Ok(Wire::new(Socket::Tls(Box::new(stream)), &self.limits)),
+            Ok(Ok(stream)) => {
+                let is_1_3 = stream.get_ref().1.protocol_version() == Some(TLSv1_3);
+                let version = if is_1_3 { "1.3" } else { "1.2" };
+                METRICS.tls_handshakes_total.with_label_values(&["out", version, "ok"]).inc();
+                Ok(Wire::new(Socket::Tls(Box::new(stream)), &self.limits))
+            }
             Ok(Err(error)) => Err(Failure::Tls(format!("TLS handshake failed: {error}"))),
             Err(_) => Err(Failure::Tls("TLS handshake timed out".to_owned())),
         }

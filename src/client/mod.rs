@@ -30,6 +30,7 @@ use mxfleet_cluster::TlsPolicy;
 use crate::config::Limits;
 use crate::smtp::Envelope;
 pub use crate::smtp::{Answer, Response, Stage};
+use crate::telemetry::metrics::METRICS;
 pub use connection::Connection;
 
 /// A server to offer mail to.
@@ -87,6 +88,10 @@ pub struct Client {
 impl Client {
     /// A client that introduces itself as `hostname`.
     pub fn new(hostname: String, limits: Arc<Limits>, roots: &Roots) -> Result<Self, ClientError> {
+        // So that each series is there before the first handshake.
+        for (version, result) in [("1.2", "ok"), ("1.3", "ok"), ("none", "failed")] {
+            METRICS.tls_handshakes_total.with_label_values(&["out", version, result]);
+        }
         Ok(Self { hostname, limits, tls: tls::Tls::new(roots)? })
     }
 }

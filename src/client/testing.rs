@@ -29,6 +29,8 @@ pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
+        report: None,
         origin: Origin {
             ip: None,
             helo: "client.example.test".to_owned(),

@@ -38,7 +38,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
     let (http, metrics) = (listener(&root, "http"), listener(&root, "metrics"));
     let cluster = cluster(&root.section("cluster"));
     let dns = root.section("dns");
-    dns.only(&["servers"]);
+    dns.only(&["servers", "tsig_key_file"]);
     let dns_servers = dns.texts("servers", name_server).unwrap_or_default();
     let delivery = delivery(&root.section("delivery"));
     let log = log(&root.section("log"));
@@ -56,6 +56,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
         http,
         metrics,
         dns_servers,
+        tsig_key_file: dns.text("tsig_key_file", path),
         delivery,
         log,
         limits,

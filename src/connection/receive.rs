@@ -125,14 +125,14 @@ where
 
     async fn open(&mut self, incoming: Box<Incoming>) -> Result<Message<I::Draft>, Step> {
         let due = self.text_is_due();
-        Message::open(&self.inbound.intake, &self.inbound.site, incoming, due)
+        Message::open(self.inbound, incoming, due)
             .await
             .map_err(|reply| self.session.rejected(reply, &mut self.out))
     }
 
     /// The end of a text: the answer to a whole message.
     async fn finish(&mut self, message: Message<I::Draft>) -> Result<(), End> {
-        let stored = message.commit().await;
+        let stored = message.commit(self.inbound.authenticator.as_ref()).await;
         self.shrink_input();
         self.command_is_due();
         match stored {

@@ -17,6 +17,7 @@ use super::call::{
     BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, Explanation, REQUEST_ID_HEADER,
     Refused, RefusedKind, Terms,
 };
+use super::rotation::RotationAdmin;
 use super::tables::Tables;
 use super::until_stopped;
 use super::{blacklist, members, queue};
@@ -28,10 +29,15 @@ use crate::system::clock::wall_ms;
 use crate::telemetry::journal::Journal;
 use crate::worker::Deliveries;
 
+/// What is added to a reply that depends on the customer's server.
+const UNLESS_UNKNOWN: &str = ", unless the customer's server does not know the recipient";
+
 /// What the admin API can reach.
 pub struct Admin {
     /// Customers, domains, settings.
     pub tables: Tables,
+    /// Names, hosts, migrations, notices.
+    pub rotation: RotationAdmin,
     /// What stage 3 would answer.
     pub policy: Arc<Policy>,
     /// The queue.
@@ -132,6 +138,9 @@ impl Admin {
         if let Some(answer) = blacklist::answer(cluster, reports, &call, &terms).await {
             return answer;
         }
+        if let Some(answer) = self.rotation.answer(&call, &terms).await {
+            return answer;
+        }
         match self.tables.answer(&call, &terms).await {
             Some(answer) => answer,
             None => Err(Refused::invalid("this node does not know that call")),
@@ -162,16 +171,19 @@ impl Admin {
         let decision = match (sender, recipient) {
             (Err(reply), _) => Err(("sender_address", reply.to_string())),
             (Ok(_), Err(reply)) => Err(("recipient_address", reply.to_string())),
-            (Ok(_), Ok(given)) => match self.policy.target(given) {
+            (Ok(sender), Ok(given)) => match self.policy.target(given) {
                 Err(reply) => Err(("postmaster", reply.to_string())),
-                Ok(target) => match self.policy.explain(&target, wall_ms()) {
-                    Decision::Accept => Ok(canned::RCPT_OK.to_string()),
+                Ok(target) => match self.policy.explain(&sender, &target, wall_ms()) {
+                    Decision::Accept => Ok(("all", canned::RCPT_OK.to_string())),
+                    Decision::Ask => {
+                        Ok(("callout", format!("{}{UNLESS_UNKNOWN}", canned::RCPT_OK)))
+                    }
                     Decision::Refuse { reply, check } => Err((check, reply.to_string())),
                 },
             },
         };
         let accepted = decision.is_ok();
-        let (check, reply) = decision.map_or_else(|refused| refused, |reply| ("all", reply));
+        let (check, reply) = decision.unwrap_or_else(|refused| refused);
         Ok(serde_json::json!(Explanation { accepted, check: check.to_owned(), reply }))
     }
 }

@@ -6,8 +6,11 @@ pub mod call;
 pub mod client;
 mod listener;
 pub mod members;
+pub mod metrics;
 pub mod public;
 pub mod queue;
+mod recipients;
+pub mod rotation;
 pub mod tables;
 
 use std::future::IntoFuture;

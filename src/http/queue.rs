@@ -2,6 +2,7 @@
 
 use super::call::{Call, Changed, Refused, RefusedKind, Which};
 use super::domain_name;
+use crate::smtp::about::{domain_of, own_destination};
 use crate::spool::EntryId;
 use crate::worker::{Deliveries, OperateError};
 
@@ -56,7 +57,7 @@ async fn show(deliveries: &Deliveries, text: &str) -> Result<serde_json::Value, 
 async fn retry(deliveries: &Deliveries, which: &Which) -> Result<usize, Refused> {
     match which {
         Which::All => Ok(deliveries.retry_all()),
-        Which::Domain(domain) => Ok(deliveries.retry_domain(&domain_name(domain)?)),
+        Which::Domain(domain) => Ok(deliveries.retry_domain(&name(domain)?)),
         Which::Id(text) => {
             deliveries.retry(id(text)?).await?;
             Ok(1)
@@ -73,7 +74,7 @@ async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usiz
             return Ok(1);
         }
         Which::All => deliveries.ids(None),
-        Which::Domain(domain) => deliveries.ids(Some(&domain_name(domain)?)),
+        Which::Domain(domain) => deliveries.ids(Some(&name(domain)?)),
     };
     let mut count = 0;
     for id in ids {
@@ -103,12 +104,19 @@ fn id(text: &str) -> Result<EntryId, Refused> {
     text.parse().map_err(|_| Refused::invalid(format!("{} is not a queue id", text.escape_debug())))
 }
 
+/// A domain, or the name of a queue of our own mail, which the summary shows.
+fn name(text: &str) -> Result<String, Refused> {
+    let (domain, is_ours) = domain_of(text);
+    let domain = domain_name(domain)?;
+    Ok(if is_ours { own_destination(&domain) } else { domain })
+}
+
 impl From<OperateError> for Refused {
     fn from(error: OperateError) -> Self {
         let kind = match error {
             OperateError::NotFound(_) => RefusedKind::NotFound,
             OperateError::Running(_) => RefusedKind::Conflict,
-            OperateError::Unreadable(_) => RefusedKind::Unavailable,
+            OperateError::Unreadable(_) | OperateError::NotReported(..) => RefusedKind::Unavailable,
         };
         Self { error: error.to_string(), kind }
     }

@@ -1,7 +1,8 @@
 //! What stage 3 lets pass, and which check objects.
 
 use mxfleet_cluster::{
-    Command, Customer, CustomerStatus, Domain, RecipientEvent, Request, Route, TlsPolicy,
+    Command, Customer, CustomerStatus, Domain, RecipientEvent, RecipientPolicy, Request, Route,
+    TlsPolicy,
 };
 
 use super::*;
@@ -22,6 +23,7 @@ async fn policy() -> Policy {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let commands = [
@@ -43,8 +45,9 @@ fn address(text: &str) -> Address {
 }
 
 fn decided(policy: &Policy, recipient: &str) -> String {
-    match policy.rcpt(&address(recipient), NOW_MS) {
+    match policy.rcpt(&None, &address(recipient), NOW_MS) {
         Decision::Accept => "accept".to_owned(),
+        Decision::Ask => "ask".to_owned(),
         Decision::Refuse { reply, check } => format!("{check}: {reply}"),
     }
 }
@@ -105,8 +108,31 @@ async fn a_listed_recipient_is_refused_by_the_exact_words_and_a_postmaster_never
     assert_eq!(decided(&policy, "JÜRGEN.X@Acme.Test"), expected);
     assert_eq!(decided(&policy, "jürgen.x+tag@acme.test"), "accept");
     assert_eq!(decided(&policy, "Postmaster@acme.test"), "accept");
-    let explained = policy.explain(&address("jürgen.x@acme.test"), NOW_MS);
+    let explained = policy.explain(&None, &address("jürgen.x@acme.test"), NOW_MS);
     assert!(matches!(explained, Decision::Refuse { check: "blacklist", .. }));
-    let later = policy.rcpt(&address("jürgen.x@acme.test"), NOW_MS + 5 * 86_400_000);
+    let later = policy.rcpt(&None, &address("jürgen.x@acme.test"), NOW_MS + 5 * 86_400_000);
     assert_eq!(later, Decision::Accept);
+}
+
+#[tokio::test]
+async fn whoever_is_not_on_the_customers_list_is_unknown_and_a_postmaster_always_known() {
+    let policy = policy().await;
+    let clock: mxfleet_cluster::Clock = std::sync::Arc::new(|| NOW_MS);
+    let entries = ["jürgen.x", "sales-*"].map(str::to_owned);
+    let request = |command| Request::new(77, "test", NOW_MS, command);
+    let done = policy.cluster.set_recipients("acme.test", &entries, &clock, request).await;
+    assert_eq!(done.unwrap(), Ok(2));
+    for (recipient, expected) in [
+        ("JÜRGEN.X@Acme.Test", "accept"),
+        ("sales-eu@acme.test", "accept"),
+        ("Postmaster@acme.test", "accept"),
+        ("Jane@acme.test", "recipient_list: 550 5.1.1 <Jane@acme.test>... no such user here"),
+        ("sales@acme.test", "recipient_list: 550 5.1.1 <sales@acme.test>... no such user here"),
+    ] {
+        assert_eq!(decided(&policy, recipient), expected, "{recipient}");
+    }
+    let domain = "acme.test".to_owned();
+    let remove = request(Command::RecipientsRemove { domain });
+    policy.cluster.propose(Request { id: 78, ..remove }).await.unwrap().unwrap();
+    assert_eq!(decided(&policy, "Jane@acme.test"), "accept");
 }

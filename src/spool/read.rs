@@ -160,8 +160,9 @@ fn without_reply(recipient: u32, slot: Slot) -> Mark {
     match slot.outcome {
         Some(outcome) => Mark::Final { recipient, outcome, dsn: Enhanced(2, 0, 0), reply, at_us },
         None => {
-            let (attempts, due_us) = (slot.attempts(), slot.due_us());
-            Mark::Deferred { recipient, attempts, due_us, dsn: Enhanced(4, 0, 0), reply, at_us }
+            let (attempts, due_us, warned) = (slot.attempts(), slot.due_us(), slot.warned);
+            let dsn = Enhanced(4, 0, 0);
+            Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us, warned }
         }
     }
 }

@@ -43,10 +43,15 @@ pub struct JournalLine {
     pub from: String,
     /// RCPT TO.
     pub to: String,
-    /// `suppressed` when nobody was told, or `failed`.
+    /// `suppressed`: it failed and nobody was told; `returned`: it failed and the sender was told;
+    /// `delayed` and `relayed`: the sender was told of that; `forged`: a report to a return path
+    /// of ours that counts for nothing.
     pub outcome: String,
     /// Why nobody was told.
     pub because: Option<String>,
+    /// The queue id of the report to the sender.
+    #[serde(default)]
+    pub report: Option<String>,
     /// Status code.
     pub dsn: String,
     /// The last reply.
@@ -310,6 +315,7 @@ mod tests {
             to: "Nobody@acme.test".to_owned(),
             outcome: "suppressed".to_owned(),
             because: Some("not_a_customer".to_owned()),
+            report: None,
             dsn: "5.1.1".to_owned(),
             reply: "550 5.1.1 no".to_owned(),
         }

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use mxfleet::config::Limits;
 use mxfleet::connection::{
-    CertificateFiles, Draft, Full, Inbound, Intake, NotStored, Parts, TlsIdentity, listen, serve,
+    CertificateFiles, Draft, Full, Inbound, Intake, NotStored, Parts, Service, TlsIdentity, listen,
+    serve,
 };
 use mxfleet::policy::Policy;
 use mxfleet::smtp::Envelope;
-use mxfleet_cluster::{Cluster, Command, Customer, CustomerStatus, Domain, Request, TlsPolicy};
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, TlsPolicy,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -121,10 +124,12 @@ impl Server {
             hostname: HOSTNAME.to_owned(),
             limits: Arc::new(setup.limits),
             policy: Arc::new(Policy::new(cluster, hostnames)),
+            authenticator: None,
             intake: memory,
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
             tls: setup.tls.then(|| Arc::new(certificate(dir.path()))),
             unlimited_networks: Vec::new(),
+            service: Service::default(),
         });
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -152,6 +157,7 @@ async fn tables() -> Cluster {
             route: "127.0.0.1:25".parse().unwrap(),
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let suspend =
@@ -178,5 +184,5 @@ fn certificate(dir: &Path) -> TlsIdentity {
         CertificateFiles { chain: dir.join("certificate.pem"), key: dir.join("certificate.key") };
     std::fs::write(&files.chain, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    TlsIdentity::load(vec![files]).unwrap()
+    TlsIdentity::load(&[files]).unwrap()
 }

@@ -29,7 +29,7 @@ impl History {
 
     fn step(&mut self) {
         let domain = format!("d{}.test", self.pick(8));
-        match self.pick(10) {
+        match self.pick(11) {
             0..=2 => _ = self.alive.insert(self.world.add(&domain, Due::Fresh)),
             3 => {
                 let later = Due::At(self.world.now + self.seconds(100));
@@ -47,6 +47,7 @@ impl History {
             }
             6 => self.operate(&domain),
             7 => _ = self.world.schedule.retry_domain(&domain, self.world.now),
+            8 => self.sweep(),
             _ if !self.busy.is_empty() => self.end_one(),
             _ => {}
         }
@@ -58,6 +59,19 @@ impl History {
                     self.busy.push((self.idle.swap_remove(at), ticket));
                 }
             }
+        }
+    }
+
+    /// Look at some jobs, and let them wait on.
+    fn sweep(&mut self) {
+        let (rows, most, odd) = (self.pick(20), self.pick(5), self.pick(2));
+        let World { schedule, now, .. } = &mut self.world;
+        let swept = schedule.sweep(|id| id as usize % 2 == odd, rows, most);
+        assert!(swept.taken.len() <= most);
+        for (_, ticket) in swept.taken {
+            assert_eq!(ticket.id as usize % 2, odd);
+            let left = Some((ticket.recipients.clone(), ticket.due));
+            schedule.finish(ticket, left, *now);
         }
     }
 

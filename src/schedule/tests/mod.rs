@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::*;
 
 mod history;
+mod stalled;
+mod sweep;
 
 const BOUNDS: Bounds = Bounds {
     connections_max: 100,

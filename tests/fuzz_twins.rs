@@ -74,7 +74,8 @@ proptest! {
     #[test]
     fn any_octets_are_read_as_a_senders_record(data in words(&[
         " ", " -all", " ~all", "a:", "mx/24", " include:", "exists:%{i}.", "%{l1r-}", "%{d2}",
-        "%{ir}.%{v}", "%{h}", "%%", "%_", "%{", "}", "redirect=", "exp=", "ip4:1.2.3.4/33", "ip6:::1",
+        "%{ir}.%{v}", "%{h}", "%%", "%_", "%{", "}", "redirect=", "exp=", "ip4:1.2.3.4/33",
+        "ip6:::1",
         "ptr:", "a.test", " k=rsa;", " k=ed25519;", " p=", "MIIB", "==", ";", "t=s:y",
     ])) {
         bodies::record(&data[1..]);

@@ -42,7 +42,7 @@ async fn main() {
         start.elapsed().as_secs_f64(),
         (resident_octets() - before) as f64 / keys as f64
     );
-    let policy = Policy::new(cluster, Vec::new(), None);
+    let policy = Policy::new(cluster, Vec::new());
     ask(&policy, "listed", keys, |n| n / LISTED_ONE_IN * LISTED_ONE_IN);
     ask(&policy, "with a rejection", keys, |n| n / LISTED_ONE_IN * LISTED_ONE_IN + 1);
     ask(&policy, "of which nothing is known", keys, |n| n + keys);

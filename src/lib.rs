@@ -6,7 +6,8 @@
 //! 2. [`session`] is the server side of SMTP, pure: a line goes in, a reply and a step come out.
 //! 3. [`policy`] decides about each recipient, from the last applied state of the fleet; where a
 //!    domain wants it, [`callout`] asks the customer's server.
-//! 4. [`spool`] makes the message durable; only then the client reads `250`.
+//! 4. [`spool`] makes the message durable; only then the client reads `250`. Whether the message is
+//!    its sender's, [`authentication`] has looked before, if that may matter.
 //! 5. [`schedule`] knows what is due, for each destination apart.
 //! 6. [`route`] finds the servers of a domain.
 //! 7. [`client`] offers the message to them.
@@ -14,8 +15,10 @@
 //! 9. [`bounce`] decides who is told of what failed, and [`blacklist`] tells the fleet of it.
 //!
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
-//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there.
+//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there. [`rotation`] moves
+//! names and hosts.
 
+pub mod authentication;
 pub mod blacklist;
 pub mod bounce;
 pub mod callout;
@@ -28,6 +31,8 @@ pub mod fleet;
 pub mod http;
 pub mod node;
 pub mod policy;
+pub mod returns;
+pub mod rotation;
 pub mod route;
 pub mod schedule;
 pub mod session;

@@ -17,14 +17,17 @@
 mod attempt;
 mod connection;
 mod core;
+mod counters;
 mod ending;
 mod expiry;
-mod failure;
 mod inspect;
 mod operate;
+mod reports;
+mod returns;
 mod select;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,11 +39,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
+use crate::returns::Returns;
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
+use crate::smtp::about::domain_of;
 use crate::spool::{EntryId, Queued, ReadError, RecoveredEntry, Spool};
 use crate::system::clock::wall_us;
 use crate::system::random::random_u64;
@@ -49,7 +55,7 @@ use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
 
 use self::core::{Core, Work};
-pub use inspect::{DestinationView, EntryView, QueueSummary, RecipientView};
+pub use inspect::{DestinationView, EntryView, QueueGauges, QueueSummary, RecipientView};
 pub use operate::OperateError;
 
 /// How often entries that could not be read at start are tried again.
@@ -63,10 +69,18 @@ pub struct Parts {
     pub router: Router,
     /// Makes connections.
     pub client: Client,
+    /// Looks whether a message is its sender's, when that matters and nobody has looked before.
+    pub authenticator: Authenticator,
+    /// What we call ourselves in reports.
+    pub hostname: String,
+    /// Every name this host goes by, in lower case.
+    pub own_names: Vec<String>,
     /// The tables and settings.
     pub cluster: Cluster,
     /// What the fleet must know of recipients.
     pub reports: Reports,
+    /// What is remembered of return paths of ours.
+    pub returns: Returns,
     /// What is remembered of mail that was not delivered.
     pub journal: Journal,
     /// What is told of each attempt.
@@ -100,6 +114,7 @@ struct Inner {
 impl Deliveries {
     /// Must be called inside a tokio runtime. Nothing is delivered before [`Deliveries::run`].
     pub fn new(parts: Parts) -> Self {
+        counters::begin();
         let limits = &parts.limits;
         let bounds = Bounds {
             connections_max: limits.outbound_connections_max,
@@ -158,6 +173,7 @@ impl Deliveries {
         let inner = &self.inner;
         inner.update(|core, _| core.running = true);
         let expiry = tokio::spawn(Arc::clone(inner).expire_until(stop.clone()));
+        let warnings = tokio::spawn(Arc::clone(inner).warn_until(stop.clone()));
         let mut tables = inner.parts.cluster.watch();
         let mut reread = tokio::time::interval(REREAD_PAUSE);
         loop {
@@ -172,6 +188,7 @@ impl Deliveries {
         }
         inner.drain().await;
         let _ = expiry.await;
+        let _ = warnings.await;
     }
 }
 
@@ -187,7 +204,7 @@ impl Inner {
         let view = self.parts.cluster.view();
         let (id, held) = (queued.id, queued.held);
         let envelope = Arc::clone(&queued.envelope);
-        let destinations = attempt::by_domain(&envelope, |_| true);
+        let destinations = attempt::by_destination(&envelope, |_| true);
         self.update(|core, now| {
             let mut jobs = 0;
             for (domain, recipients) in &destinations {
@@ -206,6 +223,11 @@ impl Inner {
         let now_us = wall_us();
         let longest = setting(&view, "queue.retry_max");
         self.update(|core, now| {
+            if let Some(about) = &entry.about
+                && let Ok(id) = about.id.parse()
+            {
+                core.told.entry(id).or_default().push(about.clone());
+            }
             for destination in &entry.destinations {
                 let Some(recipients) = Recipients::new(&destination.recipients) else { continue };
                 // Bounded, in case the clock has been turned back since.
@@ -290,12 +312,6 @@ impl Inner {
         if let Err(error) = self.parts.spool.flush().await {
             tracing::error!(%error, "outcomes of the last deliveries may be forgotten");
         }
-        let (log, journal) = (self.parts.log.clone(), self.parts.journal.clone());
-        let flush = move || {
-            log.flush();
-            journal.flush();
-        };
-        let _ = tokio::task::spawn_blocking(flush).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -318,8 +334,15 @@ impl Clock {
     }
 }
 
-/// How many connections a domain may have.
-fn connections_max(view: &State, domain: &str) -> u32 {
+/// Connections for mail of our own to one domain: there is little of it, and it can wait.
+const OWN_CONNECTIONS_MAX: u32 = 2;
+
+/// How many connections a destination may have.
+fn connections_max(view: &State, destination: &str) -> u32 {
+    let (domain, is_ours) = domain_of(destination);
+    if is_ours {
+        return OWN_CONNECTIONS_MAX;
+    }
     let own = view.domain(domain).and_then(|row| row.connections_max);
     own.unwrap_or_else(|| {
         u32::try_from(view.settings().count("delivery.connections_max")).unwrap_or(u32::MAX)

@@ -123,8 +123,8 @@ fn valid_mail_arrives_unknown_ones_are_listed_and_nobody_is_told() {
     let codes = answers(first, count);
     let wrong = (0..count).filter(|n| (codes[*n] == 250) != (n % ONE_IN == 0));
     assert_eq!(wrong.count(), 0, "each user is accepted, and no other");
-    eventually("the users' mail", PATIENCE, || postfix.count() >= users * THRESHOLD);
-    assert_eq!(postfix.count(), users * THRESHOLD, "once each");
+    eventually("the users' mail", PATIENCE, || postfix.mailbox().count() >= users * THRESHOLD);
+    assert_eq!(postfix.mailbox().count(), users * THRESHOLD, "once each");
 
     // All failures were suppressed, and can be looked up.
     let mut suppressed = 0;

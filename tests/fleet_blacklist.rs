@@ -179,7 +179,8 @@ fn other_recipients_go_on_and_operators_pardon_and_exempt() {
         (&"suppressed".into(), &"not_a_customer".into()),
         "{lines:#}"
     );
-    let suppressed = "mxfleet_bounces_suppressed_total{because=\"not_a_customer\"}";
+    let suppressed = "mxfleet_bounces_total{because=\"not_a_customer\",kind=\"failed\",\
+                      outcome=\"suppressed\"}";
     assert_eq!(first.metric(suppressed), 4.0);
 
     let explained = second.json(&["explain", "rcpt", to]);

@@ -84,6 +84,7 @@ fn customers_settings_and_queue_ids_are_checked() {
             (&["queue", "show", "nonsense"], 1, "is not a queue id"),
             (&["queue", "delete"], 2, "required"),
             (&["explain", "rcpt", "nonsense"], 1, "an @ and a domain"),
+            (&["explain", "rcpt", "a@acme.test", "--from", "a b@c.test"], 1, "not allowed"),
         ],
     );
 }

@@ -12,16 +12,17 @@ use openraft::{EntryPayload, Membership};
 use serde::Serialize;
 
 use crate::codec::{self, Kind};
-use crate::join::hex;
+use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
-    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
-    RecipientNews, RecipientPolicy, Refusal, Request, State, TlsPolicy,
+    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
+    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews,
+    RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told, TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
 fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
-    let found = hex(&codec::encode(kind, value).unwrap());
+    let found = hex::encode(&codec::encode(kind, value).unwrap());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -38,7 +39,13 @@ fn name() -> String {
 
 fn host() -> NewHost {
     let address = "192.0.2.1:7946".to_owned();
-    NewHost { name: "mx2".to_owned(), address, version: "0.1.0".to_owned(), key: [3; 32] }
+    NewHost {
+        name: "mx2".to_owned(),
+        address,
+        version: "0.1.0".to_owned(),
+        key: [3; 32],
+        speaks: 1,
+    }
 }
 
 fn domain() -> Domain {
@@ -79,9 +86,9 @@ fn commands() -> Vec<Command> {
         Command::DomainImport { domains: vec![domain()] },
         Command::SettingSet { name: name(), value: Some("5d".to_owned()) },
         Command::HostFound { host: host(), seed: 9 },
-        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 6 },
+        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 1_700_000_000_006 },
         Command::HostJoin { token: [2; 32], host: host() },
-        Command::HostAnnounce { id: 2, address: name(), version: name() },
+        Command::HostAnnounce { id: 2, address: name(), version: name(), speaks: 1 },
         Command::HostPrefer { name: name(), preferred: true },
         Command::HostRemove { name: name() },
         Command::Tick,
@@ -94,15 +101,84 @@ fn commands() -> Vec<Command> {
         Command::BlacklistPardon { address: address() },
         Command::BlacklistExempt { address: address(), exemption: Some(exemption) },
         Command::BlacklistFreeze { domain: name(), frozen: true },
-        Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
-        Command::DomainCommit { import: 4, parts: 1 },
+        Command::DomainStage { import: 104, part: 0, domains: vec![domain()] },
+        Command::DomainCommit { import: 104, parts: 1 },
+        Command::ClusterVersion { to: 1 },
         Command::RecipientNews { news: news() },
         Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
         Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
         Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
         Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
         Command::RecipientsRemove { domain: name() },
+        Command::ReturnKeyAdd { number: 1, secret: Secret::new([4; 32]) },
+        Command::DomainAdd(Domain { name: "tagged.test".to_owned(), ..domain() }),
+        Command::ReturnPathSet { domain: "tagged.test".to_owned(), tagged: true },
     ]
+    .into_iter()
+    .chain(rotation())
+    .collect()
+}
+
+/// The newer commands, in an order in which they take effect.
+fn rotation() -> Vec<Command> {
+    let name = || "mx-a.relay.test".to_owned();
+    let (host, at_ms) = (|| "mx2".to_owned(), 1_800_000_000_000);
+    let service = |command| Command::HostService(command);
+    let moves = || vec![(name(), host())];
+    let zone = Some("relay.test".to_owned());
+    let counts =
+        vec![TrafficCount { customer: "acme".to_owned(), name: Some(name()), messages: 9 }];
+    let title = || "Names change".to_owned();
+    let told = Told::Bounced { at_ms, why: "550 no".to_owned() };
+    let (starts_ms, ends_ms) = (Some(at_ms), Some(at_ms + 1));
+    let names = vec![
+        NameCommand::Add { name: name(), host: host(), from_ms: None },
+        NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 },
+        NameCommand::Point { moves: moves(), from_ms: Some(at_ms), rehome: true },
+        NameCommand::Stay { name: name() },
+        NameCommand::Retire { name: name(), at_ms },
+        NameCommand::Keep { name: name() },
+        NameCommand::Remove { name: name(), force: false },
+        NameCommand::DnsFault { text: Some("refused".to_owned()) },
+    ];
+    let migrations = vec![
+        MigrationCommand::Plan {
+            retire: Vec::new(),
+            introduce: vec![("mx-b.relay.test".to_owned(), host())],
+            ends_ms: at_ms,
+            text: "why".to_owned(),
+        },
+        MigrationCommand::Announce { title: title(), text: title() },
+        MigrationCommand::Told { rows: vec![("acme".to_owned(), 1, told)] },
+        MigrationCommand::Surveyed { rows: vec![("acme".to_owned(), Survey::Moved { at_ms })] },
+        MigrationCommand::Remind,
+        MigrationCommand::Finish { force: true },
+        MigrationCommand::Cancel,
+    ];
+    let (text, component) = (title(), None);
+    let notices = vec![
+        NoticeCommand::Open { title: title(), text, component, starts_ms, ends_ms },
+        NoticeCommand::Update { id: 1, text: title(), starts_ms: None, ends_ms: None },
+        NoticeCommand::Resolve { id: 1, text: None },
+    ];
+    let zone = Command::SettingSet { name: "rotation.zone".to_owned(), value: zone };
+    let addresses = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    [zone, service(HostCommand::Set { name: host(), addresses })]
+        .into_iter()
+        .chain(names.into_iter().map(Command::Name))
+        .chain([
+            Command::Assign { customer: "acme".to_owned(), names: vec![name()] },
+            Command::Traffic { counts },
+        ])
+        .chain(migrations.into_iter().map(Command::Migration))
+        .chain(notices.into_iter().map(Command::Notice))
+        .chain([
+            service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
+            service(HostCommand::MailLeft { id: 1, messages: 5 }),
+            service(HostCommand::Resume { name: host() }),
+            service(HostCommand::Retire { name: host(), force: true, moves: Vec::new() }),
+        ])
+        .collect()
 }
 
 fn news() -> Vec<RecipientNews> {

@@ -90,6 +90,12 @@ impl Home {
         self.dir.join(WHO).exists()
     }
 
+    /// When the certificate it has now was made.
+    pub(crate) fn certified_ms(&self) -> Option<u64> {
+        let who: Who = serde_json::from_slice(&fs::read(self.dir.join(WHO)).ok()?).ok()?;
+        Some(who.certified_ms)
+    }
+
     /// Write everything; the file that says who comes last, and is what counts.
     pub(crate) fn settle(
         &self,
@@ -108,8 +114,12 @@ impl Home {
         }
     }
 
+    pub(crate) fn who(&self) -> io::Result<Who> {
+        Ok(serde_json::from_slice(&fs::read(self.dir.join(WHO))?)?)
+    }
+
     pub(crate) fn load(&self) -> io::Result<Identity> {
-        let who: Who = serde_json::from_slice(&fs::read(self.dir.join(WHO))?)?;
+        let who = self.who()?;
         let fleet = who.fleet_id().ok_or_else(|| bad(format!("{WHO}: fleet is not an id")))?;
         let certificate = |name: &str| {
             CertificateDer::from_pem_file(self.dir.join(name))

@@ -93,6 +93,10 @@ impl Reports {
         for (number, event) in std::mem::take(&mut found.waiting) {
             backlog.push(number, event, limits.blacklist_backlog_max);
         }
+        // So that each series is there before the first event.
+        for kind in ["rejected", "accepted"] {
+            METRICS.blacklist_events_total.with_label_values(&[kind]);
+        }
         let (asks, asked) = mpsc::channel();
         let shared = Arc::new(Shared {
             keys,

@@ -38,6 +38,9 @@ pub(super) enum Verb {
         /// The new contacts, all of them.
         #[arg(long = "contact", value_name = "ADDRESS")]
         contacts: Vec<String>,
+        /// The MX names it is to use, in order, separated by commas.
+        #[arg(long = "names", value_name = "NAME,...", value_delimiter = ',')]
+        names: Vec<String>,
     },
     /// Turn mail for its domains away for now (450); queued mail still goes out.
     Suspend {
@@ -74,8 +77,15 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let words = format!("customer {id} added");
             change(Call::CustomerAdd { id, name, contacts }, words)
         }
-        Verb::Set { id, name, contacts } => {
+        Verb::Set { id, name, contacts, names } => {
             let words = format!("customer {id} changed");
+            if !names.is_empty() {
+                let set = Call::CustomerNames { id: id.clone(), names };
+                let changed: Changed = admin.call(&set)?;
+                if name.is_none() && contacts.is_empty() {
+                    return output.say(&changed, &words);
+                }
+            }
             let contacts = (!contacts.is_empty()).then_some(contacts);
             change(Call::CustomerSet { id, name, contacts }, words)
         }
@@ -95,9 +105,11 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
 }
 
 fn rows(customers: &Vec<CustomerRow>, output: Output) -> anyhow::Result<()> {
-    output.print(customers, &["CUSTOMER", "STATUS", "NAME", "CONTACTS"], |customers| {
+    let header = ["CUSTOMER", "STATUS", "NAME", "CONTACTS", "MX NAMES"];
+    output.print(customers, &header, |customers| {
         let row = |c: &CustomerRow| {
-            vec![c.id.clone(), c.status.clone(), c.name.clone(), c.contacts.join(" ")]
+            let (contacts, names) = (c.contacts.join(" "), c.names.join(" "));
+            vec![c.id.clone(), c.status.clone(), c.name.clone(), contacts, names]
         };
         customers.iter().map(row).collect()
     })

@@ -43,6 +43,18 @@ impl Output {
     }
 }
 
+/// One row: as the table `rows` makes of it, or as a JSON object.
+pub(super) fn print_one<T: Serialize>(
+    row: T,
+    output: Output,
+    rows: impl Fn(&Vec<T>, Output) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Table => rows(&vec![row], output),
+        Output::Json => write_out(&serde_json::to_string_pretty(&row)?),
+    }
+}
+
 /// A line to standard output. A reader that went away (`| head`) is no error.
 pub(super) fn write_out(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {

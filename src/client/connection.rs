@@ -22,7 +22,6 @@ pub struct Connection {
     wire: Wire,
     relay: String,
     capabilities: Capabilities,
-    is_tls: bool,
     limits: Arc<Limits>,
     before: Before,
     transactions: u32,
@@ -39,14 +38,12 @@ impl Connection {
         wire: Wire,
         hop: &Hop,
         capabilities: Capabilities,
-        is_tls: bool,
         limits: Arc<Limits>,
     ) -> Self {
         Self {
             wire,
             relay: hop.relay(),
             capabilities,
-            is_tls,
             limits,
             before: Before::Fresh,
             transactions: 0,
@@ -160,11 +157,6 @@ impl Connection {
     /// The server, as logs write it: `name[ip]:port`.
     pub fn relay(&self) -> String {
         self.relay.clone()
-    }
-
-    /// Whether the bytes are encrypted.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
     }
 
     /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender

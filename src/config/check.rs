@@ -38,7 +38,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
     let (http, metrics) = (listener(&root, "http"), listener(&root, "metrics"));
     let cluster = cluster(&root.section("cluster"));
     let dns = root.section("dns");
-    dns.only(&["servers"]);
+    dns.only(&["servers", "tsig_key_file"]);
     let dns_servers = dns.texts("servers", name_server).unwrap_or_default();
     let delivery = delivery(&root.section("delivery"));
     let log = log(&root.section("log"));
@@ -56,6 +56,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
         http,
         metrics,
         dns_servers,
+        tsig_key_file: dns.text("tsig_key_file", path),
         delivery,
         log,
         limits,
@@ -172,9 +173,11 @@ fn limits(source: &Source<'_>, section: &Section<'_>) -> Limits {
     least("recipients_max", limits.recipients_max as u64, RECIPIENTS_MAX_LEAST as u64);
     least("command_octets_max", limits.command_octets_max as u64, COMMAND_OCTETS_LEAST as u64);
     least("segment_octets", limits.segment_octets, MIB);
+    least("journal_octets_max", limits.journal_octets_max, MIB);
     least("message_octets_max", limits.message_octets_max, MIB / 16);
     least("sessions_max", limits.sessions_max as u64, 1);
     least("outbound_connections_max", limits.outbound_connections_max as u64, 1);
+    least("http_connections_max", limits.http_connections_max as u64, 1);
     least("window_start", u64::from(limits.window_start), 1);
     limits
 }

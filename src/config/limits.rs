@@ -115,6 +115,23 @@ pub struct Limits {
     /// One DNS question with all its retries.
     pub dns_timeout_ms: u64,
 
+    // Authentication: whether a message is its sender's.
+    /// SPF and DKIM of one message together; what is not known by then is not known.
+    pub authentication_timeout_ms: u64,
+    /// Questions to name servers for one message (RFC 7208 section 4.6.4 allows SPF ten terms, and
+    /// some of them cost several).
+    pub authentication_lookups_max: usize,
+    /// DKIM signatures looked at, those of the sender's own domain first.
+    pub authentication_signatures_max: usize,
+    /// A longer header is not looked at.
+    pub authentication_header_octets_max: usize,
+
+    // What an operator is to be told of.
+    /// Mail of a destination whose server answers, and that has not moved for so long, has stalled.
+    pub stalled_after_ms: u64,
+    /// A domain's refusals are compared with what is usual for it once in this time.
+    pub refusals_window_ms: u64,
+
     // Callouts: what one node asks of customers' servers.
     /// A question, from RCPT to our reply, its connection included. Then the recipient is accepted.
     pub callout_timeout_ms: u64,
@@ -128,6 +145,19 @@ pub struct Limits {
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
+    /// All files of the journal; the oldest are removed before their 30 days when it has more.
+    pub journal_octets_max: u64,
+    /// A stop: how long each log's last lines are waited for, should its reader or disk stall.
+    pub log_flush_timeout_ms: u64,
+    /// Reports to return paths of ours that are remembered, so that none counts twice; more count
+    /// for nothing.
+    pub returns_kept_max: usize,
+
+    // HTTP: the health and metrics listeners, each.
+    /// Connections; when there are more, those that ask nothing are closed first.
+    pub http_connections_max: usize,
+    /// A request's header, from the connection or the answer before it to its last line.
+    pub http_header_timeout_ms: u64,
 
     // Blacklist: what a node has to tell the fleet.
     /// Events that wait for the fleet; more and the oldest are dropped and counted.
@@ -146,6 +176,7 @@ const KIB: usize = 1024;
 const MIB: u64 = 1024 * 1024;
 
 impl Default for Limits {
+    #[expect(clippy::too_many_lines, reason = "a flat list, a line a bound")]
     fn default() -> Self {
         Self {
             command_octets_max: 2 * KIB,
@@ -198,11 +229,22 @@ impl Default for Limits {
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
             dns_timeout_ms: 10 * SECOND_MS,
+            authentication_timeout_ms: 3 * SECOND_MS,
+            authentication_lookups_max: 40,
+            authentication_signatures_max: 5,
+            authentication_header_octets_max: 64 * KIB,
+            stalled_after_ms: 15 * MINUTE_MS,
+            refusals_window_ms: 5 * MINUTE_MS,
             callout_timeout_ms: 5 * SECOND_MS,
             callout_connections_max: 4,
             callouts_waiting_max: 100,
             callout_pause_ms: 30 * SECOND_MS,
             journal_lines_max: 10_000,
+            journal_octets_max: 1024 * MIB,
+            log_flush_timeout_ms: 5 * SECOND_MS,
+            http_connections_max: 512,
+            http_header_timeout_ms: 30 * SECOND_MS,
+            returns_kept_max: 1_000_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
             news_waiting_max: 20_000,
@@ -251,6 +293,7 @@ macro_rules! slots {
 impl Limits {
     /// Every bound by name, to be set from the configuration file.
     #[rustfmt::skip]
+    #[expect(clippy::too_many_lines, reason = "a flat list, a line a bound")]
     pub fn slots(&mut self) -> Vec<(&'static str, Slot<'_>)> {
         slots!(self:
             command_octets_max,
@@ -303,11 +346,22 @@ impl Limits {
             delivery_log_lines_max,
             addresses_per_host_max,
             dns_timeout_ms,
+            authentication_timeout_ms,
+            authentication_lookups_max,
+            authentication_signatures_max,
+            authentication_header_octets_max,
+            stalled_after_ms,
+            refusals_window_ms,
             callout_timeout_ms,
             callout_connections_max,
             callouts_waiting_max,
             callout_pause_ms,
             journal_lines_max,
+            journal_octets_max,
+            log_flush_timeout_ms,
+            http_connections_max,
+            http_header_timeout_ms,
+            returns_kept_max,
             blacklist_backlog_max,
             blacklist_linger_ms,
             news_waiting_max,

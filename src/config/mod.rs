@@ -3,6 +3,7 @@
 mod check;
 pub mod limits;
 mod read;
+pub mod reload;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Name servers; empty means those of `/etc/resolv.conf`.
     pub dns_servers: Vec<SocketAddr>,
+    /// The key that changes of MX names are signed with, as `tsig-keygen` writes it.
+    pub tsig_key_file: Option<PathBuf>,
     /// How mail goes out.
     pub delivery: Delivery,
     /// What is logged, and how.

@@ -148,7 +148,7 @@ where
             now: now.into_std(),
             buffered: self.input.len() > octets,
             writable: self.inbound.intake.is_writable(),
-            stopping: self.deadline.is_stopping(),
+            stopping: self.deadline.is_stopping() || !self.inbound.service.is_serving(),
         };
         let step = self.session.line(&self.input[..octets - 2], &facts, &mut self.out);
         self.input.advance(octets);
@@ -217,7 +217,7 @@ where
         self.deadline.set(Instant::now() + Duration::from_millis(timeout));
         match self.deadline.or_late(identity.acceptor().accept(stream)).await {
             Some(Ok(stream)) => {
-                COUNTERS.tls_ok.inc();
+                COUNTERS.tls_ok(stream.get_ref().1.protocol_version());
                 let name = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
                 self.session.secured(name.filter(|name| identity.has_name(name)));
                 self.wire = Wire::Tls(Box::new(stream));

@@ -60,7 +60,6 @@ pub enum TlsError {
 
 /// The certificates in force.
 pub struct TlsIdentity {
-    files: Vec<CertificateFiles>,
     shelf: Arc<Shelf>,
     acceptor: TlsAcceptor,
 }
@@ -69,38 +68,49 @@ pub struct TlsIdentity {
 #[derive(Debug)]
 struct Shelf(ArcSwap<Certificates>);
 
+/// Certificates that were read and are sound.
 #[derive(Debug)]
-struct Certificates {
+pub struct Certificates {
     /// For clients that ask for no name, or for one we do not have. Most senders ask for none.
     default: Arc<CertifiedKey>,
     /// By name, lowercase; `*.` in front of what a wildcard covers.
     by_name: HashMap<String, Arc<CertifiedKey>>,
+    /// When the first of them ends: seconds since 1970, UTC.
+    first_end: Option<i64>,
 }
 
 impl TlsIdentity {
     /// Load certificates; the first is the default.
-    pub fn load(files: Vec<CertificateFiles>) -> Result<Self, TlsError> {
+    pub fn load(files: &[CertificateFiles]) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let shelf = Arc::new(Shelf(ArcSwap::from_pointee(Certificates::load(&files, &provider)?)));
+        let shelf = Arc::new(Shelf(ArcSwap::from_pointee(Certificates::load(files, &provider)?)));
         // TLS 1.2 and 1.3 (RFC 8996 ends the older ones).
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&shelf) as Arc<dyn ResolvesServerCert>);
-        Ok(Self { files, shelf, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { shelf, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    /// Read the same files again. When one of them is bad, those in force stay.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let provider = rustls::crypto::ring::default_provider();
-        self.shelf.0.store(Arc::new(Certificates::load(&self.files, &provider)?));
-        Ok(())
+    /// Read certificates, for [`TlsIdentity::replace`]. Those in force stay for now.
+    pub fn read(files: &[CertificateFiles]) -> Result<Certificates, TlsError> {
+        Certificates::load(files, &rustls::crypto::ring::default_provider())
+    }
+
+    /// Put these in force, for handshakes that begin from now on.
+    pub fn replace(&self, certificates: Certificates) {
+        self.shelf.0.store(Arc::new(certificates));
     }
 
     /// Whether a certificate of ours is for `name` (lowercase).
     pub fn has_name(&self, name: &str) -> bool {
         self.shelf.0.load().find(name).is_some()
+    }
+
+    /// When the first certificate ends: seconds since 1970, UTC.
+    pub fn first_end(&self) -> Option<i64> {
+        self.shelf.0.load().first_end
     }
 
     pub(super) fn acceptor(&self) -> &TlsAcceptor {
@@ -110,7 +120,7 @@ impl TlsIdentity {
 
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsIdentity").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("TlsIdentity").field("shelf", &self.shelf).finish_non_exhaustive()
     }
 }
 
@@ -118,14 +128,16 @@ impl Certificates {
     fn load(files: &[CertificateFiles], provider: &CryptoProvider) -> Result<Self, TlsError> {
         let mut default = None;
         let mut by_name = HashMap::new();
+        let mut first_end = None;
         for pair in files {
             let (key, names) = load_pair(pair, provider)?;
+            first_end = first_end.into_iter().chain(end(&key)).min();
             for name in names {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&key));
             }
             default.get_or_insert(key);
         }
-        Ok(Self { default: default.ok_or(TlsError::None)?, by_name })
+        Ok(Self { default: default.ok_or(TlsError::None)?, by_name, first_end })
     }
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
@@ -142,6 +154,15 @@ impl ResolvesServerCert for Shelf {
         let named = hello.server_name().and_then(|name| certificates.find(name));
         Some(Arc::clone(named.unwrap_or(&certificates.default)))
     }
+}
+
+/// When a certificate ends, or the first of those that lead to its root.
+fn end(key: &CertifiedKey) -> Option<i64> {
+    let ends = key.cert.iter().filter_map(|der| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    });
+    ends.min()
 }
 
 /// One certificate with its key, and the names it is for.
@@ -189,28 +210,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = write(dir.path(), "a", &["mx-a.relay.example"]);
         let second = write(dir.path(), "b", &["MX-B.relay.example", "*.wild.example"]);
-        let identity = TlsIdentity::load(vec![first, second]).unwrap();
+        let identity = TlsIdentity::load(&[first, second]).unwrap();
         for name in ["mx-a.relay.example", "mx-b.relay.example", "any.wild.example"] {
             assert!(identity.has_name(name), "{name}");
         }
+        assert!(identity.first_end().is_some());
         for name in ["mx-c.relay.example", "wild.example", "a.b.wild.example", ""] {
             assert!(!identity.has_name(name), "{name}");
         }
     }
 
     #[test]
-    fn a_bad_file_is_named_and_a_reload_keeps_what_was_good() {
+    fn a_bad_file_is_named_and_what_was_good_stays() {
         let dir = tempfile::tempdir().unwrap();
         let files = write(dir.path(), "a", &["mx-a.relay.example"]);
-        let identity = TlsIdentity::load(vec![files.clone()]).unwrap();
+        let files = [files];
+        let identity = TlsIdentity::load(&files).unwrap();
 
-        std::fs::write(&files.chain, "nothing").unwrap();
-        let error = identity.reload().unwrap_err();
+        std::fs::write(&files[0].chain, "nothing").unwrap();
+        let error = TlsIdentity::read(&files).unwrap_err();
         assert!(error.to_string().contains("a.pem"), "{error}");
         assert!(identity.has_name("mx-a.relay.example"));
 
         write(dir.path(), "a", &["mx-new.relay.example"]);
-        identity.reload().unwrap();
+        let certificates = TlsIdentity::read(&files).unwrap();
+        assert!(identity.has_name("mx-a.relay.example"));
+        identity.replace(certificates);
         assert!(identity.has_name("mx-new.relay.example"));
         assert!(!identity.has_name("mx-a.relay.example"));
     }
@@ -221,7 +246,7 @@ mod tests {
         let first = write(dir.path(), "a", &["a.example"]);
         let second = write(dir.path(), "b", &["b.example"]);
         let mixed = CertificateFiles { chain: first.chain, key: second.key };
-        assert!(matches!(TlsIdentity::load(vec![mixed]), Err(TlsError::Key { .. })));
-        assert!(matches!(TlsIdentity::load(vec![]), Err(TlsError::None)));
+        assert!(matches!(TlsIdentity::load(&[mixed]), Err(TlsError::Key { .. })));
+        assert!(matches!(TlsIdentity::load(&[]), Err(TlsError::None)));
     }
 }

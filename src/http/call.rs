@@ -4,9 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::rotation::call::*;
+
 /// Path of the admin API on the admin socket.
 pub const CALL_PATH: &str = "/api/v1/admin/call";
-/// Largest body either side reads: an import of 100,000 domains fits.
+/// Largest body either side reads: a list of 100,000 domains fits.
 pub const BODY_OCTETS_MAX: usize = 64 * 1024 * 1024;
 
 /// What an operator can ask of a node.
@@ -47,6 +49,13 @@ pub enum Call {
     CustomerResume {
         /// Its id.
         id: String,
+    },
+    /// Give a customer these MX names.
+    CustomerNames {
+        /// Its id.
+        id: String,
+        /// Its names, in order.
+        names: Vec<String>,
     },
     /// Remove a customer without domains.
     CustomerRemove {
@@ -94,6 +103,22 @@ pub enum Call {
     DomainImport {
         /// The domains as they shall be.
         domains: Vec<DomainRow>,
+    },
+    /// A part of an import; nothing changes yet.
+    DomainStage {
+        /// The id of the request that will commit it, in hexadecimal.
+        import: String,
+        /// Counted from 0.
+        part: u32,
+        /// The domains as they shall be.
+        domains: Vec<DomainRow>,
+    },
+    /// The parts of an import go in, all or none.
+    DomainCommit {
+        /// As in `DomainStage`.
+        import: String,
+        /// How many parts there are.
+        parts: u32,
     },
     /// All settings.
     SettingsList,
@@ -215,6 +240,21 @@ pub enum Call {
         /// MAIL FROM; the null reverse-path when absent.
         from: Option<String>,
     },
+    /// About hosts' service.
+    Host(HostCall),
+    /// About MX names.
+    Name(NameCall),
+    /// About migrations.
+    Migration(MigrationCall),
+    /// About notices.
+    Notice(NoticeCall),
+    /// Give mail for a domain return paths of ours, or leave them as they are.
+    DomainReturnPath {
+        /// The domain.
+        name: String,
+        /// `tagged` or `plain`.
+        return_path: String,
+    },
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.
@@ -265,6 +305,9 @@ pub struct CustomerRow {
     pub status: String,
     /// Contact addresses.
     pub contacts: Vec<String>,
+    /// The names to put in its MX records, in order.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// When it was last changed, as a log index.
     #[serde(default)]
     pub version: u64,
@@ -303,6 +346,10 @@ pub struct DomainRow {
     /// The recipients that were named, if any were; ignored where a domain is given.
     #[serde(default)]
     pub recipients: Option<RecipientListRow>,
+    /// `plain`, or `tagged` when its mail leaves with return paths of ours; ignored where a domain
+    /// is given.
+    #[serde(default = "plain")]
+    pub return_path: String,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
@@ -322,6 +369,7 @@ impl DomainRow {
             blacklist_window: None,
             blacklist_hold: None,
             verify: off(),
+            return_path: plain(),
             recipients: None,
             version: 0,
         }
@@ -337,6 +385,10 @@ pub struct RecipientListRow {
     pub patterns: usize,
     /// When the list was uploaded, as a log index.
     pub version: u64,
+}
+
+fn plain() -> String {
+    "plain".to_owned()
 }
 
 fn opportunistic() -> String {

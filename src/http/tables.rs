@@ -9,13 +9,13 @@ use mxfleet_cluster::{
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
-use super::recipients;
+use super::{ACTOR, domain_name, recipients};
+use crate::returns;
 use crate::route::Own;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
 
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
+/// Of the wrong rows of an import, so many are told.
+const WRONG_ROWS_TOLD: usize = 20;
 
 /// The tables, with what a route must not lead to.
 pub struct Tables {
@@ -39,9 +39,17 @@ impl Tables {
             return Some(answer);
         }
         match call {
-            Call::DomainImport { domains } => return Some(self.import(domains.clone()).await),
             Call::DomainRecipients { name, entries: Some(entries) } => {
                 return Some(self.set_recipients(name, entries, terms).await);
+            }
+            Call::DomainReturnPath { name, return_path } => {
+                return Some(self.return_path(name, return_path, terms).await);
+            }
+            Call::DomainStage { import, part, domains } => {
+                return Some(self.stage(import, *part, domains).await);
+            }
+            Call::DomainCommit { import, parts } => {
+                return Some(self.commit(import, *parts, terms).await);
             }
             _ => {}
         }
@@ -82,6 +90,10 @@ impl Tables {
                 let domain = domain_name(&name);
                 return Some(domain.map(|domain| Command::RecipientsRemove { domain }));
             }
+            Call::DomainImport { domains } => {
+                let domains = self.domains(&domains);
+                return Some(domains.map(|domains| Command::DomainImport { domains }));
+            }
             Call::DomainRemove { name } => {
                 return Some(domain_name(&name).map(|name| Command::DomainRemove { name }));
             }
@@ -108,12 +120,59 @@ impl Tables {
         changed(self.cluster.set_recipients(&domain, &entries, &clock, request).await)
     }
 
+    /// The first domain with return paths of ours needs a key that signs them.
+    async fn return_path(
+        &self,
+        name: &str,
+        return_path: &str,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let tagged = match return_path {
+            "tagged" => true,
+            "plain" => false,
+            _ => return Err(Refused::invalid("a return path is `tagged` or `plain`".to_owned())),
+        };
+        let domain = domain_name(name)?;
+        if tagged {
+            let made = returns::ensure(&self.cluster).await;
+            made.map_err(|error| Refused::unavailable(error.to_string()))?;
+        }
+        self.propose(Command::ReturnPathSet { domain, tagged }, terms).await
+    }
+
     /// Many rows go in parts, so that no log entry is large.
-    async fn import(&self, rows: Vec<DomainRow>) -> Result<serde_json::Value, Refused> {
-        let domains =
-            rows.into_iter().map(|row| self.domain(row)).collect::<Result<Vec<_>, _>>()?;
+    async fn stage(
+        &self,
+        import: &str,
+        part: u32,
+        rows: &[DomainRow],
+    ) -> Result<serde_json::Value, Refused> {
+        let (import, domains) = (import_id(import)?, self.domains(rows)?);
         let clock: Clock = Arc::new(clock::wall_ms);
-        changed(self.cluster.import_domains(&domains, ACTOR, &clock, |_| ()).await)
+        changed(self.cluster.stage_domains(import, part, domains, ACTOR, &clock).await)
+    }
+
+    async fn commit(
+        &self,
+        import: &str,
+        parts: u32,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let import = import_id(import)?;
+        let terms = Terms { request_id: Some(import), ..*terms };
+        self.propose(Command::DomainCommit { import, parts }, &terms).await
+    }
+
+    /// All of the rows, or what is wrong with each that is wrong.
+    fn domains(&self, rows: &[DomainRow]) -> Result<Vec<Domain>, Refused> {
+        let (good, wrong): (Vec<_>, Vec<_>) =
+            rows.iter().map(|row| self.domain(row.clone())).partition(Result::is_ok);
+        let mut wrong = wrong.into_iter().filter_map(Result::err).peekable();
+        if wrong.peek().is_none() {
+            return Ok(good.into_iter().flatten().collect());
+        }
+        let wrong: Vec<_> = wrong.take(WRONG_ROWS_TOLD).map(|refused| refused.error).collect();
+        Err(Refused::invalid(wrong.join("\n")))
     }
 
     fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
@@ -238,6 +297,7 @@ fn customer_row(state: &State, customer: &Customer) -> CustomerRow {
         name: customer.name.clone(),
         status: status.to_owned(),
         contacts: customer.contacts.clone(),
+        names: state.names_of(&customer.id).to_vec(),
         version: state.customer_version(&customer.id),
     }
 }
@@ -256,6 +316,10 @@ fn domain_row(state: &State, domain: &Domain) -> DomainRow {
         blacklist_hold: own.hold_ms.map(render_duration),
         verify: own.verify.to_string(),
         recipients: state.recipient_list(&domain.name).map(recipients::row),
+        return_path: match state.has_tagged_return_path(&domain.name) {
+            true => "tagged".to_owned(),
+            false => "plain".to_owned(),
+        },
         version: state.domain_version(&domain.name),
     }
 }
@@ -272,11 +336,9 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
     })
 }
 
-fn domain_name(text: &str) -> Result<String, Refused> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name)
-        .map(String::from)
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
+fn import_id(text: &str) -> Result<u128, Refused> {
+    u128::from_str_radix(text, 16)
+        .map_err(|_| Refused::invalid("the id of an import is a hexadecimal number"))
 }
 
 impl From<Refusal> for Refused {

@@ -4,6 +4,7 @@
 //! The connection feeds it lines cut by [`LineReader`] and does what the [`Step`] says. A message's
 //! text runs through [`Text`], not through the session.
 
+mod forged;
 mod lines;
 mod outbox;
 mod site;
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use forged::ForgedResults;
 pub use lines::{Framed, LineReader};
 pub use outbox::Outbox;
 pub use site::Site;

@@ -35,7 +35,7 @@ fn data_gives_the_whole_envelope_and_ends_the_transaction() {
     let mut session = session(false);
     envelope(&mut session);
     let (_, Step::Data(incoming)) = say(&mut session, "DATA", &facts()) else { panic!("no DATA") };
-    let envelope = incoming.into_envelope(7);
+    let envelope = incoming.into_envelope(7, None);
     assert_eq!(envelope.mail_from, Some(Address::parse("a@b.test", false).unwrap()));
     assert_eq!(envelope.recipients.len(), 1);
     assert_eq!(envelope.origin.helo, "c.test");
@@ -65,7 +65,7 @@ fn tls_makes_a_new_session() {
     envelope(&mut session);
     let (_, Step::Data(incoming)) = say(&mut session, "DATA", &facts()) else { panic!("no DATA") };
     assert!(incoming.trace("mx1", &"x", 0).contains("with ESMTPS id x"));
-    assert_eq!(incoming.into_envelope(0).origin.mx_name.as_deref(), Some("mx-a.relay.test"));
+    assert_eq!(incoming.into_envelope(0, None).origin.mx_name.as_deref(), Some("mx-a.relay.test"));
 }
 
 #[test]

@@ -20,16 +20,41 @@ pub enum Software {
 #[derive(Debug)]
 pub struct NameServer {
     address: SocketAddr,
+    words: Vec<String>,
+    origin: String,
+    copies: bool,
     process: Process,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+}
+
+/// What a name server does besides answering.
+#[derive(Debug, Default, Clone)]
+pub struct Duties {
+    /// It takes updates signed with this key (`tsig-keygen` text).
+    pub key: Option<String>,
+    /// It copies its zones from this server, and asks for news only when it is started.
+    pub copies: Option<SocketAddr>,
+}
+
+/// A key as `tsig-keygen` writes it, of this name.
+pub fn tsig_key(name: &str) -> String {
+    super::process::output("tsig-keygen", &["-a", "hmac-sha256", name])
 }
 
 impl NameServer {
     /// Serve these zones: origin and records in zone file syntax. SOA and NS are added.
     pub fn start(software: Software, zones: &[(&str, &str)]) -> Self {
+        Self::with(software, zones, &Duties::default())
+    }
+
+    /// Serve these zones with these duties.
+    pub fn with(software: Software, zones: &[(&str, &str)], duties: &Duties) -> Self {
         let folder = scratch();
         let address = free_address();
         for (origin, records) in zones {
+            if duties.copies.is_some() {
+                continue;
+            }
             let head = format!(
                 "$ORIGIN {origin}.\n$TTL 1\n@ SOA ns host 1 3600 600 86400 1\n@ NS ns\n\
                  ns A 127.0.0.1\n"
@@ -38,13 +63,48 @@ impl NameServer {
         }
         let origins = zones.iter().map(|&(origin, _)| origin);
         let words = match software {
-            Software::Bind => bind(folder.path(), address, origins),
-            Software::Knot => knot(folder.path(), address, origins),
+            Software::Bind => bind(folder.path(), address, origins, duties),
+            Software::Knot => knot(folder.path(), address, origins, duties),
         };
         let process = Process::start(&words, &folder.path().join("log"));
-        let mut server = Self { address, process, _folder: folder };
-        server.await_answers(zones[0].0);
+        let origin = zones[0].0.to_owned();
+        let copies = duties.copies.is_some();
+        let mut server = Self { address, words, origin, copies, process, folder };
+        server.await_answers();
         server
+    }
+
+    /// It does not answer any more.
+    pub fn stop(&mut self) {
+        self.process.kill();
+    }
+
+    /// It answers again; one that copies asks for news first.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        if self.copies {
+            std::fs::remove_file(zone_file(self.folder.path(), &self.origin)).unwrap();
+        }
+        self.process = Process::start(&self.words, &self.folder.path().join("log"));
+        self.await_answers();
+    }
+
+    /// What it answers, one record a line: data only.
+    pub fn ask(&self, name: &str, kind: &str) -> String {
+        let port = self.address.port().to_string();
+        let server = format!("@{}", self.address.ip());
+        super::process::output("dig", &[&server, "-p", &port, "+short", "+norec", name, kind])
+            .trim()
+            .to_owned()
+    }
+
+    /// The time to live it gives, in seconds.
+    pub fn ttl(&self, name: &str) -> Option<u32> {
+        let port = self.address.port().to_string();
+        let server = format!("@{}", self.address.ip());
+        let words = [&server, "-p", &port, "+noall", "+answer", "+norec", name, "A"];
+        let answer = super::process::output("dig", &words);
+        answer.split_whitespace().nth(1).map(|ttl| ttl.parse().unwrap())
     }
 
     /// Where it answers.
@@ -52,10 +112,10 @@ impl NameServer {
         self.address
     }
 
-    fn await_answers(&mut self, origin: &str) {
+    fn await_answers(&mut self) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
-        let question = soa_question(origin);
+        let question = soa_question(&self.origin);
         eventually("a name server that answers", SOON, || {
             assert!(self.process.is_running(), "it ended:\n{}", self.process.words());
             let _ = socket.send_to(&question, self.address);
@@ -74,19 +134,27 @@ fn bind<'a>(
     folder: &Path,
     address: SocketAddr,
     origins: impl Iterator<Item = &'a str>,
+    duties: &Duties,
 ) -> Vec<String> {
     let mut text = format!(
         "options {{ directory \"{folder}\"; pid-file none; session-keyfile \"{folder}/key\";\n\
          listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n\
-         recursion no; dnssec-validation no; minimal-responses yes; }};\n\
+         recursion no; dnssec-validation no; minimal-responses yes; notify no; }};\n\
          controls {{ }};\n",
         folder = folder.display(),
         port = address.port(),
     );
+    let mut role = "type primary; allow-transfer { any; };".to_owned();
+    if let Some(key) = &duties.key {
+        text.push_str(key);
+        write!(role, " allow-update {{ key {}; }};", key_name(key)).unwrap();
+    }
+    if let Some(from) = duties.copies {
+        role = format!("type secondary; primaries {{ {} port {}; }};", from.ip(), from.port());
+    }
     for origin in origins {
         let file = zone_file(folder, origin);
-        writeln!(text, "zone \"{origin}\" {{ type primary; file \"{}\"; }};", file.display())
-            .unwrap();
+        writeln!(text, "zone \"{origin}\" {{ {role} file \"{}\"; }};", file.display()).unwrap();
     }
     let config = folder.join("named.conf");
     std::fs::write(&config, text).unwrap();
@@ -97,22 +165,42 @@ fn knot<'a>(
     folder: &Path,
     address: SocketAddr,
     origins: impl Iterator<Item = &'a str>,
+    duties: &Duties,
 ) -> Vec<String> {
     let mut text = format!(
         "server:\n  rundir: \"{folder}\"\n  listen: {ip}@{port}\n\
          database:\n  storage: \"{folder}\"\n\
-         log:\n  - target: stderr\n    any: info\nzone:\n",
+         log:\n  - target: stderr\n    any: info\n",
         folder = folder.display(),
         ip = address.ip(),
         port = address.port(),
     );
+    assert!(duties.copies.is_none(), "BIND is the one that copies");
+    let mut role = "";
+    if let Some(key) = &duties.key {
+        let secret = key.split('"').nth(3).unwrap();
+        write!(
+            text,
+            "key:\n  - id: {name}\n    algorithm: hmac-sha256\n    secret: {secret}\n\
+             acl:\n  - id: update\n    key: {name}\n    action: update\n",
+            name = key_name(key),
+        )
+        .unwrap();
+        role = "    acl: update\n";
+    }
+    text.push_str("zone:\n");
     for origin in origins {
         let file = zone_file(folder, origin);
-        write!(text, "  - domain: {origin}\n    file: \"{}\"\n", file.display()).unwrap();
+        write!(text, "  - domain: {origin}\n    file: \"{}\"\n{role}", file.display()).unwrap();
     }
     let config = folder.join("knot.conf");
     std::fs::write(&config, text).unwrap();
     words(&["/usr/sbin/knotd", "-c"], &config)
+}
+
+/// `key "NAME" { ... };`
+fn key_name(key: &str) -> &str {
+    key.split('"').nth(1).unwrap()
 }
 
 fn words(program: &[&str], config: &Path) -> Vec<String> {

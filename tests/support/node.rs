@@ -31,6 +31,8 @@ pub struct Setup {
     pub certificates: Vec<(PathBuf, PathBuf)>,
     /// The only name server it asks.
     pub dns: Option<SocketAddr>,
+    /// The key changes of DNS are signed with, as `tsig-keygen` writes it.
+    pub tsig_key: Option<String>,
     /// Port of exchangers found by MX.
     pub mx_port: Option<u16>,
     /// Roots for customers' servers.
@@ -132,8 +134,15 @@ impl Node {
         if let Some(address) = setup.cluster {
             write!(text, "[cluster]\nlisten = \"{address}\"\n").unwrap();
         }
+        if setup.dns.is_some() || setup.tsig_key.is_some() {
+            text.push_str("[dns]\n");
+        }
         if let Some(server) = setup.dns {
-            write!(text, "[dns]\nservers = [\"{server}\"]\n").unwrap();
+            writeln!(text, "servers = [\"{server}\"]").unwrap();
+        }
+        if let Some(key) = &setup.tsig_key {
+            std::fs::write(self.tsig_key(), key).unwrap();
+            writeln!(text, "tsig_key_file = \"{}\"", self.tsig_key().display()).unwrap();
         }
         if !setup.limits.is_empty() {
             text.push_str("[limits]\n");
@@ -142,6 +151,11 @@ impl Node {
             writeln!(text, "{name} = {value}").unwrap();
         }
         text
+    }
+
+    /// The file with the key changes of DNS are signed with.
+    pub fn tsig_key(&self) -> PathBuf {
+        self.folder.path().join("tsig.key")
     }
 
     /// Start the process, without waiting for it to be ready.
@@ -222,6 +236,11 @@ impl Node {
     /// Where it serves health.
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where Prometheus reads its metrics.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
     }
 
     /// A greeted client connection.

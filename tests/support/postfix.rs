@@ -1,8 +1,9 @@
 //! A real Postfix as a customer's server: its own folders, a loopback port, mail in maildirs.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::maildir::Maildir;
 use super::process::{attempt, output};
 use super::{await_listening, free_address, scratch};
 
@@ -16,6 +17,22 @@ pub struct Postfix {
 impl Postfix {
     /// Take mail for these users of `domain`; others are unknown. An empty user is all of them.
     pub fn start(domain: &str, users: &[&str]) -> Self {
+        Self::with(domain, users, "")
+    }
+
+    /// The same, but others are only found to be unknown after their mail was taken, and what
+    /// there is to report is sent to this server.
+    pub fn that_takes_all(domain: &str, users: &[&str], reports_to: SocketAddr) -> Self {
+        let (ip, port) = (reports_to.ip(), reports_to.port());
+        let more = format!(
+            "smtpd_reject_unlisted_recipient = no\nsmtpd_delay_open_until_valid_rcpt = no\n\
+             relayhost = [{ip}]:{port}\nsmtp_host_lookup = native\n\
+             minimal_backoff_time = 1s\nmaximal_backoff_time = 2s\nqueue_run_delay = 1s\n"
+        );
+        Self::with(domain, users, &more)
+    }
+
+    fn with(domain: &str, users: &[&str], more: &str) -> Self {
         let folder = scratch();
         let address = free_address();
         let path = folder.path();
@@ -28,7 +45,7 @@ impl Postfix {
         output("chown", &["nobody", &path.join("mail").display().to_string()]);
         let table: String = users.iter().map(|user| format!("{user}@{domain} box/\n")).collect();
         std::fs::write(path.join("etc/users"), table).unwrap();
-        std::fs::write(path.join("etc/main.cf"), main_cf(path, domain)).unwrap();
+        std::fs::write(path.join("etc/main.cf"), main_cf(path, domain) + more).unwrap();
         std::fs::write(path.join("etc/master.cf"), master_cf(address)).unwrap();
         let server = Self { address, folder };
         output("postfix", &["-c", &server.etc(), "start"]);
@@ -41,23 +58,14 @@ impl Postfix {
         self.address
     }
 
-    /// All messages that it delivered.
-    pub fn mail(&self) -> Vec<Vec<u8>> {
-        read_folder(&self.new_mail())
-    }
-
-    /// How many messages it has delivered.
-    pub fn count(&self) -> usize {
-        std::fs::read_dir(self.new_mail()).map_or(0, Iterator::count)
+    /// What it delivered.
+    pub fn mailbox(&self) -> Maildir {
+        Maildir::at(&self.folder.path().join("mail/box"))
     }
 
     /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("mail.log")).unwrap_or_default()
-    }
-
-    fn new_mail(&self) -> PathBuf {
-        self.folder.path().join("mail/box/new")
     }
 
     fn etc(&self) -> String {
@@ -69,12 +77,6 @@ impl Drop for Postfix {
     fn drop(&mut self) {
         attempt("postfix", &["-c", &self.etc(), "abort"]);
     }
-}
-
-/// The contents of all files of a folder; none when there is no folder yet.
-pub fn read_folder(folder: &Path) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
 fn main_cf(folder: &Path, domain: &str) -> String {
@@ -125,6 +127,7 @@ fn master_cf(address: SocketAddr) -> String {
          error unix - - n - - error\n\
          retry unix - - n - - error\n\
          discard unix - - n - - discard\n\
+         smtp unix - - n - - smtp\n\
          virtual unix - n n - - virtual\n\
          anvil unix - - n - 1 anvil\n\
          postlog unix-dgram n - n - 1 postlogd\n"

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::clip;
 use super::{
-    Customer, CustomerStatus, Domain, DomainChange, Exemption, NewHost, RecipientEvent,
-    RecipientNews,
+    Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand, MigrationCommand,
+    NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, Secret, TrafficCount,
 };
+
+const REFUSAL_OCTETS_MAX: usize = 1024;
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +109,8 @@ pub enum Command {
         address: String,
         /// What it runs.
         version: String,
+        /// The newest cluster version it speaks.
+        speaks: u16,
     },
     /// Whether a host shall vote before others.
     HostPrefer {
@@ -154,7 +159,8 @@ pub enum Command {
     },
     /// A part of an import that is too large for one command. Nothing changes yet.
     DomainStage {
-        /// Chosen by whoever imports.
+        /// The id of the request that will commit it, chosen by whoever imports. The same part may
+        /// be staged again.
         import: u128,
         /// Counted from 0, without gaps.
         part: u32,
@@ -167,6 +173,31 @@ pub enum Command {
         import: u128,
         /// How many parts it has.
         parts: u32,
+    },
+    /// All hosts speak this cluster version: the fleet runs it from now on. Never lowered.
+    ClusterVersion {
+        /// The version.
+        to: u16,
+    },
+    /// About MX names.
+    Name(NameCommand),
+    /// About a host's service.
+    HostService(HostCommand),
+    /// Give a customer these names to put in its MX records.
+    Assign {
+        /// Which customer.
+        customer: String,
+        /// The names, in order.
+        names: Vec<String>,
+    },
+    /// About migrations.
+    Migration(MigrationCommand),
+    /// About notices.
+    Notice(NoticeCommand),
+    /// Mail that one node took since it last reported.
+    Traffic {
+        /// The largest counts.
+        counts: Vec<TrafficCount>,
     },
     /// What nodes learnt of recipients by the way. Taken as often as it comes.
     RecipientNews {
@@ -195,6 +226,20 @@ pub enum Command {
     RecipientsRemove {
         /// Which domain.
         domain: String,
+    },
+    /// Whether mail for a domain leaves with a return path of ours.
+    ReturnPathSet {
+        /// Which domain.
+        domain: String,
+        /// Whether it does.
+        tagged: bool,
+    },
+    /// The key that signs return paths from now on.
+    ReturnKeyAdd {
+        /// One more than the one before.
+        number: u32,
+        /// The key.
+        secret: Secret,
     },
 }
 
@@ -234,14 +279,30 @@ impl Command {
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
             Self::BlacklistFreeze { domain, .. } => format!("blacklist thaw {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::ClusterVersion { to } => format!("cluster version {to}"),
+            Self::Name(command) => return command.summary(),
+            Self::HostService(command) => return command.summary(),
+            Self::Assign { customer, names } => {
+                format!("customer set {customer} --names {}", names.join(","))
+            }
+            Self::Migration(command) => return command.summary(),
+            Self::Notice(command) => command.summary(),
             Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
             Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
-            Self::HostAnnounce { .. }
+            Self::ReturnPathSet { domain, tagged: true } => {
+                format!("domain set {domain} --return-path tagged")
+            }
+            Self::ReturnPathSet { domain, .. } => {
+                format!("domain set {domain} --return-path plain")
+            }
+            Self::ReturnKeyAdd { .. }
+            | Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
             | Self::DomainStage { .. }
             | Self::RecipientNews { .. }
-            | Self::RecipientsStage { .. } => return None,
+            | Self::RecipientsStage { .. }
+            | Self::Traffic { .. } => return None,
         })
     }
 }
@@ -277,6 +338,16 @@ impl Request {
 }
 
 impl Refusal {
+    /// The same, no longer than somebody reads: it may repeat what was asked, and is remembered.
+    pub(super) fn clipped(self) -> Self {
+        let clipped = |text: String| clip(&text, REFUSAL_OCTETS_MAX).to_owned();
+        match self {
+            Self::NotFound(text) => Self::NotFound(clipped(text)),
+            Self::Conflict(text) => Self::Conflict(clipped(text)),
+            Self::Invalid(text) => Self::Invalid(clipped(text)),
+        }
+    }
+
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::NotFound(text.into())
     }

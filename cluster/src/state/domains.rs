@@ -192,7 +192,7 @@ fn parse_server(text: &str, preference: u16) -> Result<Server, RouteError> {
 }
 
 /// Letters, digits, hyphens; the last label is not all digits.
-fn is_host_name(text: &str) -> bool {
+pub(super) fn is_host_name(text: &str) -> bool {
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

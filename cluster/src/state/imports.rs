@@ -38,7 +38,7 @@ pub(crate) struct Staged<T> {
     rows: Vec<T>,
 }
 
-impl<T: Clone> Imports<T> {
+impl<T: Clone + PartialEq> Imports<T> {
     /// Add part number `part`, counted from 0. The outcome is the number of rows so far.
     pub(crate) fn stage(&mut self, import: u128, part: u32, rows: &[T], now_ms: u64) -> Outcome {
         let open = Arc::make_mut(&mut self.open);
@@ -47,6 +47,13 @@ impl<T: Clone> Imports<T> {
             if open.len() >= IMPORTS_MAX {
                 return Err(Refusal::conflict("four imports are under way; try again later"));
             }
+        }
+        let known = open.get(&import).and_then(|import| import.parts.get(part as usize));
+        if let Some(known) = known {
+            // Asked again, because the answer was lost or the import was broken off.
+            let other = "this import was begun with other rows; begin it again under another id";
+            let same = known.as_slice() == rows;
+            return if same { Ok(rows.len() as u64) } else { Err(Refusal::conflict(other)) };
         }
         let staged: usize = open.values().flat_map(|i| &i.parts).map(|part| part.len()).sum();
         if staged + rows.len() > ROWS_MAX {
@@ -59,7 +66,7 @@ impl<T: Clone> Imports<T> {
         let import = open.entry(import).or_insert(Import { touched_ms: now_ms, parts: Vec::new() });
         import.touched_ms = now_ms;
         import.parts.push(Arc::new(rows.to_vec()));
-        Ok(import.parts.iter().map(|part| part.len() as u64).sum())
+        Ok(rows.len() as u64)
     }
 
     /// Take a finished import out.
@@ -103,5 +110,16 @@ mod tests {
         assert_eq!(imports.stage(7, 0, &[], 1), Ok(0));
         assert!(imports.stage(7, 2, &[], 1).is_err());
         assert_eq!(imports.staged().count(), 1);
+    }
+
+    #[test]
+    fn a_part_may_come_again_but_not_another_in_its_place() {
+        let mut imports = Imports::default();
+        assert_eq!(imports.stage(7, 0, &["a", "b"], 1), Ok(2));
+        assert_eq!(imports.stage(7, 1, &["c"], 1), Ok(1));
+        assert_eq!(imports.stage(7, 0, &["a", "b"], 1), Ok(2));
+        assert!(imports.stage(7, 0, &["a", "x"], 1).is_err());
+        let names = imports.finish(7, 2).unwrap();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 }

@@ -4,6 +4,7 @@
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
 mod answers;
+mod assignments;
 mod audit;
 mod blacklist;
 mod command;
@@ -12,15 +13,24 @@ mod domains;
 mod hosts;
 mod imports;
 mod lists;
+mod migrations;
+mod names;
 mod news;
+mod notices;
 mod parts;
+mod plan;
 mod recent;
 mod recipients;
+mod return_paths;
 mod ring;
+mod rotation;
+mod service;
 mod settings;
 mod sharded;
 #[cfg(test)]
 mod tests;
+mod traffic;
+mod version;
 
 pub use audit::AuditRecord;
 pub use blacklist::{
@@ -30,15 +40,25 @@ use blacklist::{Numbers, Terms};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
+use hosts::Hosts;
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
 pub use lists::RecipientList;
+pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
+pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
 pub use news::{RecipientNews, Verification};
+pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;
+pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
 pub use recipients::{RecipientChange, RecipientPolicy, Verify};
+pub use return_paths::{ReturnKey, Secret};
+pub use rotation::{DnsFault, NameCommand, TRAFFIC_COUNTS_MAX};
+pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
+pub use traffic::TrafficCount;
+pub use version::CLUSTER_VERSION;
 
 /// All replicated tables. Cloning is cheap: tables share what did not change.
 #[derive(Debug, Clone, Default)]
@@ -48,13 +68,17 @@ pub struct State {
     settings: Settings,
     /// What follows from the settings.
     numbers: Numbers,
-    hosts: hosts::Hosts,
+    hosts: Hosts,
     blacklist: blacklist::Blacklist,
     imports: imports::Imports<Domain>,
     lists: lists::Lists,
+    rotation: rotation::Rotation,
     answers: answers::Answers,
     audit: audit::Audit,
     recent: recent::Recent,
+    /// The cluster version the fleet runs, once it has a host.
+    version: Option<u16>,
+    return_paths: return_paths::ReturnPaths,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -72,8 +96,10 @@ impl State {
         }
         self.clock_ms = self.clock_ms.max(request.at_ms);
         let outcome = self
-            .check_version(request.expected_version, &request.command)
-            .and_then(|()| self.change(index, &request.command));
+            .allows(&request.command)
+            .and_then(|()| self.check_version(request.expected_version, &request.command))
+            .and_then(|()| self.change(index, &request.command))
+            .map_err(Refusal::clipped);
         self.recent.remember(request.id, index, &outcome);
         self.audit.note(index, self.clock_ms, request, &outcome);
         outcome
@@ -81,7 +107,11 @@ impl State {
 
     fn change(&mut self, at: u64, command: &Command) -> Outcome {
         match command {
-            Command::CustomerAdd(customer) => self.customers.add(at, customer),
+            Command::CustomerAdd(customer) => {
+                self.customers.add(at, customer)?;
+                self.assign_new(&customer.id);
+                Ok(1)
+            }
             Command::CustomerSet { id, name, contacts } => {
                 self.customers.set(at, id, name.as_deref(), contacts.as_deref())
             }
@@ -101,9 +131,12 @@ impl State {
                 self.domains.remove(name)?;
                 self.lists.remove(name)?;
                 self.answers.forget_domain(name);
+                let _ = self.return_paths.set(name, false); // what is off can always be set off
                 Ok(1)
             }
             Command::DomainImport { domains } => self.import(at, domains),
+            // Decided already; the rows would wait for a commit that does not come again.
+            Command::DomainStage { import, .. } if self.recent.outcome(*import).is_some() => Ok(0),
             Command::DomainStage { import, part, domains } => {
                 self.imports.stage(*import, *part, domains, self.clock_ms)
             }
@@ -112,6 +145,7 @@ impl State {
                 self.import(at, &domains)
             }
             Command::SettingSet { name, value } => {
+                self.check_setting(name)?;
                 let changed = self.settings.set(at, name, value.as_deref())?;
                 self.numbers = Numbers::of(&self.settings);
                 Ok(changed)
@@ -161,6 +195,19 @@ impl State {
                 }
                 Ok(changed)
             }
+            Command::Name(_)
+            | Command::HostService(_)
+            | Command::Assign { .. }
+            | Command::Migration(_)
+            | Command::Notice(_)
+            | Command::Traffic { .. } => self.change_rotation(command),
+            Command::ReturnPathSet { domain, tagged } => {
+                self.domains.require(domain)?;
+                self.return_paths.set(domain, *tagged)
+            }
+            Command::ReturnKeyAdd { number, secret } => {
+                self.return_paths.add_key(*number, secret, self.clock_ms)
+            }
             _ => self.change_hosts(command),
         }
     }
@@ -171,19 +218,32 @@ impl State {
             Command::HostFound { host, seed } => {
                 let id = self.hosts.found(host, now_ms)?;
                 self.blacklist.set_seed(*seed);
+                self.version = Some(host.speaks);
                 Ok(id)
             }
             Command::HostToken { hash, name, expires_ms } => {
                 self.hosts.issue(*hash, name, *expires_ms, now_ms)
             }
-            Command::HostJoin { token, host } => self.hosts.join(token, host, now_ms),
-            Command::HostAnnounce { id, address, version } => {
-                self.hosts.announce(*id, address, version)
+            Command::HostJoin { token, host } => {
+                self.is_new_enough(&host.version, host.speaks)?;
+                self.hosts.join(token, host, now_ms)
             }
+            Command::HostAnnounce { id, address, version, speaks } => {
+                self.is_new_enough(version, *speaks)?;
+                self.hosts.announce(*id, address, version, *speaks)
+            }
+            Command::ClusterVersion { to } => self.raise_version(*to),
             Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
-            Command::HostRemove { name } => self.hosts.remove(name),
+            Command::HostRemove { name } => {
+                self.release_host(name)?;
+                self.hosts.remove(name)
+            }
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
+    }
+
+    fn is_new_enough(&self, program: &str, speaks: u16) -> Result<(), Refusal> {
+        self.too_old(program, speaks).map_or(Ok(()), |why| Err(Refusal::conflict(why)))
     }
 
     /// What the blacklist goes by.
@@ -204,7 +264,17 @@ impl State {
                 "customer {id} still has domain {domain}; remove its domains first"
             )));
         }
-        self.customers.remove(id)
+        self.customers.remove(id)?;
+        self.forget_customer(id);
+        Ok(1)
+    }
+
+    /// Whether the setting may be changed now.
+    fn check_setting(&self, name: &str) -> Result<(), Refusal> {
+        if name == "rotation.zone" && self.names().next().is_some() {
+            return Err(Refusal::conflict("there are MX names in the zone; it cannot change"));
+        }
+        Ok(())
     }
 
     fn check_version(&self, expected: Option<u64>, command: &Command) -> Result<(), Refusal> {
@@ -248,6 +318,22 @@ impl State {
     /// The recipients that a domain's customer has named, if they have: everybody else is unknown.
     pub fn recipient_list(&self, domain: &str) -> Option<&RecipientList> {
         self.lists.get(domain)
+    }
+
+    /// Whether mail for a domain leaves with a return path of ours, so that its server's reports
+    /// come to us.
+    pub fn has_tagged_return_path(&self, domain: &str) -> bool {
+        self.return_paths.is_tagged(domain)
+    }
+
+    /// Whether that is so for any domain.
+    pub fn has_tagged_return_paths(&self) -> bool {
+        self.return_paths.any_tagged()
+    }
+
+    /// The keys that sign return paths, the newest first.
+    pub fn return_keys(&self) -> &[ReturnKey] {
+        self.return_paths.keys()
     }
 
     /// The customer with this id.

@@ -1,11 +1,17 @@
 //! Fleet-wide settings: typed, with a default, and with what breaks when they are off.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::domains::is_host_name;
 use super::{Outcome, Refusal};
+
+/// Room for the longest list of servers.
+const VALUE_OCTETS_MAX: usize = 1024;
+const SERVERS_MAX: usize = 16;
 
 /// A setting the fleet shares. A host's own settings are in its configuration file.
 #[derive(Debug)]
@@ -39,6 +45,19 @@ pub enum SettingKind {
         /// Most allowed.
         max: u64,
     },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// So many in a time, such as `100/1h`; 0 is none at all.
+    Rate {
+        /// Most allowed.
+        count_max: u64,
+        /// Longest time allowed, in milliseconds.
+        period_max_ms: u64,
+    },
+    /// A domain name, or nothing.
+    DomainName,
+    /// Addresses with ports, separated by commas, or nothing.
+    Servers,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -77,6 +96,24 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "rejections older than this no longer count towards the blacklist",
         caution: "too low: slow dictionary attacks are never listed; too high: old mistakes count",
+    },
+    Setting {
+        name: "bounce.budget",
+        default: "100/1h",
+        kind: SettingKind::Rate { count_max: 1_000_000, period_max_ms: 7 * DAY_MS },
+        about: "reports that one node sends to one domain that is no customer's, or on the \
+                strength of a signature alone",
+        caution: "too low: senders do not hear of failures; too high: who abuses a domain's name \
+                  has us flood it",
+    },
+    Setting {
+        name: "bounce.non_customer",
+        default: "suppress",
+        kind: SettingKind::Choice(&["suppress", "verified", "send"]),
+        about: "who is told when a customer's server refuses mail of somebody who is no customer: \
+                nobody, those whose mail SPF or DKIM confirms (headers only), or everybody",
+        caution: "`send` makes us a source of backscatter, and blocklists list those; `verified` \
+                  costs questions to name servers for each message",
     },
     Setting {
         name: "callout.known_for",
@@ -136,6 +173,70 @@ pub const SETTINGS: &[Setting] = &[
         about: "when the sender is told that a message is late",
         caution: "too low: needless alarm; too high: senders hear of a delay only when it failed",
     },
+    Setting {
+        name: "return_path.lifetime",
+        default: "10d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "how long a customer's server may report back to a return path of ours",
+        caution: "too low: what a server gives up after days is not learnt; too high: an address \
+                  that has become known can be misused for longer",
+    },
+    Setting {
+        name: "rotation.dns_primary",
+        default: "",
+        kind: SettingKind::Servers,
+        about: "where changes of MX names are sent (RFC 2136), as address:port",
+        caution: "when empty, `mxfleet name zone` must be published by other means",
+    },
+    Setting {
+        name: "rotation.dns_servers",
+        default: "",
+        kind: SettingKind::Servers,
+        about: "every name server of rotation.zone, as address:port,...; each must show a change",
+        caution: "when one is missing, a name counts as moved while that server says otherwise",
+    },
+    Setting {
+        name: "rotation.names_per_customer",
+        default: "2",
+        kind: SettingKind::Count { min: 1, max: 8 },
+        about: "how many MX names a new customer is given",
+        caution: "too low: one host's fault stops a customer's mail; too high: long MX records",
+    },
+    Setting {
+        name: "rotation.quiet",
+        default: "3d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "mail by an old name within this time means that a customer still uses it",
+        caution: "too low: a name ends that is in use; too high: names end late",
+    },
+    Setting {
+        name: "rotation.report_every",
+        default: "5m",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: DAY_MS },
+        about: "how often a node says how much mail customers get",
+        caution: "too low: needless log entries; too high: rebalancing works from old figures",
+    },
+    Setting {
+        name: "rotation.ttl",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
+        about: "how long resolvers may remember where an MX name points",
+        caution: "too low: more load on name servers; too high: a lost host is missed for long",
+    },
+    Setting {
+        name: "rotation.ttl_low",
+        default: "1m",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: DAY_MS },
+        about: "the same while a name is about to move, or has just moved",
+        caution: "too low: load on name servers during a move; too high: moves take longer",
+    },
+    Setting {
+        name: "rotation.zone",
+        default: "",
+        kind: SettingKind::DomainName,
+        about: "the service's zone: MX names are below it",
+        caution: "without it there can be no MX names; it cannot change while there are some",
+    },
 ];
 
 /// The values in force.
@@ -160,6 +261,16 @@ impl Settings {
     /// A count setting.
     pub fn count(&self, name: &str) -> u64 {
         self.get(name).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// A rate: how many, in how many milliseconds.
+    pub fn rate(&self, name: &str) -> (u64, u64) {
+        self.get(name).and_then(parse_rate).unwrap_or_default()
+    }
+
+    /// A setting that is a list of servers.
+    pub fn servers(&self, name: &str) -> Vec<SocketAddr> {
+        self.get(name).and_then(parse_servers).unwrap_or_default()
     }
 
     /// Whether `name` is not at its default.
@@ -192,16 +303,52 @@ fn find(name: &str) -> Option<&'static Setting> {
 
 fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
     let name = setting.name;
-    let number = match setting.kind {
-        SettingKind::Duration { .. } => parse_duration_ms(value).ok_or_else(|| {
-            let range = range(setting);
-            Refusal::invalid(format!("{name} is a duration such as 90s, 4h or 5d, from {range}"))
-        })?,
-        SettingKind::Count { .. } => value.parse().map_err(|_| {
-            Refusal::invalid(format!("{name} is a whole number from {}", range(setting)))
-        })?,
-    };
-    check_number(name, number)
+    if value.len() > VALUE_OCTETS_MAX {
+        return Err(Refusal::invalid(format!("the value of {name} is too long")));
+    }
+    match setting.kind {
+        SettingKind::Duration { .. } => {
+            let number = parse_duration_ms(value).ok_or_else(|| {
+                let range = range(setting);
+                Refusal::invalid(format!(
+                    "{name} is a duration such as 90s, 4h or 5d, from {range}"
+                ))
+            })?;
+            check_number(name, number)
+        }
+        SettingKind::Count { .. } => {
+            let number = value.parse().map_err(|_| {
+                Refusal::invalid(format!("{name} is a whole number from {}", range(setting)))
+            })?;
+            check_number(name, number)
+        }
+        SettingKind::Choice(words) if words.contains(&value) => Ok(()),
+        SettingKind::Choice(words) => {
+            Err(Refusal::invalid(format!("{name} is one of {}", words.join(", "))))
+        }
+        SettingKind::Rate { count_max, period_max_ms } => match parse_rate(value) {
+            Some((count, ms)) if count <= count_max && (1..=period_max_ms).contains(&ms) => Ok(()),
+            _ => Err(Refusal::invalid(format!(
+                "{name} is so many in a time, such as 100/1h: at most {count_max}, in at most {}",
+                render_duration(period_max_ms)
+            ))),
+        },
+        SettingKind::DomainName if value.is_empty() => Ok(()),
+        SettingKind::DomainName => {
+            let lower = !value.bytes().any(|b| b.is_ascii_uppercase());
+            if lower && is_host_name(value) {
+                return Ok(());
+            }
+            Err(Refusal::invalid(format!("{name} is a domain name in lowercase A-label form")))
+        }
+        SettingKind::Servers => match parse_servers(value) {
+            Some(servers) if servers.len() <= SERVERS_MAX => Ok(()),
+            _ => Err(Refusal::invalid(format!(
+                "{name} is at most {SERVERS_MAX} addresses with ports, such as 192.0.2.53:53, \
+                 separated by commas"
+            ))),
+        },
+    }
 }
 
 /// Whether `number`, a count or milliseconds, is one that the setting `name` could have.
@@ -210,6 +357,8 @@ pub(super) fn check_number(name: &str, number: u64) -> Result<(), Refusal> {
     let (min, max) = match setting.kind {
         SettingKind::Duration { min_ms, max_ms } => (min_ms, max_ms),
         SettingKind::Count { min, max } => (min, max),
+        // Words have no range.
+        _ => return Ok(()),
     };
     if (min..=max).contains(&number) {
         return Ok(());
@@ -223,7 +372,17 @@ fn range(setting: &Setting) -> String {
             format!("{} to {}", render_duration(min_ms), render_duration(max_ms))
         }
         SettingKind::Count { min, max } => format!("{min} to {max}"),
+        _ => String::new(),
     }
+}
+
+/// `address:port,...`; nothing gives none.
+fn parse_servers(text: &str) -> Option<Vec<SocketAddr>> {
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    let server = |text: &str| text.parse::<SocketAddr>().ok().filter(|server| server.port() != 0);
+    text.split(',').map(server).collect()
 }
 
 /// `90s`, `4h`, `5d`, `250ms`: milliseconds.
@@ -239,6 +398,15 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(unit_ms)
+}
+
+/// `100/1h`: how many, and in how many milliseconds.
+fn parse_rate(text: &str) -> Option<(u64, u64)> {
+    let (count, period) = text.split_once('/')?;
+    if !count.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some((count.parse().ok()?, parse_duration_ms(period)?))
 }
 
 /// Milliseconds as the shortest exact text [`parse_duration_ms`] reads.
@@ -262,6 +430,49 @@ mod tests {
             check(setting, setting.default).unwrap();
         }
         assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+    }
+
+    #[test]
+    fn a_word_or_a_rate_that_is_none_is_refused() {
+        let mut settings = Settings::default();
+        for (name, good, bad) in [
+            ("bounce.non_customer", &["verified", "send"][..], &["", "Send", "all"][..]),
+            (
+                "bounce.budget",
+                &["0/1h", "5/1d", "1000000/7d"],
+                &["5", "5/", "/1h", "+5/1h", "5/8d"],
+            ),
+            ("bounce.budget", &["1/1ms"], &["5/0s", "1000001/1h", "-1/1h", "5/1h/1h"]),
+        ] {
+            for value in good {
+                assert_eq!(settings.set(1, name, Some(value)), Ok(1), "{name} {value}");
+            }
+            for value in bad {
+                settings.set(1, name, Some(value)).unwrap_err();
+            }
+        }
+        assert_eq!(settings.rate("bounce.budget"), (1, 1));
+        assert_eq!(Settings::default().rate("bounce.budget"), (100, 3_600_000));
+    }
+
+    #[test]
+    fn names_and_servers_are_checked() {
+        let find = |name| find(name).unwrap();
+        for (name, good) in [
+            ("rotation.zone", "relay.example"),
+            ("rotation.dns_servers", "192.0.2.1:53,[::1]:5353"),
+        ] {
+            assert!(check(find(name), good).is_ok() && check(find(name), "").is_ok());
+        }
+        for (name, bad) in [
+            ("rotation.zone", "Relay.Example"),
+            ("rotation.zone", "a b"),
+            ("rotation.dns_servers", "192.0.2.1"),
+            ("rotation.dns_servers", "192.0.2.1:0"),
+            ("rotation.dns_primary", "ns.test:53"),
+        ] {
+            assert!(check(find(name), bad).is_err(), "{name} {bad}");
+        }
     }
 
     #[test]

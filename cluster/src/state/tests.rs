@@ -63,6 +63,10 @@ fn populated() -> State {
     assert_eq!(state.apply(902, &request(902, stage)), Ok(500));
     let commit = Command::RecipientsCommit { domain: "d7.test".to_owned(), upload: 1, parts: 1 };
     assert_eq!(state.apply(903, &request(903, commit)), Ok(500));
+    let key = Command::ReturnKeyAdd { number: 1, secret: Secret::new([7; 32]) };
+    assert_eq!(state.apply(904, &request(905, key)), Ok(1));
+    let tagged = Command::ReturnPathSet { domain: "d7.test".to_owned(), tagged: true };
+    assert_eq!(state.apply(905, &request(906, tagged)), Ok(1));
     state
 }
 
@@ -104,10 +108,11 @@ fn a_change_made_on_an_old_version_is_refused() {
 #[test]
 fn the_trail_says_who_asked_what() {
     let state = populated();
-    let newest: Vec<_> = state.audit().take(2).collect();
+    let newest: Vec<_> = state.audit().take(3).collect();
     assert!(newest.iter().all(|record| record.actor == "ops"));
-    assert_eq!(newest[0].what, "domain set d7.test --recipients");
-    assert_eq!(newest[1].what, "domain add d599.test --customer acme --route mx");
+    assert_eq!(newest[0].what, "domain set d7.test --return-path tagged");
+    assert_eq!(newest[1].what, "domain set d7.test --recipients");
+    assert_eq!(newest[2].what, "domain add d599.test --customer acme --route mx");
 }
 
 #[test]
@@ -161,19 +166,24 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(domain("x.test", "mx")), 4);
     assert_eq!(first(Command::DomainImport { domains: Vec::new() }), 7);
     assert_eq!(first(Command::SettingSet { name: name(), value: None }), 8);
-    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32] };
+    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32], speaks: 1 };
     assert_eq!(first(Command::HostFound { host: host.clone(), seed: 0 }), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
-    assert_eq!(first(Command::RecipientNews { news: Vec::new() }), 22);
-    assert_eq!(first(Command::RecipientsRemove { domain: name() }), 25);
+    assert_eq!(first(Command::ClusterVersion { to: 1 }), 22);
+    assert_eq!(first(Command::Name(NameCommand::Keep { name: name() })), 23);
+    assert_eq!(first(Command::Traffic { counts: Vec::new() }), 28);
+    assert_eq!(first(Command::RecipientNews { news: Vec::new() }), 29);
+    assert_eq!(first(Command::RecipientsRemove { domain: name() }), 32);
 }
 
 #[test]
 fn a_large_import_goes_in_all_at_once_or_not_at_all() {
+    const FIRST: u128 = 1 << 64;
+    const SECOND: u128 = 2 << 64;
     let mut state = populated();
     let rows = |from: u32, customer: &str| -> Vec<Domain> {
         let row = |n| Domain {
@@ -192,20 +202,77 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
         state.apply(id, &request(u128::from(id), command))
     };
     let stage = |import, part, domains| Command::DomainStage { import, part, domains };
-    assert_eq!(ask(&mut state, stage(1, 0, rows(0, "acme"))), Ok(300));
-    assert_eq!(ask(&mut state, stage(1, 1, rows(300, "acme"))), Ok(600));
+    assert_eq!(ask(&mut state, stage(FIRST, 0, rows(0, "acme"))), Ok(300));
+    assert_eq!(ask(&mut state, stage(FIRST, 1, rows(300, "acme"))), Ok(300));
     assert_eq!(state.domains().count(), 600, "nothing changed yet");
     let mut copy = rebuilt(&state);
     for state in [&mut state, &mut copy] {
-        assert_eq!(ask(state, Command::DomainCommit { import: 1, parts: 2 }), Ok(600));
+        assert_eq!(ask(state, Command::DomainCommit { import: FIRST, parts: 2 }), Ok(600));
         assert_eq!(state.domains().count(), 1200);
     }
-    assert!(ask(&mut state, Command::DomainCommit { import: 1, parts: 2 }).is_err(), "gone");
-    ask(&mut state, stage(2, 0, rows(1000, "acme"))).unwrap();
-    assert!(ask(&mut state, stage(2, 2, rows(1300, "acme"))).is_err(), "a part is missing");
-    ask(&mut state, stage(2, 1, rows(1300, "nobody"))).unwrap();
-    assert!(ask(&mut state, Command::DomainCommit { import: 2, parts: 2 }).is_err());
+    assert!(ask(&mut state, Command::DomainCommit { import: FIRST, parts: 2 }).is_err(), "gone");
+    ask(&mut state, stage(SECOND, 0, rows(1000, "acme"))).unwrap();
+    assert!(ask(&mut state, stage(SECOND, 2, rows(1300, "acme"))).is_err(), "a part is missing");
+    ask(&mut state, stage(SECOND, 1, rows(1300, "nobody"))).unwrap();
+    assert!(ask(&mut state, Command::DomainCommit { import: SECOND, parts: 2 }).is_err());
     assert_eq!(state.domains().count(), 1200, "not one of them");
+}
+
+#[test]
+fn every_part_of_a_full_state_fits_a_record_with_room_to_spare() {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut ask = |state: &mut State, command| {
+        index += 1;
+        state.apply(index, &request(u128::from(index), command))
+    };
+    let long = "x".repeat(300);
+    for n in 0..20_000 {
+        let address = format!("{n}{}@example.test", &long[..280]);
+        let exemption = Exemption { reason: long[..200].to_owned(), until_ms: None };
+        let exempt = Command::BlacklistExempt { address, exemption: Some(exemption) };
+        assert_eq!(ask(&mut state, exempt), Ok(1));
+        let domain = format!("{n}{}.test", &long[..300]);
+        assert_eq!(ask(&mut state, Command::BlacklistFreeze { domain, frozen: true }), Ok(1));
+    }
+    // Whatever is asked, what is remembered of it is short.
+    let endless = "y".repeat(400_000);
+    for n in 0..200 {
+        let name = format!("{n}{endless}");
+        assert!(ask(&mut state, Command::DomainRemove { name: name.clone() }).is_err());
+        let value = Some("0".repeat(400_000));
+        assert!(ask(&mut state, Command::SettingSet { name: name.clone(), value }).is_err());
+        let (name, value) = ("blacklist.threshold".to_owned(), Some("0".repeat(400_000) + "7"));
+        assert!(ask(&mut state, Command::SettingSet { name, value }).is_err());
+    }
+    let mut parts = 0;
+    for part in state.parts() {
+        let bytes = crate::codec::encode(crate::codec::Kind::SnapshotPart, &part).unwrap();
+        assert!(bytes.len() < crate::codec::BODY_OCTETS_MAX / 4, "{} octets", bytes.len());
+        parts += 1;
+    }
+    assert!(parts > 150, "{parts}");
+    let copy = rebuilt(&state);
+    assert!(state.parts().eq(copy.parts()));
+    assert_eq!(copy.blacklist_exempt(copy.clock_ms()).count(), 20_000);
+    assert_eq!(copy.blacklist_frozen(copy.clock_ms()).count(), 20_000);
+}
+
+#[test]
+fn an_import_that_is_asked_for_again_after_it_was_done_is_answered_as_then() {
+    let mut state = populated();
+    let domains = match domain("new.test", "mx") {
+        Command::DomainAdd(domain) => vec![domain],
+        other => panic!("{other:?}"),
+    };
+    let stage = Command::DomainStage { import: 7000, part: 0, domains };
+    let commit = request(7000, Command::DomainCommit { import: 7000, parts: 1 });
+    state.apply(1001, &request(6001, stage.clone())).unwrap();
+    assert_eq!(state.apply(1002, &commit), Ok(1));
+    assert_eq!(state.apply(1003, &request(6002, stage)), Ok(0));
+    assert_eq!(state.apply(1004, &commit), Ok(1));
+    let waiting = state.parts().filter(|part| matches!(part, Part::Import(_))).count();
+    assert_eq!(waiting, 0, "nothing is left over");
 }
 
 /// A state with a domain whose server is asked, and what is known there of an address.
@@ -285,4 +352,16 @@ fn nobody_is_asked_where_any_name_is_known_or_mail_was_taken_or_asking_is_off() 
     assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Ask);
     verify(&mut state, 14, Verify::Off);
     assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Passes);
+}
+
+#[test]
+fn a_domain_that_goes_takes_its_return_path_along() {
+    let mut state = populated();
+    let set = |domain: &str| Command::ReturnPathSet { domain: domain.to_owned(), tagged: true };
+    assert!(state.apply(950, &request(950, set("nobody.test"))).is_err());
+    assert!(state.has_tagged_return_path("d7.test") && !state.has_tagged_return_path("d8.test"));
+    let remove = Command::DomainRemove { name: "d7.test".to_owned() };
+    state.apply(951, &request(951, remove)).unwrap();
+    state.apply(952, &request(952, domain("d7.test", "mx"))).unwrap();
+    assert!(!state.has_tagged_return_paths() && state.return_keys().len() == 1);
 }

@@ -26,14 +26,14 @@ const TRUSTED_PER_SIGN: u64 = 100;
 
 /// A domain in which nothing is counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Freeze {
+pub(crate) struct Freeze {
     since_ms: u64,
     /// What froze it; `None` is an operator, who also has to thaw it.
     signs: Option<Signs>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Signs {
+pub(crate) struct Signs {
     count: u64,
     newest_ms: u64,
     /// When the server last took mail for anybody in the domain, if it did since it was frozen.
@@ -54,12 +54,18 @@ pub struct FrozenDomain<'a> {
 }
 
 /// The frozen domains, and those that may be soon.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Guard {
-    frozen: Arc<BTreeMap<String, Freeze>>,
+    pub(super) frozen: Arc<BTreeMap<String, Freeze>>,
     /// The times of the newest signs in domains that are not frozen.
-    doubts: Arc<BTreeMap<String, Vec<u64>>>,
-    /// Times that the guard froze a domain.
+    pub(super) doubts: Arc<BTreeMap<String, Vec<u64>>>,
+    pub(super) guarded: Guarded,
+}
+
+/// What the guard has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Guarded {
+    /// Times that it froze a domain.
     pub(super) freezes: u64,
     /// Rejections that would have listed a recipient, had it not been trusted.
     pub(super) withheld: u64,
@@ -132,7 +138,7 @@ impl Guard {
         let signs = Signs { count, newest_ms: at_ms, taken_ms: None };
         let freeze = Freeze { since_ms: at_ms, signs: Some(signs) };
         Arc::make_mut(&mut self.frozen).insert(domain.to_owned(), freeze);
-        self.freezes += 1;
+        self.guarded.freezes += 1;
     }
 
     /// Whether it matters now that mail was taken for anybody in the domain.

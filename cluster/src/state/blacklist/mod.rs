@@ -24,12 +24,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use self::guard::FrozenDomain;
+use self::guard::Guarded;
 use self::leaf::{History, Record, Times};
 use self::notes::Notes;
 pub(crate) use self::notes::NotesChunk;
 pub use self::notes::RejectionNote;
 pub(crate) use self::policy::{Numbers, Terms};
-pub(crate) use self::rules::Rules;
+use self::rules::Rules;
+pub(crate) use self::rules::RulesPart;
 use super::sharded::{Sharded, mix};
 use super::{Outcome, Refusal};
 use crate::octets::Octets;
@@ -224,7 +226,7 @@ impl Blacklist {
 
     pub(crate) fn counted(&self) -> BlacklistCounts {
         let Counts { tracked, trusted, .. } = self.all;
-        let (freezes, withheld) = (self.rules.guard.freezes, self.rules.guard.withheld);
+        let Guarded { freezes, withheld } = self.rules.guard.guarded;
         BlacklistCounts { tracked, trusted, exempt: self.rules.exempt_len(), freezes, withheld }
     }
 
@@ -315,7 +317,7 @@ impl Blacklist {
             let trusted = self.counts(domain).trusted;
             self.rules.guard.refused(domain, is_first, trusted, (at_ms, thaw_ms));
             let withheld = policy.is_over_threshold(&history.rejected);
-            self.rules.guard.withheld += u64::from(withheld);
+            self.rules.guard.guarded.withheld += u64::from(withheld);
         } else if self.rules.guard.is_frozen(domain, at_ms, thaw_ms) {
             return false;
         }
@@ -482,12 +484,11 @@ impl Blacklist {
         self.rules.sweep = ((first + SWEPT_LEAVES) % all) as u64;
     }
 
-    /// The small tables, as a snapshot holds them.
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules.clone()
+    /// The small values, as a snapshot holds them.
+    pub(crate) fn rules(&self, rows: usize) -> impl Iterator<Item = RulesPart> {
+        self.rules.parts(rows)
     }
 
-    /// The addresses, as a snapshot holds them.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, Octets)> {
         let number = |at| u32::try_from(at).unwrap_or(u32::MAX);
         self.used_leaves().map(move |(at, leaf)| (number(at), Octets(leaf.clone())))
@@ -501,8 +502,8 @@ impl Blacklist {
         self.notes.absorb(chunk);
     }
 
-    pub(crate) fn absorb_rules(&mut self, rules: Rules) {
-        self.rules = rules;
+    pub(crate) fn absorb_rules(&mut self, part: RulesPart) {
+        self.rules.absorb(part);
     }
 
     pub(crate) fn absorb_leaves(&mut self, leaves: Vec<(u32, Octets)>) {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::guard::Guard;
+use super::guard::{Freeze, Guard, Guarded};
 use super::policy::Terms;
 use super::{Exemption, domain_of};
+use crate::state::parts::in_pieces;
 use crate::state::{Outcome, Refusal};
 
 const EXEMPT_MAX: usize = 100_000;
@@ -16,13 +17,13 @@ const REASON_OCTETS_MAX: usize = 200;
 
 /// The newest report taken from a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Report {
+pub(crate) struct Report {
     incarnation: u64,
     sequence: u64,
 }
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Rules {
     exempt: Arc<BTreeMap<String, Exemption>>,
     reports: Arc<BTreeMap<u64, Report>>,
@@ -31,6 +32,15 @@ pub(crate) struct Rules {
     pub(super) seed: u64,
     /// The leaf the next sweep begins at.
     pub(super) sweep: u64,
+}
+
+/// A piece of the rules in a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum RulesPart {
+    Core { reports: Arc<BTreeMap<u64, Report>>, seed: u64, sweep: u64, guarded: Guarded },
+    Exempt(Vec<(String, Exemption)>),
+    Frozen(Vec<(String, Freeze)>),
+    Doubts(Vec<(String, Vec<u64>)>),
 }
 
 impl Exemption {
@@ -89,6 +99,32 @@ impl Rules {
         Ok(1)
     }
 
+    /// All of it, at most so many `rows` in a part.
+    pub(super) fn parts(&self, rows: usize) -> impl Iterator<Item = RulesPart> {
+        let core = RulesPart::Core {
+            reports: Arc::clone(&self.reports),
+            seed: self.seed,
+            sweep: self.sweep,
+            guarded: self.guard.guarded,
+        };
+        std::iter::once(core)
+            .chain(in_pieces(owned(&self.exempt), rows).map(RulesPart::Exempt))
+            .chain(in_pieces(owned(&self.guard.frozen), rows).map(RulesPart::Frozen))
+            .chain(in_pieces(owned(&self.guard.doubts), rows).map(RulesPart::Doubts))
+    }
+
+    pub(super) fn absorb(&mut self, part: RulesPart) {
+        match part {
+            RulesPart::Core { reports, seed, sweep, guarded } => {
+                (self.reports, self.seed, self.sweep) = (reports, seed, sweep);
+                self.guard.guarded = guarded;
+            }
+            RulesPart::Exempt(rows) => Arc::make_mut(&mut self.exempt).extend(rows),
+            RulesPart::Frozen(rows) => Arc::make_mut(&mut self.guard.frozen).extend(rows),
+            RulesPart::Doubts(rows) => Arc::make_mut(&mut self.guard.doubts).extend(rows),
+        }
+    }
+
     /// Forget what is over.
     pub(super) fn sweep(&mut self, terms: Terms<'_>, now_ms: u64) {
         self.guard.sweep(now_ms, terms.thaw_ms());
@@ -101,4 +137,8 @@ impl Rules {
             exempt.retain(|address, exemption| !is_over(address, exemption));
         }
     }
+}
+
+fn owned<V: Clone>(table: &BTreeMap<String, V>) -> impl Iterator<Item = (String, V)> {
+    table.iter().map(|(key, value)| (key.clone(), value.clone()))
 }

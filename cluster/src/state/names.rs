@@ -1,0 +1,309 @@
+//! MX names: the hostnames customers put in their MX records, and the hosts they point at.
+//!
+//! A name outlives hosts. Where it points is where DNS has been seen to say so: a change is first
+//! only wanted ([`Pointing`]) and takes place when every authority says it. Until the time to live
+//! of what DNS said before has passed, resolvers may still send mail to the hosts before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A hostname that customers put in their MX records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MxName {
+    /// Lowercase A-label without a trailing dot, below the service's zone.
+    pub name: String,
+    /// The id of the host it belongs to, even while it points at another.
+    pub home: u64,
+    /// The id of the host DNS says; `None` while DNS does not have the name.
+    pub target: Option<u64>,
+    /// How far its life has gone.
+    pub stage: NameStage,
+    /// What DNS shall say and has not been seen to say.
+    pub pointing: Option<Pointing>,
+    /// The time to live DNS was last seen to give, in seconds.
+    pub ttl_s: u32,
+    /// Until when resolvers may have what DNS said before: milliseconds since 1970, UTC.
+    pub caches_until_ms: u64,
+    /// Hosts that resolvers may still be told or remember; see [`MxName::hosts`].
+    pub former: Vec<u64>,
+}
+
+/// How far the life of a name has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NameStage {
+    /// Not in DNS yet.
+    Planned,
+    /// For customers to use.
+    Active,
+    /// It ends at this time: milliseconds since 1970, UTC.
+    Retiring {
+        /// When.
+        at_ms: u64,
+    },
+    /// It is out of DNS, and never used again.
+    Removed {
+        /// Since when: milliseconds since 1970, UTC.
+        at_ms: u64,
+    },
+}
+
+/// A change of what DNS says of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointing {
+    /// The id of the host; `None` takes the name out of DNS.
+    pub to: Option<u64>,
+    /// Not before this time: milliseconds since 1970, UTC.
+    pub from_ms: u64,
+    /// Whether the host becomes its home.
+    pub rehome: bool,
+}
+
+/// How a name is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NameStatus {
+    /// Not in DNS yet.
+    Planned,
+    /// It points at its home.
+    Active,
+    /// It points at another host for now.
+    Redirected,
+    /// Its end is announced.
+    Retiring,
+    /// It is out of DNS, and never used again.
+    Removed,
+}
+
+/// Times to live of a name's records, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ttl {
+    /// As a rule.
+    pub normal_s: u32,
+    /// While a change is near.
+    pub low_s: u32,
+}
+
+impl MxName {
+    pub(super) fn new(name: &str, home: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            home,
+            target: None,
+            stage: NameStage::Planned,
+            pointing: None,
+            ttl_s: 0,
+            caches_until_ms: 0,
+            former: Vec::new(),
+        }
+    }
+
+    /// How it is, in one word.
+    pub fn status(&self) -> NameStatus {
+        match self.stage {
+            NameStage::Planned => NameStatus::Planned,
+            NameStage::Removed { .. } => NameStatus::Removed,
+            NameStage::Retiring { .. } => NameStatus::Retiring,
+            NameStage::Active if self.target == Some(self.home) => NameStatus::Active,
+            NameStage::Active => NameStatus::Redirected,
+        }
+    }
+
+    /// The host it points at when all that is wanted has come about.
+    pub fn aim(&self) -> Option<u64> {
+        self.pointing.as_ref().map_or(self.target, |pointing| pointing.to)
+    }
+
+    /// The hosts that may get mail by this name at `now_ms`: where DNS says, shall say, or said.
+    pub fn hosts(&self, now_ms: u64) -> impl Iterator<Item = u64> {
+        let pending = self.pointing.as_ref().and_then(|pointing| pointing.to);
+        let remembered = self.pointing.is_some() || now_ms < self.caches_until_ms;
+        let former = self.former.iter().copied().filter(move |_| remembered);
+        self.target.into_iter().chain(pending).chain(former)
+    }
+
+    /// What DNS shall say at `now_ms`: the host and the time to live. Ahead of a change that has a
+    /// date the time to live is lowered, early enough for resolvers to have forgotten the old one.
+    pub fn wanted(&self, now_ms: u64, ttl: Ttl) -> Option<(u64, u32)> {
+        let normal_ms = 1000 * u64::from(ttl.normal_s);
+        match &self.pointing {
+            Some(pointing) if pointing.from_ms <= now_ms => {
+                pointing.to.map(|host| (host, ttl.low_s))
+            }
+            Some(pointing) if pointing.from_ms <= now_ms.saturating_add(2 * normal_ms) => {
+                self.target.map(|host| (host, ttl.low_s))
+            }
+            None if !self.former.is_empty() && now_ms < self.caches_until_ms => {
+                self.target.map(|host| (host, ttl.low_s))
+            }
+            _ => self.target.map(|host| (host, ttl.normal_s)),
+        }
+    }
+
+    /// Want DNS to say something else from `from_ms` on.
+    pub(super) fn point(&mut self, to: Option<u64>, from_ms: u64, rehome: bool, now_ms: u64) {
+        match self.pointing.take() {
+            // It may be in DNS already, on some of the servers.
+            Some(Pointing { to: Some(host), from_ms, .. }) if from_ms <= now_ms => {
+                self.remember(host);
+            }
+            Some(_) => {}
+            None if self.caches_until_ms <= now_ms => self.former.clear(),
+            None => {}
+        }
+        self.pointing = Some(Pointing { to, from_ms, rehome });
+    }
+
+    /// Want DNS to say what it was last seen to say.
+    pub(super) fn stay(&mut self, now_ms: u64) {
+        match &self.pointing {
+            None => {}
+            Some(pointing) if pointing.from_ms > now_ms => self.pointing = None,
+            Some(_) => self.point(self.target, now_ms, false, now_ms),
+        }
+    }
+
+    /// Every authority says `host`, with this time to live, at `now_ms`.
+    pub(super) fn seen(&mut self, host: Option<u64>, ttl_s: u32, now_ms: u64) {
+        if self.pointing.is_none() && self.caches_until_ms <= now_ms {
+            self.former.clear();
+        }
+        let done = self.pointing.take_if(|p| p.from_ms <= now_ms && p.to == host);
+        if done.is_some() || self.ttl_s != ttl_s {
+            let old_ms = 1000 * u64::from(self.ttl_s.max(ttl_s));
+            self.caches_until_ms = self.caches_until_ms.max(now_ms.saturating_add(old_ms));
+        }
+        self.ttl_s = ttl_s;
+        let Some(done) = done else { return };
+        if let Some(before) = self.target
+            && self.target != host
+        {
+            self.remember(before);
+        }
+        self.former.retain(|former| Some(*former) != host);
+        self.target = host;
+        match (host, self.stage) {
+            (None, _) => self.stage = NameStage::Removed { at_ms: now_ms },
+            (Some(_), NameStage::Planned) => self.stage = NameStage::Active,
+            (Some(_), _) => {}
+        }
+        if let Some(host) = host.filter(|_| done.rehome) {
+            self.home = host;
+        }
+    }
+
+    fn remember(&mut self, host: u64) {
+        if !self.former.contains(&host) {
+            self.former.push(host);
+        }
+    }
+}
+
+/// The table of names. Removed ones stay, so that none is ever used for something else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Names {
+    rows: Arc<BTreeMap<String, MxName>>,
+}
+
+impl Names {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&MxName> {
+        self.rows.get(name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut MxName> {
+        Arc::make_mut(&mut self.rows).get_mut(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &MxName> {
+        self.rows.values()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut MxName> {
+        Arc::make_mut(&mut self.rows).values_mut()
+    }
+
+    pub(super) fn put(&mut self, name: MxName) {
+        Arc::make_mut(&mut self.rows).insert(name.name.clone(), name);
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        Arc::make_mut(&mut self.rows).remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Ttl = Ttl { normal_s: 3600, low_s: 60 };
+    const HOUR_MS: u64 = 3_600_000;
+
+    fn active() -> MxName {
+        let mut name = MxName::new("mx-a.relay.example", 1);
+        name.point(Some(1), 0, false, 0);
+        name.seen(Some(1), 3600, 0);
+        assert_eq!((name.status(), name.target), (NameStatus::Active, Some(1)));
+        name
+    }
+
+    #[test]
+    fn it_points_elsewhere_only_once_dns_says_so_and_the_old_host_counts_until_caches_end() {
+        let mut name = active();
+        let now = 10 * HOUR_MS;
+        name.point(Some(2), now, false, now);
+        assert_eq!(name.wanted(now, TTL), Some((2, 60)));
+        assert_eq!(name.target, Some(1), "nobody has seen it in DNS");
+        name.seen(Some(1), 3600, now);
+        assert_eq!(name.target, Some(1), "DNS still says the old host");
+        name.seen(Some(2), 60, now + 5);
+        assert_eq!((name.status(), name.target), (NameStatus::Redirected, Some(2)));
+        let carried = |name: &MxName, now| name.hosts(now).collect::<Vec<_>>();
+        assert_eq!(carried(&name, now + HOUR_MS), [2, 1], "the old time to live was an hour");
+        assert_eq!(carried(&name, now + 5 + HOUR_MS), [2]);
+        assert_eq!(name.wanted(now + 5 + HOUR_MS, TTL), Some((2, 3600)), "raised after");
+        name.seen(Some(2), 3600, now + 6 + HOUR_MS);
+        assert_eq!(carried(&name, now + 7 + HOUR_MS), [2], "which brings nothing back");
+    }
+
+    #[test]
+    fn the_time_to_live_is_lowered_ahead_of_a_date() {
+        let mut name = active();
+        let date = 100 * HOUR_MS;
+        name.point(Some(2), date, false, HOUR_MS);
+        assert_eq!(name.wanted(97 * HOUR_MS, TTL), Some((1, 3600)));
+        assert_eq!(name.wanted(98 * HOUR_MS, TTL), Some((1, 60)));
+        name.seen(Some(1), 60, 98 * HOUR_MS);
+        assert_eq!(name.caches_until_ms, 99 * HOUR_MS);
+        assert_eq!(name.wanted(date, TTL), Some((2, 60)));
+        name.seen(Some(2), 60, date);
+        assert_eq!(name.hosts(date + 59_000).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(name.hosts(date + 60_000).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn a_change_taken_back_half_way_counts_both_hosts_until_dns_is_as_before() {
+        let mut name = active();
+        let now = 10 * HOUR_MS;
+        name.point(Some(2), now, false, now);
+        name.stay(now + 1);
+        assert_eq!(name.aim(), Some(1));
+        assert!(name.hosts(now + 1).any(|host| host == 2), "DNS may say 2 somewhere");
+        name.seen(Some(1), 60, now + 2);
+        assert!(name.hosts(now + 3).any(|host| host == 2), "and resolvers remember it");
+        assert_eq!(name.hosts(now + 2 + HOUR_MS).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_change_with_a_date_ahead_is_taken_back_without_a_trace() {
+        let mut name = active();
+        let before = name.clone();
+        name.point(Some(2), 100 * HOUR_MS, true, 10 * HOUR_MS);
+        name.stay(11 * HOUR_MS);
+        assert_eq!(name, before);
+    }
+}

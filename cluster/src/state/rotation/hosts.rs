@@ -1,0 +1,233 @@
+//! A host's service: drained, resumed, retired.
+
+use super::super::names::{MxName, NameStage};
+use super::super::service::{Drain, HostCommand, HostState, MovedName};
+use super::super::{Command, Host, Outcome, Refusal, State};
+
+const ADDRESSES_MAX: usize = 16;
+
+impl State {
+    pub(super) fn change_service(&mut self, command: &HostCommand) -> Outcome {
+        match command {
+            HostCommand::Set { name, addresses } => {
+                let usable = |ip: &std::net::IpAddr| !ip.is_unspecified() && !ip.is_multicast();
+                if addresses.len() > ADDRESSES_MAX || !addresses.iter().all(usable) {
+                    return Err(Refusal::invalid("a host has at most 16 addresses, all its own"));
+                }
+                let id = self.hosts.require(name)?;
+                if addresses.is_empty() && self.aimed_at(id).next().is_some() {
+                    return Err(Refusal::conflict(format!("names point at {name}")));
+                }
+                self.edit_host(id, |host| host.addresses.clone_from(addresses))
+            }
+            HostCommand::Drain { name, deadline_ms, moves } => {
+                self.drain(name, *deadline_ms, moves)
+            }
+            HostCommand::Resume { name } => self.resume(name),
+            HostCommand::MailLeft { id, messages } => self.mail_left(*id, *messages),
+            HostCommand::Retire { name, force: false, .. } => self.retire_empty(name),
+            HostCommand::Retire { name, moves, .. } => self.retire_by_force(name, moves),
+        }
+    }
+
+    fn drain(
+        &mut self,
+        name: &str,
+        deadline_ms: Option<u64>,
+        moves: &[(String, String)],
+    ) -> Outcome {
+        let id = self.hosts.require(name)?;
+        match self.hosts.get(id).map(|host| &host.state) {
+            Some(HostState::InService) => {}
+            Some(HostState::Draining(_)) => {
+                return Err(Refusal::conflict(format!("host {name} is being drained already")));
+            }
+            _ => return Err(Refusal::conflict(format!("host {name} is retired"))),
+        }
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.clock_ms) {
+            return Err(Refusal::invalid("the deadline is in the past"));
+        }
+        self.require_another(id, name)?;
+        let moved = self.move_names(id, name, moves)?;
+        let since_ms = self.clock_ms;
+        let drain = Drain { since_ms, deadline_ms, moved, mail_first: None, mail_left: None };
+        self.edit_host(id, |host| host.state = HostState::Draining(drain))
+    }
+
+    /// All names that would go on pointing at the host must have another.
+    fn move_names(
+        &mut self,
+        id: u64,
+        host: &str,
+        moves: &[(String, String)],
+    ) -> Result<Vec<MovedName>, Refusal> {
+        let moved = |name: &MxName| MovedName {
+            name: name.name.clone(),
+            rehome: name.pointing.as_ref().is_some_and(|pointing| pointing.rehome),
+        };
+        self.hurry_names(id)?;
+        let carried: Vec<MovedName> = self.aimed_at(id).map(moved).collect();
+        for MovedName { name, .. } in &carried {
+            let to = moves.iter().find(|(moved, _)| moved == name).map(|(_, to)| to);
+            let to = to.ok_or_else(|| {
+                Refusal::conflict(format!("{name} points at {host}, and no other host is given"))
+            })?;
+            let target = self.require_target(to)?.id;
+            if target == id {
+                return Err(Refusal::conflict(format!("{name} would stay at {host}")));
+            }
+            let planned = self.require_name(name)?.stage == NameStage::Planned;
+            self.edit_name(name, |row, now_ms| row.point(Some(target), now_ms, planned, now_ms))?;
+        }
+        if let Some((other, _)) =
+            moves.iter().find(|(name, _)| !carried.iter().any(|moved| moved.name == *name))
+        {
+            return Err(Refusal::conflict(format!("{other} does not point at {host}")));
+        }
+        Ok(carried)
+    }
+
+    /// Names that would leave the host at a later date leave it now.
+    fn hurry_names(&mut self, id: u64) -> Result<(), Refusal> {
+        let now_ms = self.clock_ms;
+        let later = |row: &&MxName| {
+            let pointing = row.pointing.as_ref().filter(|pointing| pointing.from_ms > now_ms);
+            row.target == Some(id) && pointing.is_some_and(|p| p.to.is_some_and(|to| to != id))
+        };
+        let later: Vec<String> =
+            self.rotation.names.iter().filter(later).map(|n| n.name.clone()).collect();
+        for name in later {
+            self.edit_name(&name, |row, now_ms| {
+                if let Some(pointing) = &mut row.pointing {
+                    pointing.from_ms = now_ms;
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, name: &str) -> Outcome {
+        let id = self.hosts.require(name)?;
+        let state = self.hosts.get(id).map(|host| host.state.clone()).unwrap_or_default();
+        let moved = match state {
+            HostState::InService => {
+                return Err(Refusal::conflict(format!("host {name} is in service")));
+            }
+            HostState::Draining(Drain { moved, .. }) | HostState::Retired { moved, .. } => moved,
+        };
+        self.edit_host(id, |host| host.state = HostState::InService)?;
+        for MovedName { name, rehome } in moved {
+            let Some(row) = self.rotation.names.get(&name) else { continue };
+            if row.aim().is_some_and(|aim| aim != id) {
+                self.edit_name(&name, |row, now_ms| row.point(Some(id), now_ms, rehome, now_ms))?;
+            }
+        }
+        Ok(1)
+    }
+
+    fn mail_left(&mut self, id: u64, messages: u64) -> Outcome {
+        let mut changed = 0;
+        self.edit_host(id, |host| {
+            if let HostState::Draining(drain) = &mut host.state {
+                drain.mail_first = drain.mail_first.or(Some(messages)).max(Some(messages));
+                drain.mail_left = Some(messages);
+                changed = 1;
+            }
+        })?;
+        Ok(changed)
+    }
+
+    fn retire_empty(&mut self, name: &str) -> Outcome {
+        let id = self.hosts.require(name)?;
+        let Some(HostState::Draining(drain)) = self.hosts.get(id).map(|host| &host.state) else {
+            return Err(Refusal::conflict(format!(
+                "host {name} is not drained; `mxfleet host drain {name}` first, or --force"
+            )));
+        };
+        if let Some(carried) = self.names_on(id, self.clock_ms).next() {
+            return Err(Refusal::conflict(format!(
+                "mail may still come to {name} by {}; wait, or --force",
+                carried.name
+            )));
+        }
+        match drain.mail_left {
+            Some(0) => {}
+            Some(left) => {
+                return Err(Refusal::conflict(format!(
+                    "host {name} still has {left} messages; wait, or --force, which loses them"
+                )));
+            }
+            None => {
+                return Err(Refusal::conflict(format!(
+                    "host {name} has not counted its queue yet; wait, or --force"
+                )));
+            }
+        }
+        let (at_ms, moved) = (self.clock_ms, drain.moved.clone());
+        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
+    }
+
+    fn retire_by_force(&mut self, name: &str, moves: &[(String, String)]) -> Outcome {
+        let id = self.hosts.require(name)?;
+        let mut moved = match self.hosts.get(id).map(|host| &host.state) {
+            Some(HostState::Draining(drain)) => drain.moved.clone(),
+            Some(HostState::InService) => Vec::new(),
+            _ => return Err(Refusal::conflict(format!("host {name} is retired already"))),
+        };
+        self.require_another(id, name)?;
+        moved.extend(self.move_names(id, name, moves)?);
+        let at_ms = self.clock_ms;
+        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
+    }
+
+    /// Before a host is removed for good: nothing leads to it, and nothing has it as its home.
+    pub(in crate::state) fn release_host(&mut self, name: &str) -> Outcome {
+        let id = self.hosts.require(name)?;
+        let forced = |host: &Host| matches!(host.state, HostState::Retired { .. });
+        let forced = self.hosts.get(id).is_some_and(forced);
+        if let Some(carried) = self.names_on(id, self.clock_ms).next()
+            && !forced
+        {
+            return Err(Refusal::conflict(format!(
+                "mail may come to {name} by {}; `mxfleet host drain {name}` moves its names, or \
+                 `mxfleet host retire {name} --force` if it is lost",
+                carried.name
+            )));
+        }
+        for row in self.rotation.names.iter_mut().filter(|row| row.home == id) {
+            row.home = row.aim().unwrap_or(id);
+        }
+        Ok(1)
+    }
+
+    /// Names that point at the host, or are about to.
+    pub fn aimed_at(&self, host: u64) -> impl Iterator<Item = &MxName> {
+        self.rotation.names.iter().filter(move |name| name.aim() == Some(host))
+    }
+
+    fn require_another(&self, id: u64, name: &str) -> Result<(), Refusal> {
+        let serves = |host: &Host| host.id != id && host.state == HostState::InService;
+        if self.hosts.iter().any(serves) {
+            return Ok(());
+        }
+        Err(Refusal::conflict(format!(
+            "no other host is in service: without {name} the fleet takes no mail"
+        )))
+    }
+
+    fn edit_host(&mut self, id: u64, edit: impl FnOnce(&mut Host)) -> Outcome {
+        let host = self.hosts.get_mut(id);
+        edit(host.ok_or_else(|| Refusal::not_found(format!("no host has id {id}")))?);
+        Ok(1)
+    }
+
+    /// Hosts that are empty and may go.
+    pub(super) fn due_hosts(&self) -> impl Iterator<Item = Command> {
+        let empty =
+            |host: &&Host| matches!(&host.state, HostState::Draining(d) if d.mail_left == Some(0));
+        self.hosts.iter().filter(empty).map(|host| {
+            let (name, moves) = (host.name.clone(), Vec::new());
+            Command::HostService(HostCommand::Retire { name, force: false, moves })
+        })
+    }
+}

@@ -1,0 +1,411 @@
+//! Names: added, pointed elsewhere, given an end, removed.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::domains::is_host_name;
+use super::super::names::{MxName, NameStage};
+use super::super::{Command, Outcome, Refusal, State};
+use super::DnsFault;
+
+const NAMES_MAX: usize = 1000;
+const FAULT_OCTETS_MAX: usize = 2000;
+/// Customers that a refusal names.
+const SHOWN_MAX: usize = 10;
+
+/// What can be done with MX names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NameCommand {
+    /// Add a name; it goes into DNS, and then customers may be given it.
+    Add {
+        /// Lowercase A-label below the service's zone.
+        name: String,
+        /// Its home.
+        host: String,
+        /// Not before this time: milliseconds since 1970, UTC. Now when absent.
+        from_ms: Option<u64>,
+    },
+    /// Point names at hosts, all of them or none.
+    Point {
+        /// Name and host.
+        moves: Vec<(String, String)>,
+        /// Not before this time: milliseconds since 1970, UTC. Now when absent.
+        from_ms: Option<u64>,
+        /// Whether the host becomes the name's home.
+        rehome: bool,
+    },
+    /// Take back a change of where a name points.
+    Stay {
+        /// Which.
+        name: String,
+    },
+    /// Give a name an end.
+    Retire {
+        /// Which.
+        name: String,
+        /// When: milliseconds since 1970, UTC.
+        at_ms: u64,
+    },
+    /// Take an end back.
+    Keep {
+        /// Which.
+        name: String,
+    },
+    /// Take a name out of DNS for good.
+    Remove {
+        /// Which.
+        name: String,
+        /// Even before its end, and if customers still use it.
+        force: bool,
+    },
+    /// Every authority says this.
+    Published {
+        /// Of which name.
+        name: String,
+        /// The id of the host; `None` when the name is not in DNS.
+        host: Option<u64>,
+        /// The time to live, in seconds.
+        ttl_s: u32,
+    },
+    /// Why DNS is not as wanted; `None` when it is.
+    DnsFault {
+        /// In plain words.
+        text: Option<String>,
+    },
+    /// Give names to customers that have none.
+    Spread,
+}
+
+impl NameCommand {
+    pub(in crate::state) fn summary(&self) -> Option<String> {
+        Some(match self {
+            Self::Add { name, host, .. } => format!("name add {name} --host {host}"),
+            Self::Point { moves, rehome, .. } => {
+                let moves: Vec<String> =
+                    moves.iter().map(|(name, host)| format!("{name} {host}")).collect();
+                format!("name point {}{}", moves.join(", "), if *rehome { " --home" } else { "" })
+            }
+            Self::Stay { name } => format!("name point {name} --cancel"),
+            Self::Retire { name, .. } => format!("name retire {name}"),
+            Self::Keep { name } => format!("name retire {name} --cancel"),
+            Self::Remove { name, force: true } => format!("name remove {name} --force"),
+            Self::Remove { name, .. } => format!("name remove {name}"),
+            Self::Published { name, host: Some(host), ttl_s } => {
+                format!("{name} is in DNS for host {host}, {ttl_s} s")
+            }
+            Self::Published { name, .. } => format!("{name} is out of DNS"),
+            Self::Spread => "name rebalance: names for customers without".to_owned(),
+            Self::DnsFault { .. } => return None,
+        })
+    }
+}
+
+impl State {
+    pub(super) fn change_name(&mut self, command: &NameCommand) -> Outcome {
+        match command {
+            NameCommand::Add { name, host, from_ms } => self.add_name(name, host, *from_ms),
+            NameCommand::Point { moves, from_ms, rehome } => {
+                let from_ms = self.not_in_the_past(*from_ms)?;
+                let mut changed = 0;
+                for (name, host) in moves {
+                    changed += self.point_name(name, host, from_ms, *rehome)?;
+                }
+                Ok(changed)
+            }
+            NameCommand::Stay { name } => {
+                let row = self.require_name(name)?;
+                if row.pointing.is_none() || row.target.is_none() || row.aim().is_none() {
+                    return Err(Refusal::conflict(format!("{name} is not about to move")));
+                }
+                self.edit_name(name, |row, now_ms| row.stay(now_ms))
+            }
+            NameCommand::Retire { name, at_ms } => self.retire_name(name, *at_ms),
+            NameCommand::Keep { name } => {
+                self.require_not_migrating(name)?;
+                if !matches!(self.require_name(name)?.stage, NameStage::Retiring { .. }) {
+                    return Err(Refusal::conflict(format!("{name} has no end to take back")));
+                }
+                self.edit_name(name, |row, now_ms| {
+                    row.stage = NameStage::Active;
+                    if row.aim().is_none() {
+                        row.stay(now_ms);
+                    }
+                })
+            }
+            NameCommand::Remove { name, force } => self.remove_name(name, *force),
+            NameCommand::Published { name, host, ttl_s } => self.published(name, *host, *ttl_s),
+            NameCommand::DnsFault { text } => Ok(self.set_dns_fault(text.as_deref())),
+            NameCommand::Spread => Ok(self.assign_all_without()),
+        }
+    }
+
+    fn set_dns_fault(&mut self, text: Option<&str>) -> u64 {
+        let text = text.map(|text| super::super::audit::clip(text, FAULT_OCTETS_MAX));
+        let known = self.rotation.dns_fault.as_ref();
+        if known.map(|fault| fault.text.as_str()) == text {
+            return 0;
+        }
+        let since_ms = self.clock_ms;
+        self.rotation.dns_fault = text.map(|text| DnsFault { text: text.to_owned(), since_ms });
+        1
+    }
+
+    fn add_name(&mut self, name: &str, host: &str, from_ms: Option<u64>) -> Outcome {
+        let from_ms = self.not_in_the_past(from_ms)?;
+        let home = self.check_new_name(name, host)?;
+        let mut row = MxName::new(name, home);
+        row.point(Some(home), from_ms, true, self.clock_ms);
+        self.rotation.names.put(row);
+        Ok(1)
+    }
+
+    /// Whether a name can be added, and the id of its home.
+    pub(super) fn check_new_name(&self, name: &str, host: &str) -> Result<u64, Refusal> {
+        let zone = self.settings.get("rotation.zone").unwrap_or_default();
+        if zone.is_empty() {
+            return Err(Refusal::conflict(
+                "the service has no zone; `mxfleet settings set rotation.zone ZONE` first",
+            ));
+        }
+        if !is_host_name(name) || name.bytes().any(|b| b.is_ascii_uppercase() || b == b'_') {
+            return Err(Refusal::invalid(format!(
+                "{} is not a host name in lowercase A-label form",
+                name.escape_debug()
+            )));
+        }
+        if name.strip_suffix(zone).is_none_or(|label| !label.ends_with('.')) {
+            return Err(Refusal::invalid(format!(
+                "{name} is not below the service's zone, {zone}"
+            )));
+        }
+        match self.rotation.names.get(name).map(|row| row.stage) {
+            None => {}
+            Some(NameStage::Removed { .. }) => {
+                return Err(Refusal::conflict(format!(
+                    "{name} was removed, and somebody may still send to it: take another name"
+                )));
+            }
+            Some(_) => return Err(Refusal::conflict(format!("{name} is in use"))),
+        }
+        if self.rotation.names.len() >= NAMES_MAX {
+            return Err(Refusal::conflict("the fleet has 1000 names"));
+        }
+        Ok(self.require_target(host)?.id)
+    }
+
+    fn point_name(&mut self, name: &str, host: &str, from_ms: u64, rehome: bool) -> Outcome {
+        let target = self.require_target(host)?.id;
+        let row = self.require_name(name)?;
+        let fresh = row.stage == NameStage::Planned;
+        match row.stage {
+            NameStage::Removed { .. } => {
+                return Err(Refusal::conflict(format!("{name} was removed")));
+            }
+            NameStage::Planned if row.pointing.is_none() => {
+                return Err(Refusal::conflict(format!(
+                    "{name} waits for its migration to be announced"
+                )));
+            }
+            _ if row.aim().is_none() => {
+                return Err(Refusal::conflict(format!("{name} is being removed")));
+            }
+            _ => {}
+        }
+        let rehome = rehome || fresh;
+        if row.aim() == Some(target) && row.pointing.is_none() {
+            let moves_home = rehome && row.home != target;
+            self.edit_name(name, |row, _| {
+                if rehome {
+                    row.home = target;
+                }
+            })?;
+            return Ok(u64::from(moves_home));
+        }
+        self.edit_name(name, |row, now_ms| row.point(Some(target), from_ms, rehome, now_ms))
+    }
+
+    fn retire_name(&mut self, name: &str, at_ms: u64) -> Outcome {
+        self.require_not_migrating(name)?;
+        if at_ms <= self.clock_ms {
+            return Err(Refusal::invalid("that date is in the past"));
+        }
+        match self.require_name(name)?.stage {
+            NameStage::Active | NameStage::Retiring { .. } => {}
+            NameStage::Planned => {
+                return Err(Refusal::conflict(format!(
+                    "{name} is not in use yet; `mxfleet name remove {name}` drops it"
+                )));
+            }
+            NameStage::Removed { .. } => {
+                return Err(Refusal::conflict(format!("{name} was removed")));
+            }
+        }
+        let stays = |other: &String| {
+            let row = self.rotation.names.get(other);
+            other != name && row.is_some_and(|row| row.stage == NameStage::Active)
+        };
+        let left = self.rotation.assignments.iter();
+        let left =
+            left.filter(|(_, names)| names.iter().any(|n| n == name) && !names.iter().any(stays));
+        let left: Vec<&str> = left.map(|(customer, _)| customer).collect();
+        if !left.is_empty() {
+            return Err(Refusal::conflict(format!(
+                "{} would have no name left: {}; `mxfleet migration plan --retire {name}` gives \
+                 them others",
+                counted(left.len()),
+                some_of(&left)
+            )));
+        }
+        self.edit_name(name, |row, _| row.stage = NameStage::Retiring { at_ms })
+    }
+
+    fn remove_name(&mut self, name: &str, force: bool) -> Outcome {
+        self.require_not_migrating(name)?;
+        let row = self.require_name(name)?;
+        let has_end = match row.stage {
+            NameStage::Removed { .. } => {
+                return Err(Refusal::conflict(format!("{name} was removed already")));
+            }
+            NameStage::Planned => true,
+            NameStage::Retiring { at_ms } => at_ms <= self.clock_ms,
+            NameStage::Active => false,
+        };
+        if row.aim().is_none() && row.target.is_some() {
+            return Err(Refusal::conflict(format!("{name} is being removed already")));
+        }
+        if !has_end && !force {
+            return Err(Refusal::conflict(format!(
+                "the end of {name} was not announced, or has not come; `mxfleet name retire {name} \
+                 --at DATE` announces it, --force removes it now"
+            )));
+        }
+        let users = self.users(name);
+        if !users.is_empty() && !force {
+            return Err(Refusal::conflict(format!(
+                "{} would lose mail: {}; assign other names first, or --force",
+                counted(users.len()),
+                some_of(&users)
+            )));
+        }
+        self.take_out(name)
+    }
+
+    /// Begin to take a name out of DNS, and from customers' lists.
+    pub(super) fn take_out(&mut self, name: &str) -> Outcome {
+        let holders = self.rotation.assignments.iter();
+        let holders = holders.filter(|(_, names)| names.iter().any(|known| known == name));
+        let holders: Vec<(String, Vec<String>)> = holders
+            .map(|(customer, names)| {
+                let rest = names.iter().filter(|known| *known != name).cloned().collect();
+                (customer.to_owned(), rest)
+            })
+            .collect();
+        for (customer, rest) in holders {
+            self.rotation.assignments.put(&customer, rest);
+        }
+        let row = self.require_name(name)?;
+        let untold = row.target.is_none()
+            && row.pointing.as_ref().is_none_or(|pointing| pointing.from_ms > self.clock_ms);
+        if untold {
+            self.rotation.names.forget(name); // nobody ever saw it
+            return Ok(1);
+        }
+        self.edit_name(name, |row, now_ms| row.point(None, now_ms, false, now_ms))
+    }
+
+    fn published(&mut self, name: &str, host: Option<u64>, ttl_s: u32) -> Outcome {
+        let now_ms = self.clock_ms;
+        let row = self.require_name(name)?;
+        let wanted = row.pointing.as_ref().filter(|p| p.from_ms <= now_ms).map(|p| p.to);
+        if wanted.unwrap_or(row.target) != host && row.target != host {
+            return Err(Refusal::conflict(format!("DNS is no longer to say this of {name}")));
+        }
+        if row.pointing.is_none() && row.ttl_s == ttl_s {
+            return Ok(0);
+        }
+        let fresh = row.stage == NameStage::Planned;
+        self.edit_name(name, |row, now_ms| row.seen(host, ttl_s, now_ms))?;
+        if fresh && host.is_none() && self.require_name(name)?.pointing.is_none() {
+            self.rotation.names.forget(name); // its introduction was cancelled
+        }
+        Ok(1)
+    }
+
+    /// Customers who have the name, or got mail by it lately.
+    fn users(&self, name: &str) -> Vec<&str> {
+        let mut users: Vec<&str> = self
+            .customers
+            .iter()
+            .map(|customer| customer.id.as_str())
+            .filter(|id| {
+                let has = self.rotation.assignments.of(id).iter().any(|known| known == name);
+                has || self.used_lately(id, name)
+            })
+            .collect();
+        users.sort_unstable();
+        users
+    }
+
+    pub(super) fn used_lately(&self, customer: &str, name: &str) -> bool {
+        let quiet_ms = self.settings.duration_ms("rotation.quiet");
+        let last = self.rotation.traffic.last_by(customer, name);
+        last.is_some_and(|at_ms| at_ms.saturating_add(quiet_ms) > self.clock_ms)
+    }
+
+    /// Names whose end has come.
+    pub(super) fn due_names(&self, now_ms: u64) -> impl Iterator<Item = Command> {
+        let over = move |name: &&MxName| {
+            matches!(name.stage, NameStage::Retiring { at_ms } if at_ms <= now_ms)
+                && name.aim().is_some()
+        };
+        let remove = |name: &MxName| {
+            Command::Name(NameCommand::Remove { name: name.name.clone(), force: false })
+        };
+        self.rotation.names.iter().filter(over).map(remove)
+    }
+
+    pub(super) fn require_name(&self, name: &str) -> Result<&MxName, Refusal> {
+        self.rotation.names.get(name).ok_or_else(|| {
+            Refusal::not_found(format!("there is no MX name {}", name.escape_debug()))
+        })
+    }
+
+    pub(super) fn edit_name(&mut self, name: &str, edit: impl FnOnce(&mut MxName, u64)) -> Outcome {
+        self.require_name(name)?;
+        let now_ms = self.clock_ms;
+        if let Some(row) = self.rotation.names.get_mut(name) {
+            edit(row, now_ms);
+        }
+        Ok(1)
+    }
+
+    fn require_not_migrating(&self, name: &str) -> Result<(), Refusal> {
+        let Some(open) = self.rotation.migrations.open() else { return Ok(()) };
+        if open.retire.iter().chain(&open.introduce).any(|known| known == name) {
+            return Err(Refusal::conflict(format!(
+                "{name} is part of migration {}; `mxfleet migration finish` or `cancel` decides it",
+                open.id
+            )));
+        }
+        Ok(())
+    }
+
+    fn not_in_the_past(&self, from_ms: Option<u64>) -> Result<u64, Refusal> {
+        match from_ms {
+            Some(from_ms) if from_ms < self.clock_ms => {
+                Err(Refusal::invalid("that date is in the past"))
+            }
+            from_ms => Ok(from_ms.unwrap_or(self.clock_ms)),
+        }
+    }
+}
+
+/// `1 customer`, `7 customers`.
+pub(super) fn counted(customers: usize) -> String {
+    if customers == 1 { "1 customer".to_owned() } else { format!("{customers} customers") }
+}
+
+/// The first few of them.
+pub(super) fn some_of(customers: &[&str]) -> String {
+    let shown = customers.iter().take(SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
+    if customers.len() > SHOWN_MAX { format!("{shown}, ...") } else { shown }
+}

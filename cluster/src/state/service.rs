@@ -1,0 +1,101 @@
+//! Whether a host serves: takes mail, is being emptied, or is out.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Whether a host serves.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum HostState {
+    /// It takes mail.
+    #[default]
+    InService,
+    /// It is being emptied.
+    Draining(Drain),
+    /// It takes no mail, votes no more, and may be switched off.
+    Retired {
+        /// Since when: milliseconds since 1970, UTC.
+        at_ms: u64,
+        /// The names it had when it was drained.
+        moved: Vec<MovedName>,
+    },
+}
+
+/// How far a host is emptied: names first, then its queue, then its vote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Since when: milliseconds since 1970, UTC.
+    pub since_ms: u64,
+    /// When it is to be empty, for people to compare with.
+    pub deadline_ms: Option<u64>,
+    /// The names it had; they come back if the host does.
+    pub moved: Vec<MovedName>,
+    /// Messages in its queue when it was first counted.
+    pub mail_first: Option<u64>,
+    /// Messages in its queue when it was last counted.
+    pub mail_left: Option<u64>,
+}
+
+/// A name that a host had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedName {
+    /// Which.
+    pub name: String,
+    /// Whether the host was about to become its home.
+    pub rehome: bool,
+}
+
+/// What can be done with a host's service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostCommand {
+    /// Say where mail reaches it.
+    Set {
+        /// Which.
+        name: String,
+        /// All of its addresses.
+        addresses: Vec<IpAddr>,
+    },
+    /// Empty it: its names go to other hosts, then its queue.
+    Drain {
+        /// Which.
+        name: String,
+        /// When it is to be empty.
+        deadline_ms: Option<u64>,
+        /// For each of its names, the host that takes it.
+        moves: Vec<(String, String)>,
+    },
+    /// Take it into service again, with the names it had.
+    Resume {
+        /// Which.
+        name: String,
+    },
+    /// A draining host counts its queue.
+    MailLeft {
+        /// Its id.
+        id: u64,
+        /// Messages.
+        messages: u64,
+    },
+    /// It is out.
+    Retire {
+        /// Which.
+        name: String,
+        /// Even if it has names or mail, which is then lost.
+        force: bool,
+        /// For each of its names, the host that takes it; with `force` only.
+        moves: Vec<(String, String)>,
+    },
+}
+
+impl HostCommand {
+    pub(super) fn summary(&self) -> Option<String> {
+        Some(match self {
+            Self::Set { name, .. } => format!("host set {name}"),
+            Self::Drain { name, .. } => format!("host drain {name}"),
+            Self::Resume { name } => format!("host resume {name}"),
+            Self::Retire { name, force: true, .. } => format!("host retire {name} --force"),
+            Self::Retire { name, .. } => format!("host retire {name}"),
+            Self::MailLeft { .. } => return None,
+        })
+    }
+}

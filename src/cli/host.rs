@@ -1,0 +1,141 @@
+//! `mxfleet host`.
+
+use std::net::IpAddr;
+
+use clap::Subcommand;
+
+use super::Output;
+use super::output::{print_one, write_out};
+use super::when::when;
+use crate::http::call::{Call, Changed, HostCall, HostRow};
+use crate::http::client::Admin;
+
+/// What can be done with hosts.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// All hosts: whether they serve, what they carry, how a drain goes.
+    List,
+    /// One host.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Say where mail reaches a host: the addresses of the MX names that point at it.
+    #[command(after_help = "Example: mxfleet host set mx1 --address 192.0.2.1 \
+        --address 2001:db8::1")]
+    Set {
+        /// Its name.
+        name: String,
+        /// An address; all of them, each with its own --address.
+        #[arg(long = "address", value_name = "ADDRESS", required = true)]
+        addresses: Vec<IpAddr>,
+    },
+    /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
+    /// then its vote. `host resume` takes it back at any time.
+    Drain {
+        /// Its name.
+        name: String,
+        /// When it must be empty: a time, or 48h from now. Shown beside the progress.
+        #[arg(long, value_name = "TIME", value_parser = when)]
+        deadline: Option<u64>,
+    },
+    /// Take a host into service again, with the names it had.
+    Resume {
+        /// Its name.
+        name: String,
+    },
+    /// Take a host out of service. Refused while it has names or mail, unless forced.
+    Retire {
+        /// Its name.
+        name: String,
+        /// Even if it has names or mail, as when it is lost: the mail in its queue is not
+        /// delivered, and its names fail until DNS says another host.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let change = |call: HostCall, words: String| {
+        let changed: Changed = admin.call(&Call::Host(call))?;
+        output.say(&changed, &words)
+    };
+    match verb {
+        Verb::List => rows(&admin.call(&Call::Host(HostCall::List))?, output),
+        Verb::Show { name } => {
+            let row: HostRow = admin.call(&Call::Host(HostCall::Show { name }))?;
+            print_one(row, output, rows)
+        }
+        Verb::Set { name, addresses } => {
+            let words = format!("names that point at {name} have its addresses now");
+            change(HostCall::Set { name, addresses }, words)
+        }
+        Verb::Drain { name, deadline } => {
+            let words =
+                format!("{name} is being drained; `mxfleet host show {name}` shows how far");
+            change(HostCall::Drain { name, deadline_ms: deadline }, words)
+        }
+        Verb::Resume { name } => {
+            let words = format!("{name} is in service, and gets back the names it had");
+            change(HostCall::Resume { name }, words)
+        }
+        Verb::Retire { name, force } => {
+            if force {
+                warn_of_loss(&name, admin)?;
+            }
+            let words = format!("{name} is out of service; it may be switched off");
+            change(HostCall::Retire { name, force }, words)
+        }
+    }
+}
+
+/// What is lost by force is said, whatever comes of it.
+fn warn_of_loss(name: &str, admin: &Admin) -> anyhow::Result<()> {
+    let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
+    let left = row.drain.and_then(|drain| drain.mail_left);
+    let mail = match left {
+        Some(left) => format!("{left} messages in its queue"),
+        None => "whatever is in its queue".to_owned(),
+    };
+    let names = match row.names.is_empty() {
+        true => String::new(),
+        false => format!("; mail by {} fails until DNS says another host", row.names.join(", ")),
+    };
+    eprintln!("{}", super::output::clean(&format!("lost with {name}: {mail}{names}")));
+    Ok(())
+}
+
+fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
+    let header = ["HOST", "STATE", "NAMES", "LOAD", "ADDRESSES", "VERSION"];
+    output.print(hosts, &header, |hosts| {
+        let row = |host: &HostRow| {
+            let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+            vec![
+                host.name.clone(),
+                host.state.clone(),
+                or_dash(host.names.join(" ")),
+                host.load.to_string(),
+                or_dash(addresses.join(" ")),
+                host.version.clone(),
+            ]
+        };
+        hosts.iter().map(row).collect()
+    })?;
+    if output == Output::Table {
+        for host in hosts {
+            let Some(drain) = &host.drain else { continue };
+            let by = drain
+                .deadline
+                .as_ref()
+                .map_or(String::new(), |by| format!(", to be empty by {by}"));
+            let line =
+                format!("\n{} drains since {}{by}: {}", host.name, drain.since, drain.waits_for);
+            write_out(&super::output::clean(&line))?;
+        }
+    }
+    Ok(())
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}

@@ -1,0 +1,155 @@
+//! `mxfleet migration`.
+
+use clap::Subcommand;
+
+use super::Output;
+use super::name::print_loads;
+use super::output::{clean, write_out};
+use super::when::when;
+use crate::http::call::{Call, Changed, MigrationCall, MigrationRow, StepRow};
+use crate::http::client::Admin;
+
+/// Customers that a table shows, unless all are asked for.
+const SHOWN_MAX: usize = 50;
+
+/// What can be done with migrations.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Plan a change of MX names. Shows every customer's new names and every host's load; nothing
+    /// changes and nobody is told yet.
+    #[command(after_help = "Example:\n  \
+        mxfleet migration plan --retire mx1.relay.example \\\n    \
+        --introduce mx-e.relay.example=mx5 --ends 2010-05-31 --text \"mx1 goes away.\"")]
+    Plan {
+        /// A name that ends; may be repeated.
+        #[arg(long, value_name = "NAME")]
+        retire: Vec<String>,
+        /// A name that begins, and its host; may be repeated.
+        #[arg(long, value_name = "NAME=HOST", value_parser = introduced)]
+        introduce: Vec<(String, String)>,
+        /// When names end: a time, a day, or 35d from now.
+        #[arg(long, value_name = "TIME", value_parser = when)]
+        ends: u64,
+        /// Why, in your words; it is in the mail to customers.
+        #[arg(long, default_value = "")]
+        text: String,
+    },
+    /// Put new names into DNS, tell every active customer by mail, open a notice.
+    Announce,
+    /// Who was told, who has moved, who would break.
+    Status {
+        /// Every customer, and not only those there is something to say about.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write again to those who have not moved.
+    Remind,
+    /// The old names end. Happens by itself at the date, unless a customer would break.
+    Finish {
+        /// Even if customers still use the old names: their mail is lost.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Put everything back to how it was.
+    Cancel,
+}
+
+pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let change = |call: MigrationCall, words: &str| {
+        let changed: Changed = admin.call(&Call::Migration(call))?;
+        output.say(&changed, words)
+    };
+    match verb {
+        Verb::Plan { retire, introduce, ends, text } => {
+            let plan = MigrationCall::Plan { retire, introduce, ends_ms: ends, text };
+            show(&admin.call(&Call::Migration(plan))?, true, output)
+        }
+        Verb::Status { all } => {
+            show(&admin.call(&Call::Migration(MigrationCall::Status))?, all, output)
+        }
+        Verb::Announce => change(
+            MigrationCall::Announce,
+            "announced: customers are told once DNS has the new names; `mxfleet migration status` \
+             shows how far",
+        ),
+        Verb::Remind => change(MigrationCall::Remind, "who has not moved is written to again"),
+        Verb::Finish { force } => {
+            change(MigrationCall::Finish { force }, "the old names leave DNS")
+        }
+        Verb::Cancel => change(MigrationCall::Cancel, "cancelled: everything goes back"),
+    }
+}
+
+fn introduced(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, host)) if !name.is_empty() && !host.is_empty() => {
+            Ok((name.to_owned(), host.to_owned()))
+        }
+        _ => Err("is not NAME=HOST, such as mx-e.relay.example=mx5".to_owned()),
+    }
+}
+
+fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return write_out(&serde_json::to_string_pretty(row)?);
+    }
+    let told = |word: &str| row.customers.iter().filter(|step| step.told == word).count();
+    let breaks = row.customers.iter().filter(|step| step.would_break).count();
+    write_out(&clean(&format!(
+        "migration {}, {}: {} end {}, {} begin",
+        row.id,
+        row.state,
+        listed(&row.retire),
+        row.ends,
+        listed(&row.introduce)
+    )))?;
+    write_out(&format!(
+        "{} customers: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
+         {breaks} would lose mail if the old names ended now\n",
+        row.customers.len(),
+        told("accepted"),
+        told("sending"),
+        told("bounced"),
+        told("no contact"),
+        told("not yet"),
+    ))?;
+    print_loads(&row.loads, output)?;
+    let told_badly = |step: &StepRow| matches!(step.told.as_str(), "bounced" | "no contact");
+    let steps: Vec<&StepRow> =
+        row.customers.iter().filter(|step| all || step.would_break || told_badly(step)).collect();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    write_out("")?;
+    print_steps(&steps, all, output)
+}
+
+fn print_steps(steps: &[&StepRow], all: bool, output: Output) -> anyhow::Result<()> {
+    let most = if all { usize::MAX } else { SHOWN_MAX };
+    let header = ["CUSTOMER", "NAMES", "NEW NAMES", "TOLD", "WOULD BREAK"];
+    let shown: Vec<&StepRow> = steps.iter().take(most).copied().collect();
+    output.print(&shown, &header, |steps| {
+        let row = |step: &&StepRow| {
+            let told = match &step.why_not_told {
+                Some(why) => format!("{}: {why}", step.told),
+                None => step.told.clone(),
+            };
+            vec![
+                step.customer.clone(),
+                step.before.join(" "),
+                step.after.join(" "),
+                told,
+                step.why.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        };
+        steps.iter().map(row).collect()
+    })?;
+    if steps.len() > most {
+        write_out(&format!("and {} more; --all shows every customer", steps.len() - most))?;
+    }
+    Ok(())
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,196 @@
+//! `mxfleet name`.
+
+use clap::Subcommand;
+
+use super::Output;
+use super::output::{print_one, write_out};
+use super::when::when;
+use crate::http::call::{Call, Changed, LoadRow, NameCall, NameRow, RebalanceRow};
+use crate::http::client::Admin;
+
+/// What can be done with MX names.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Add a name. It goes into DNS, and once it is there customers are given it.
+    #[command(after_help = "Example: mxfleet name add mx-a.relay.example --host mx1")]
+    Add {
+        /// The name, below the service's zone (the setting rotation.zone).
+        name: String,
+        /// The host it belongs to.
+        #[arg(long)]
+        host: String,
+        /// Not before this time.
+        #[arg(long = "at", value_name = "TIME", value_parser = when)]
+        from_ms: Option<u64>,
+        /// DNS has it already, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
+    },
+    /// All names: where they point, who has them, what they wait for.
+    List,
+    /// One name.
+    Show {
+        /// Which.
+        name: String,
+    },
+    /// Point a name at another host. It counts as moved once every name server says so.
+    #[command(after_help = "Examples:\n  \
+        mxfleet name point mx-a.relay.example mx2              until mx1 is back\n  \
+        mxfleet name point mx-a.relay.example mx2 --home       for good\n  \
+        mxfleet name point mx-a.relay.example --cancel")]
+    Point {
+        /// Which.
+        name: String,
+        /// The host.
+        #[arg(required_unless_present = "cancel")]
+        host: Option<String>,
+        /// Not before this time; the time to live is lowered ahead of it.
+        #[arg(long = "at", value_name = "TIME", value_parser = when)]
+        from_ms: Option<u64>,
+        /// It belongs to that host from now on.
+        #[arg(long)]
+        home: bool,
+        /// DNS says so already, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
+        /// Take back a change that has not come about.
+        #[arg(long, conflicts_with_all = ["host", "from_ms", "home", "published"])]
+        cancel: bool,
+    },
+    /// Give a name an end. At that time it leaves DNS, unless customers still use it.
+    Retire {
+        /// Which.
+        name: String,
+        /// When: a time, a day, or 30d from now.
+        #[arg(long = "at", value_name = "TIME", value_parser = when)]
+        #[arg(required_unless_present = "cancel")]
+        at_ms: Option<u64>,
+        /// Take the end back.
+        #[arg(long, conflicts_with = "at_ms")]
+        cancel: bool,
+    },
+    /// Take a name out of DNS for good; it is never used again.
+    Remove {
+        /// Which.
+        name: String,
+        /// Even before its end, and if customers still use it: their mail is lost.
+        #[arg(long)]
+        force: bool,
+        /// DNS has forgotten it already, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
+    },
+    /// The records of all names, as a zone file.
+    Zone,
+    /// Move the fewest names so that no host has much more to do than it must.
+    Rebalance {
+        /// Only show what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let change = |call: NameCall, words: String| {
+        let changed: Changed = admin.call(&Call::Name(call))?;
+        output.say(&changed, &words)
+    };
+    match verb {
+        Verb::List => rows(&admin.call(&Call::Name(NameCall::List))?, output),
+        Verb::Show { name } => {
+            let row: NameRow = admin.call(&Call::Name(NameCall::Show { name }))?;
+            print_one(row, output, rows)
+        }
+        Verb::Zone => {
+            let zone: String = admin.call(&Call::Name(NameCall::Zone))?;
+            match output {
+                Output::Table => write_out(zone.trim_end()),
+                Output::Json => write_out(&serde_json::to_string_pretty(&zone)?),
+            }
+        }
+        Verb::Rebalance { dry_run } => {
+            rebalance(&admin.call(&Call::Name(NameCall::Rebalance { dry_run }))?, output)
+        }
+        Verb::Add { name, host, from_ms, published } => {
+            let words = format!("{name} will point at {host} once DNS says so");
+            change(NameCall::Add { name, host, from_ms, published }, words)
+        }
+        Verb::Point { name, host: None, .. } => {
+            let words = format!("{name} stays where it is");
+            change(NameCall::Stay { name }, words)
+        }
+        Verb::Point { name, host: Some(host), from_ms, home, published, .. } => {
+            let words = format!("{name} will point at {host} once DNS says so");
+            change(NameCall::Point { name, host, from_ms, home, published }, words)
+        }
+        Verb::Retire { name, at_ms: Some(at_ms), .. } => {
+            let words = format!("{name} has an end; `mxfleet name list` shows it");
+            change(NameCall::Retire { name, at_ms }, words)
+        }
+        Verb::Retire { name, .. } => {
+            let words = format!("{name} stays");
+            change(NameCall::Keep { name }, words)
+        }
+        Verb::Remove { name, force, published } => {
+            let words = format!("{name} is gone once DNS has forgotten it");
+            change(NameCall::Remove { name, force, published }, words)
+        }
+    }
+}
+
+fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
+    let header = ["NAME", "STATE", "HOME", "POINTS AT", "CUSTOMERS", "ENDS", "WAITS FOR"];
+    output.print(names, &header, |names| {
+        let row = |row: &NameRow| {
+            let points_at = match (&row.points_at, &row.moves_to) {
+                (at, None) => or_dash(at.as_ref()),
+                (None, Some(to)) => format!("-> {to}"),
+                (Some(at), Some(to)) => format!("{at} -> {to}"),
+            };
+            vec![
+                row.name.clone(),
+                row.state.clone(),
+                row.home.clone(),
+                points_at,
+                row.customers.to_string(),
+                or_dash(row.ends.as_ref()),
+                or_dash(row.waits_for.as_ref()),
+            ]
+        };
+        names.iter().map(row).collect()
+    })
+}
+
+fn rebalance(row: &RebalanceRow, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return write_out(&serde_json::to_string_pretty(row)?);
+    }
+    print_loads(&row.loads, output)?;
+    let will = if row.done { "" } else { "would " };
+    if row.customers > 0 {
+        let get = if row.done { "got" } else { "get" };
+        write_out(&format!("\n{} customers without names {will}{get} some", row.customers))?;
+    }
+    if row.moves.is_empty() {
+        return write_out("\nno name needs to move");
+    }
+    write_out(&format!("\nmoves that {}:", if row.done { "were begun" } else { "would be made" }))?;
+    output.print(&row.moves, &["NAME", "FROM", "TO"], |moves| {
+        let row = |row: &crate::http::call::MoveRow| {
+            vec![row.name.clone(), or_dash(row.from.as_ref()), row.to.clone()]
+        };
+        moves.iter().map(row).collect()
+    })
+}
+
+pub(super) fn print_loads(loads: &Vec<LoadRow>, output: Output) -> anyhow::Result<()> {
+    output.print(loads, &["HOST", "LOAD", "LOAD AFTER"], |loads| {
+        let row =
+            |row: &LoadRow| vec![row.host.clone(), row.before.to_string(), row.after.to_string()];
+        loads.iter().map(row).collect()
+    })
+}
+
+fn or_dash(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_else(|| "-".to_owned())
+}

@@ -1,0 +1,181 @@
+//! Calls about hosts' service.
+
+use std::net::IpAddr;
+
+use mxfleet_cluster::{Command, Drain, Host, HostCommand, HostState, State, Status};
+
+use super::super::call::{Refused, RefusedKind, Terms};
+use super::call::{DrainRow, HostCall, HostRow};
+use super::names::waits_for;
+use super::{Answer, RotationAdmin, time};
+use crate::system::clock::wall_ms;
+
+impl RotationAdmin {
+    pub(super) async fn host(&self, call: HostCall, terms: &Terms) -> Answer {
+        let state = self.view();
+        let command = match call {
+            HostCall::List => return Ok(serde_json::json!(host_rows(&state))),
+            HostCall::Show { name } => {
+                let row = host_rows(&state).into_iter().find(|row| row.name == name);
+                let row = row.ok_or_else(|| {
+                    Refused::not_found(format!("there is no host {}", name.escape_debug()))
+                })?;
+                return Ok(serde_json::json!(row));
+            }
+            HostCall::Set { name, addresses } => {
+                self.check_addresses(&addresses)?;
+                HostCommand::Set { name, addresses }
+            }
+            HostCall::Drain { name, deadline_ms } => {
+                if let Ok(status) = self.cluster.status().await
+                    && let Some(why) = quorum_objection(&status, &name)
+                {
+                    return Err(Refused { error: why, kind: RefusedKind::Conflict });
+                }
+                let moves = moves_from(&state, &name);
+                HostCommand::Drain { name, deadline_ms, moves }
+            }
+            HostCall::Resume { name } => HostCommand::Resume { name },
+            HostCall::Retire { name, force } => {
+                let moves = if force { moves_from(&state, &name) } else { Vec::new() };
+                HostCommand::Retire { name, force, moves }
+            }
+        };
+        self.propose(Command::HostService(command), terms).await
+    }
+
+    fn check_addresses(&self, addresses: &[IpAddr]) -> Result<(), Refused> {
+        match addresses.iter().find(|ip| ip.is_loopback() && !self.allow_loopback) {
+            Some(ip) => Err(Refused::invalid(format!("no other host can reach {ip}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where the names of a host that leaves go. What is wrong with that, the state says.
+fn moves_from(state: &State, host: &str) -> Vec<(String, String)> {
+    let plan = state.fleet(wall_ms()).evacuate(host);
+    let moves = plan.map(|plan| plan.moves).unwrap_or_default();
+    moves.into_iter().map(|step| (step.name, step.to)).collect()
+}
+
+/// Why the fleet could not decide anything without this host, if so. Another that follows and is up
+/// takes its vote.
+fn quorum_objection(status: &Status, host: &str) -> Option<String> {
+    let others = || status.members.iter().filter(|member| member.name != host);
+    let leaves = status.members.iter().find(|member| member.name == host)?;
+    if leaves.role != "voter" {
+        return None;
+    }
+    let voters = others().filter(|member| member.role == "voter");
+    let down: Vec<&str> = voters
+        .clone()
+        .filter(|member| member.state == "down")
+        .map(|member| member.name.as_str())
+        .collect();
+    let replaced = others().any(|member| member.role == "learner" && member.state == "up");
+    let votes = voters.count() + usize::from(replaced);
+    let up = votes - down.len();
+    if 2 * up > votes {
+        return None;
+    }
+    Some(format!(
+        "without {host} the fleet has no quorum, since {} is down; bring it back, or remove it, \
+         first",
+        down.join(", ")
+    ))
+}
+
+fn host_rows(state: &State) -> Vec<HostRow> {
+    let fleet = state.fleet(wall_ms());
+    let load = |name: &str| {
+        let at = fleet.hosts.iter().position(|host| host.name == name);
+        let on = fleet.names.iter().filter(|row| row.host.is_some() && row.host == at);
+        on.map(|row| row.load).sum()
+    };
+    state.hosts().map(|host| host_row(state, host, load(&host.name))).collect()
+}
+
+fn host_row(state: &State, host: &Host, load: u64) -> HostRow {
+    let now_ms = wall_ms();
+    let names = state.names_on(host.id, now_ms).map(|row| row.name.clone()).collect();
+    let (word, drain) = match &host.state {
+        HostState::InService => ("in service", None),
+        HostState::Draining(drain) => ("draining", Some(drain_row(state, host, drain, now_ms))),
+        HostState::Retired { .. } => ("retired", None),
+    };
+    HostRow {
+        name: host.name.clone(),
+        id: host.id,
+        state: word.to_owned(),
+        addresses: host.addresses.clone(),
+        names,
+        load,
+        version: host.version.clone(),
+        drain,
+    }
+}
+
+fn drain_row(state: &State, host: &Host, drain: &Drain, now_ms: u64) -> DrainRow {
+    let name = state.names_on(host.id, now_ms).next();
+    let (step, waits_for) = match (name, drain.mail_left) {
+        (Some(name), _) => {
+            let what = waits_for(state, name, now_ms).unwrap_or_else(|| "its turn".to_owned());
+            ("names", format!("{} waits for {what}", name.name))
+        }
+        (None, None) => ("mail", format!("{} to count its queue", host.name)),
+        (None, Some(0)) => ("empty", format!("`mxfleet host retire {}`", host.name)),
+        (None, Some(left)) => ("mail", format!("{left} messages to be delivered")),
+    };
+    DrainRow {
+        step: step.to_owned(),
+        waits_for,
+        since: time(drain.since_ms),
+        deadline: drain.deadline_ms.map(time),
+        mail_first: drain.mail_first,
+        mail_left: drain.mail_left,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mxfleet_cluster::Member;
+
+    use super::*;
+
+    fn status(members: &[(&str, &'static str, &'static str)]) -> Status {
+        let member = |(name, role, state): &(&str, &'static str, &'static str)| Member {
+            name: (*name).to_owned(),
+            id: 1,
+            address: String::new(),
+            role,
+            state,
+            lag_entries: None,
+            last_contact_seconds: None,
+            version: String::new(),
+            speaks: Some(1),
+        };
+        Status {
+            node: "mx1".to_owned(),
+            leader: None,
+            term: 1,
+            cluster_version: Some(1),
+            applied_index: 1,
+            state_digest: String::new(),
+            members: members.iter().map(member).collect(),
+        }
+    }
+
+    #[test]
+    fn a_drain_that_would_leave_no_quorum_is_refused() {
+        let up = |name| (name, "voter", "up");
+        let all = status(&[up("mx1"), up("mx2"), up("mx3")]);
+        assert_eq!(quorum_objection(&all, "mx1"), None);
+        let one_down = status(&[up("mx1"), up("mx2"), ("mx3", "voter", "down")]);
+        assert!(quorum_objection(&one_down, "mx1").is_some_and(|why| why.contains("mx3 is down")));
+        assert_eq!(quorum_objection(&one_down, "mx4"), None);
+        let spare =
+            status(&[up("mx1"), up("mx2"), ("mx3", "voter", "down"), ("mx4", "learner", "up")]);
+        assert_eq!(quorum_objection(&spare, "mx1"), None, "mx4 votes instead");
+    }
+}

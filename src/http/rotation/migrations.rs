@@ -1,0 +1,144 @@
+//! Calls about migrations.
+
+use std::collections::BTreeMap;
+
+use mxfleet_cluster::{
+    Command, Fleet, Migration, MigrationCommand, MigrationStage, MigrationStep, State, Told,
+};
+
+use super::super::call::{Refused, Terms};
+use super::call::{LoadRow, MigrationCall, MigrationRow, StepRow};
+use super::names::spelling;
+use super::{Answer, RotationAdmin, time};
+use crate::system::clock::wall_ms;
+
+impl RotationAdmin {
+    pub(super) async fn migration(&self, call: MigrationCall, terms: &Terms) -> Answer {
+        let command = match call {
+            MigrationCall::Status => return self.migration_status().await,
+            MigrationCall::Plan { retire, introduce, ends_ms, text } => {
+                let retire = retire.iter().map(|name| spelling(name)).collect::<Result<_, _>>()?;
+                let introduce = introduce
+                    .into_iter()
+                    .map(|(name, host)| Ok((spelling(&name)?, host)))
+                    .collect::<Result<_, Refused>>()?;
+                let plan = MigrationCommand::Plan { retire, introduce, ends_ms, text };
+                self.propose(Command::Migration(plan), terms).await?;
+                return self.migration_status().await;
+            }
+            MigrationCall::Announce => {
+                let state = self.view();
+                let migration = state.migrations().next().ok_or_else(none)?;
+                let (title, text) = notice(migration);
+                MigrationCommand::Announce { title, text }
+            }
+            MigrationCall::Remind => MigrationCommand::Remind,
+            MigrationCall::Finish { force } => MigrationCommand::Finish { force },
+            MigrationCall::Cancel => MigrationCommand::Cancel,
+        };
+        self.propose(Command::Migration(command), terms).await
+    }
+
+    /// Looks at every customer, so it runs where it may take its time.
+    async fn migration_status(&self) -> Answer {
+        let state = self.view();
+        let look = move || {
+            let migration = state.migrations().next().ok_or_else(none)?;
+            Ok(serde_json::json!(migration_row(&state, migration)))
+        };
+        let row = tokio::task::spawn_blocking(look).await;
+        row.map_err(|error| Refused::unavailable(error.to_string()))?
+    }
+}
+
+fn none() -> Refused {
+    Refused::not_found("there is no migration; `mxfleet migration plan` begins one")
+}
+
+/// What the status page says of a migration.
+fn notice(migration: &Migration) -> (String, String) {
+    let (retire, introduce) = (migration.retire.join(", "), migration.introduce.join(", "));
+    let ends = time(migration.ends_ms);
+    let title = match (migration.retire.is_empty(), migration.introduce.is_empty()) {
+        (true, _) => "New MX names".to_owned(),
+        (false, _) => format!("MX names end on {ends}"),
+    };
+    let mut text = migration.text.clone();
+    let mut add = |line: String| {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line);
+    };
+    if !introduce.is_empty() {
+        add(format!("New names: {introduce}."));
+    }
+    if !retire.is_empty() {
+        add(format!("These end on {ends}: {retire}."));
+    }
+    add("Every customer is told its own names by mail.".to_owned());
+    (title, text)
+}
+
+fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
+    let now_ms = wall_ms();
+    let breaks: BTreeMap<String, String> = state.migration_breaks().into_iter().collect();
+    let over = matches!(
+        migration.stage,
+        MigrationStage::Finished { .. } | MigrationStage::Cancelled { .. }
+    );
+    let step = |(customer, step): (&str, &MigrationStep)| {
+        let why = breaks.get(customer).filter(|_| !over).cloned();
+        step_row(customer, step, why)
+    };
+    let stage = match migration.stage {
+        MigrationStage::Planned => "planned",
+        MigrationStage::Announced { .. } => "announced",
+        MigrationStage::Finished { .. } => "finished",
+        MigrationStage::Cancelled { .. } => "cancelled",
+    };
+    MigrationRow {
+        id: migration.id,
+        state: stage.to_owned(),
+        retire: migration.retire.clone(),
+        introduce: migration.introduce.clone(),
+        ends: time(migration.ends_ms),
+        text: migration.text.clone(),
+        notice: migration.notice,
+        rounds: migration.rounds,
+        loads: loads(&state.fleet(now_ms), &state.fleet_after(now_ms)),
+        customers: state.migration_steps().map(step).collect(),
+    }
+}
+
+fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRow {
+    let (told, why_not_told) = match &step.told {
+        Told::NotYet => ("not yet", None),
+        Told::NoContact => ("no contact", None),
+        Told::Sending { .. } => ("sending", None),
+        Told::Accepted { .. } => ("accepted", None),
+        Told::Bounced { why, .. } => ("bounced", Some(why.clone())),
+    };
+    StepRow {
+        customer: customer.to_owned(),
+        before: step.before.clone(),
+        after: step.after.clone(),
+        told: told.to_owned(),
+        why_not_told,
+        would_break: why.is_some(),
+        why,
+    }
+}
+
+fn loads(before: &Fleet, after: &Fleet) -> Vec<LoadRow> {
+    let load = |fleet: &Fleet, at: usize| {
+        let on = fleet.names.iter().filter(|name| name.host == Some(at));
+        on.map(|name| name.load).sum()
+    };
+    let row = |(at, host): (usize, &mxfleet_cluster::FleetHost)| LoadRow {
+        host: host.name.clone(),
+        before: load(before, at),
+        after: load(after, at),
+    };
+    after.hosts.iter().enumerate().map(row).collect()
+}

@@ -1,0 +1,207 @@
+//! Calls about MX names.
+
+use mxfleet_cluster::{Command, MxName, NameCommand, NameStage, NameStatus, Plan, State};
+
+use super::super::call::{Refused, Terms};
+use super::call::{LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::{Answer, RotationAdmin, host_name, time};
+use crate::rotation::records::{records, zone_file};
+use crate::smtp::address::domain_to_ascii;
+use crate::system::clock::wall_ms;
+
+impl RotationAdmin {
+    pub(super) async fn name(&self, call: NameCall, terms: &Terms) -> Answer {
+        let command = match call {
+            NameCall::List => {
+                let state = self.view();
+                let rows: Vec<_> = state.names().map(|row| name_row(&state, row)).collect();
+                return Ok(serde_json::json!(rows));
+            }
+            NameCall::Show { name } => {
+                let (state, name) = (self.view(), spelling(&name)?);
+                let row = state.name(&name);
+                let row = row.ok_or_else(|| {
+                    Refused::not_found(format!("there is no MX name {}", name.escape_debug()))
+                })?;
+                return Ok(serde_json::json!(name_row(&state, row)));
+            }
+            NameCall::Zone => return self.zone(),
+            NameCall::Rebalance { dry_run } => return self.rebalance(dry_run, terms).await,
+            NameCall::Add { name, host, from_ms, published } => {
+                let name = spelling(&name)?;
+                let command = NameCommand::Add { name: name.clone(), host, from_ms };
+                return self.and_published(command, &name, published, terms).await;
+            }
+            NameCall::Point { name, host, from_ms, home, published } => {
+                let name = spelling(&name)?;
+                let moves = vec![(name.clone(), host)];
+                let command = NameCommand::Point { moves, from_ms, rehome: home };
+                return self.and_published(command, &name, published, terms).await;
+            }
+            NameCall::Remove { name, force, published } => {
+                let name = spelling(&name)?;
+                let command = NameCommand::Remove { name: name.clone(), force };
+                return self.and_published(command, &name, published, terms).await;
+            }
+            NameCall::Stay { name } => NameCommand::Stay { name: spelling(&name)? },
+            NameCall::Retire { name, at_ms } => {
+                NameCommand::Retire { name: spelling(&name)?, at_ms }
+            }
+            NameCall::Keep { name } => NameCommand::Keep { name: spelling(&name)? },
+        };
+        self.propose(Command::Name(command), terms).await
+    }
+
+    /// Propose a change; and, if somebody made sure that DNS says it already, that it does.
+    async fn and_published(
+        &self,
+        command: NameCommand,
+        name: &str,
+        published: bool,
+        terms: &Terms,
+    ) -> Answer {
+        let changed = self.propose(Command::Name(command), terms).await?;
+        let state = self.view();
+        let Some(row) = state.name(name).filter(|_| published) else { return Ok(changed) };
+        let wanted = row.wanted(wall_ms(), state.ttl());
+        let (host, ttl_s) = (wanted.map(|(host, _)| host), wanted.map_or(0, |(_, ttl_s)| ttl_s));
+        let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
+        self.propose(Command::Name(command), &Terms::default()).await?;
+        Ok(changed)
+    }
+
+    fn zone(&self) -> Answer {
+        let state = self.view();
+        let zone = state.settings().get("rotation.zone").unwrap_or_default();
+        if zone.is_empty() {
+            return Err(Refused::not_found(
+                "the service has no zone; `mxfleet settings set rotation.zone ZONE` first",
+            ));
+        }
+        Ok(serde_json::json!(zone_file(zone, &records(&state, wall_ms()))))
+    }
+
+    async fn rebalance(&self, dry_run: bool, terms: &Terms) -> Answer {
+        let (state, now_ms) = (self.view(), wall_ms());
+        let fleet = state.fleet(now_ms);
+        let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
+        let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
+        // The search takes its time, and mail does not wait for it.
+        let plan = tokio::task::spawn_blocking(move || fleet.rebalance()).await;
+        let plan = plan.map_err(|error| Refused::unavailable(error.to_string()))?;
+        let plan = plan.ok_or_else(no_host)?;
+        if !dry_run {
+            if customers > 0 {
+                let spread = Command::Name(NameCommand::Spread);
+                let spread = self.propose(spread, &Terms::default()).await?;
+                customers = spread["changed"].as_u64().unwrap_or_default();
+            }
+            let moves = plan.moves.iter().map(|step| (step.name.clone(), step.to.clone()));
+            let moves: Vec<_> = moves.collect();
+            if !moves.is_empty() {
+                let command = NameCommand::Point { moves, from_ms: None, rehome: true };
+                self.propose(Command::Name(command), terms).await?;
+            }
+        }
+        let (moves, loads) = (moves(&plan), loads(&plan));
+        Ok(serde_json::json!(RebalanceRow { done: !dry_run, moves, loads, customers }))
+    }
+}
+
+pub(super) fn no_host() -> Refused {
+    Refused::unavailable(
+        "no host can take names: one must be in service and have an address \
+         (`mxfleet host set NAME --address ADDRESS`)",
+    )
+}
+
+fn moves(plan: &Plan) -> Vec<MoveRow> {
+    let row = |step: &mxfleet_cluster::Move| MoveRow {
+        name: step.name.clone(),
+        from: step.from.clone(),
+        to: step.to.clone(),
+    };
+    plan.moves.iter().map(row).collect()
+}
+
+fn loads(plan: &Plan) -> Vec<LoadRow> {
+    let row = |(host, before, after): &(String, u64, u64)| LoadRow {
+        host: host.clone(),
+        before: *before,
+        after: *after,
+    };
+    plan.loads.iter().map(row).collect()
+}
+
+/// A name as the tables spell it: lowercase A-label, no trailing dot.
+pub(super) fn spelling(text: &str) -> Result<String, Refused> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    domain_to_ascii(name)
+        .map(String::from)
+        .map_err(|_| Refused::invalid(format!("{} is not a host name", text.escape_debug())))
+}
+
+fn name_row(state: &State, row: &MxName) -> NameRow {
+    let now_ms = wall_ms();
+    let pending = row.pointing.as_ref();
+    let ends = match row.stage {
+        NameStage::Retiring { at_ms } | NameStage::Removed { at_ms } => Some(time(at_ms)),
+        NameStage::Planned | NameStage::Active => None,
+    };
+    let status = match row.status() {
+        NameStatus::Planned => "planned",
+        NameStatus::Active => "active",
+        NameStatus::Redirected => "redirected",
+        NameStatus::Retiring => "retiring",
+        NameStatus::Removed => "removed",
+    };
+    let from_ms = pending.map(|pointing| pointing.from_ms).filter(|from_ms| *from_ms > now_ms);
+    NameRow {
+        name: row.name.clone(),
+        state: status.to_owned(),
+        home: host_name(state, row.home),
+        points_at: row.target.map(|host| host_name(state, host)),
+        moves_to: pending.and_then(|pointing| pointing.to).map(|host| host_name(state, host)),
+        moves_from: from_ms.map(time),
+        waits_for: waits_for(state, row, now_ms),
+        ends,
+        customers: state.customers_of_name(&row.name),
+        ttl_seconds: row.ttl_s,
+    }
+}
+
+/// What a name waits for, in words.
+pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<String> {
+    if let Some(pointing) = &row.pointing {
+        if pointing.from_ms > now_ms {
+            return Some(format!("its date, {}", time(pointing.from_ms)));
+        }
+        let what = match pointing.to {
+            Some(host) => format!("DNS to say {}", host_name(state, host)),
+            None => "DNS to forget it".to_owned(),
+        };
+        let settings = state.settings();
+        let manual = settings.servers("rotation.dns_servers").is_empty()
+            && settings.servers("rotation.dns_primary").is_empty();
+        return Some(match state.dns_fault() {
+            Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
+            None if manual => format!(
+                "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, \
+                 then say it again with --published"
+            ),
+            None => what,
+        });
+    }
+    if !row.former.is_empty() && now_ms < row.caches_until_ms {
+        let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();
+        let until = time(row.caches_until_ms);
+        return Some(format!("resolvers to forget {}, until {until}", former.join(", ")));
+    }
+    match row.stage {
+        NameStage::Planned => Some("its migration to be announced".to_owned()),
+        NameStage::Retiring { at_ms } if at_ms <= now_ms => {
+            Some("customers to stop using it".to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,213 @@
+//! DNS follows the replicated state: the leader publishes what MX names point at, and what it then
+//! reads from every authority is what the fleet believes.
+//!
+//! One round: read what the primary says; if that differs from what shall be, send one update
+//! (RFC 2136) that takes effect as a whole and only on what was read; then read from every server.
+//! A name has moved when all of them say so. Whatever stands in the way is told to the fleet, so
+//! that an operator sees it on any node.
+
+mod exchange;
+mod key;
+mod sets;
+mod update;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mxfleet_cluster::{Cluster, Command, MxName, NameCommand, Request, State, random_id};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::exchange::{ExchangeError, read_sets, send_update};
+use self::key::KeyError;
+use self::sets::{Sets, differences, wanted};
+use crate::system::clock::wall_ms;
+use crate::telemetry::metrics::METRICS;
+
+/// How often it is looked whether there is something to do.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a change that has not come about is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether somebody else changed something.
+const DRIFT_EVERY: Duration = Duration::from_mins(1);
+/// Who publishes, for the audit trail.
+const ACTOR: &str = "dns";
+
+/// Publishes on behalf of the fleet while this node leads.
+#[derive(Clone)]
+pub struct DnsPublisher {
+    cluster: Cluster,
+    key_file: Option<PathBuf>,
+}
+
+/// What the last round was about, and when the next is due at the latest.
+struct Round {
+    wanted: Sets,
+    next: Instant,
+}
+
+/// Why DNS is not as wanted.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error("{server} says other than it shall: {what}")]
+    Differs { server: SocketAddr, what: String },
+}
+
+impl DnsPublisher {
+    /// Publishes for `cluster`, signing with the key in `key_file`.
+    pub fn new(cluster: Cluster, key_file: Option<PathBuf>) -> Self {
+        Self { cluster, key_file }
+    }
+
+    /// Publish whenever this node leads, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut last = None;
+        loop {
+            tokio::select! {
+                () = self.look(&mut last) => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn look(&self, last: &mut Option<Round>) {
+        if !self.cluster.leads() {
+            *last = None;
+            METRICS.dns_stale.set(0);
+            return;
+        }
+        let (state, now_ms) = (self.cluster.view(), wall_ms());
+        let servers = servers(&state);
+        let wanted = wanted(&state, now_ms);
+        if servers.is_empty() || wanted.is_empty() {
+            self.tell(&state, None).await;
+            return;
+        }
+        let is_new = last.as_ref().is_none_or(|last| last.wanted != wanted);
+        if !is_new && last.as_ref().is_some_and(|last| Instant::now() < last.next) {
+            return;
+        }
+        let result = self.round(&state, &servers, &wanted, now_ms).await;
+        let pause = if result.is_ok() { DRIFT_EVERY } else { RETRY_EVERY };
+        METRICS.dns_stale.set(i64::from(result.is_err()));
+        if let Err(fault) = &result {
+            tracing::warn!("DNS is not as it shall be: {fault}");
+        }
+        self.tell(&state, result.err().map(|fault| fault.to_string())).await;
+        *last = Some(Round { wanted, next: Instant::now() + pause });
+    }
+
+    async fn round(
+        &self,
+        state: &Arc<State>,
+        servers: &[SocketAddr],
+        wanted: &Sets,
+        now_ms: u64,
+    ) -> Result<(), Fault> {
+        let zone = state.settings().get("rotation.zone").unwrap_or_default();
+        let primary = state.settings().servers("rotation.dns_primary").first().copied();
+        if let Some(primary) = primary {
+            self.publish(zone, primary, wanted).await?;
+        }
+        let mut agreed = wanted.clone();
+        let mut fault = None;
+        for server in servers {
+            match read_sets(*server, wanted).await {
+                Ok(found) => {
+                    for (set, what) in differences(wanted, &found) {
+                        agreed.remove(&set);
+                        fault.get_or_insert(Fault::Differs { server: *server, what });
+                    }
+                }
+                Err(error) => {
+                    agreed.clear();
+                    fault.get_or_insert(error.into());
+                }
+            }
+        }
+        self.confirm(state, &agreed, wanted, now_ms).await;
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Bring the primary to what shall be, if it says something else.
+    async fn publish(&self, zone: &str, primary: SocketAddr, wanted: &Sets) -> Result<(), Fault> {
+        let key = self.key_file.as_deref().map(key::read).transpose()?;
+        let found = read_sets(primary, wanted).await?;
+        let changes = differences(wanted, &found);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for (_, what) in &changes {
+            tracing::info!(server = %primary, "DNS is brought up to date: {what}");
+        }
+        let names: Vec<_> = changes.into_iter().map(|(set, _)| set).collect();
+        for update in update::compose(zone, &names, &found, wanted)? {
+            send_update(primary, update, key.as_ref(), wall_ms() / 1000).await?;
+        }
+        METRICS.dns_updates_total.inc();
+        Ok(())
+    }
+
+    /// Tell the fleet which names are in DNS as they shall be, where that is news.
+    async fn confirm(&self, state: &State, agreed: &Sets, wanted: &Sets, now_ms: u64) {
+        let all_of = |name: &str| {
+            let sets = wanted.keys().filter(|set| set.name == name);
+            sets.clone().count() > 0 && sets.clone().all(|set| agreed.contains_key(set))
+        };
+        for row in state.names() {
+            let shall = row.wanted(now_ms, state.ttl());
+            if is_news(row, shall, now_ms) && all_of(&row.name) {
+                let (host, ttl_s) =
+                    (shall.map(|(host, _)| host), shall.map_or(0, |(_, ttl_s)| ttl_s));
+                let name = row.name.clone();
+                self.propose(NameCommand::Published { name, host, ttl_s }).await;
+            }
+        }
+    }
+
+    /// Tell the fleet why DNS is not as wanted, if that is news.
+    async fn tell(&self, state: &State, fault: Option<String>) {
+        if state.dns_fault().map(|fault| fault.text.as_str()) != fault.as_deref() {
+            self.propose(NameCommand::DnsFault { text: fault }).await;
+        }
+    }
+
+    async fn propose(&self, command: NameCommand) {
+        let request = Request::new(random_id(), ACTOR, wall_ms(), Command::Name(command));
+        match self.cluster.propose(request).await {
+            Ok(Ok(_)) => {}
+            // It is looked at again in the next round.
+            Ok(Err(refusal)) => tracing::debug!(%refusal, "what DNS says is no longer wanted"),
+            Err(error) => tracing::debug!(%error, "what DNS says could not be told"),
+        }
+    }
+}
+
+impl std::fmt::Debug for DnsPublisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DnsPublisher").finish_non_exhaustive()
+    }
+}
+
+/// Every server that must show a change.
+fn servers(state: &State) -> Vec<SocketAddr> {
+    let settings = state.settings();
+    let listed = settings.servers("rotation.dns_servers");
+    if listed.is_empty() { settings.servers("rotation.dns_primary") } else { listed }
+}
+
+/// Whether the fleet does not know yet that this is in DNS.
+fn is_news(row: &MxName, shall: Option<(u64, u32)>, now_ms: u64) -> bool {
+    let pending = row.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
+    pending || shall.is_some_and(|(_, ttl_s)| ttl_s != row.ttl_s)
+}

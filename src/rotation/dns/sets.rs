@@ -1,0 +1,137 @@
+//! What a name server has of MX names, and what it shall have. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use hickory_proto::rr::rdata::{A, AAAA};
+use hickory_proto::rr::{RData, RecordType};
+use mxfleet_cluster::{NameStage, State};
+
+use crate::rotation::records::records;
+
+/// The records of one name and type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SetName {
+    /// The MX name.
+    pub(super) name: String,
+    pub(super) kind: RecordType,
+}
+
+/// What a set holds; empty when there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Set {
+    pub(super) ttl_s: u32,
+    pub(super) data: BTreeSet<Data>,
+}
+
+/// The data of a record, in an order of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Data {
+    Address(IpAddr),
+    /// Something we never publish, as text.
+    Other(String),
+}
+
+pub(super) type Sets = BTreeMap<SetName, Set>;
+
+/// Types an MX name has records of.
+const KINDS: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
+
+impl Data {
+    pub(super) fn of(data: &RData) -> Self {
+        match data {
+            RData::A(A(ip)) => Self::Address((*ip).into()),
+            RData::AAAA(AAAA(ip)) => Self::Address((*ip).into()),
+            other => Self::Other(other.to_string()),
+        }
+    }
+
+    /// As it is sent; what we never publish is not.
+    pub(super) fn to_rdata(&self) -> Option<RData> {
+        match self {
+            Self::Address(IpAddr::V4(ip)) => Some(RData::A(A(*ip))),
+            Self::Address(IpAddr::V6(ip)) => Some(RData::AAAA(AAAA(*ip))),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(ip) => ip.fmt(f),
+            Self::Other(text) => text.fmt(f),
+        }
+    }
+}
+
+/// What name servers shall have at `now_ms` of every name that is theirs to know, also of those
+/// they shall forget.
+pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
+    let mut sets = Sets::new();
+    for row in state.names() {
+        let over = matches!(row.stage, NameStage::Removed { .. });
+        let known = row.target.is_some()
+            || row.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
+        if !over && known {
+            for kind in KINDS {
+                sets.insert(SetName { name: row.name.clone(), kind }, Set::default());
+            }
+        }
+    }
+    for record in records(state, now_ms) {
+        let kind = if record.address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
+        let set = sets.entry(SetName { name: record.name, kind }).or_default();
+        set.ttl_s = record.ttl_s;
+        set.data.insert(Data::Address(record.address));
+    }
+    sets
+}
+
+/// Sets that are not as wanted, with words about each.
+pub(super) fn differences(wanted: &Sets, found: &Sets) -> Vec<(SetName, String)> {
+    let none = Set::default();
+    let mut differences = Vec::new();
+    for (name, shall) in wanted {
+        let is = found.get(name).unwrap_or(&none);
+        let same_ttl = shall.data.is_empty() || shall.ttl_s == is.ttl_s;
+        if shall.data == is.data && same_ttl {
+            continue;
+        }
+        let words =
+            format!("{} {} is {}, shall be {}", name.name, name.kind, listed(is), listed(shall));
+        differences.push((name.clone(), words));
+    }
+    differences
+}
+
+fn listed(set: &Set) -> String {
+    if set.data.is_empty() {
+        return "nothing".to_owned();
+    }
+    let data: Vec<String> = set.data.iter().map(ToString::to_string).collect();
+    format!("{} for {} s", data.join(" "), set.ttl_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ttl_s: u32, addresses: &[&str]) -> Set {
+        let data = addresses.iter().map(|text| Data::Address(text.parse().unwrap())).collect();
+        Set { ttl_s, data }
+    }
+
+    #[test]
+    fn a_set_differs_by_its_data_or_its_time_to_live() {
+        let name = || SetName { name: "mx-a.relay.test".to_owned(), kind: RecordType::A };
+        let sets = |set: Set| Sets::from([(name(), set)]);
+        let differ = |a: Set, b: Set| differences(&sets(a), &sets(b)).len();
+        assert_eq!(differ(set(60, &["192.0.2.1"]), set(60, &["192.0.2.1"])), 0);
+        assert_eq!(differ(set(60, &["192.0.2.1"]), set(30, &["192.0.2.1"])), 1);
+        assert_eq!(differ(set(60, &["192.0.2.1"]), set(60, &["192.0.2.2"])), 1);
+        assert_eq!(differ(set(0, &[]), set(60, &[])), 0);
+        let words = differences(&sets(set(60, &["192.0.2.1"])), &Sets::new()).remove(0).1;
+        assert_eq!(words, "mx-a.relay.test A is nothing, shall be 192.0.2.1 for 60 s");
+    }
+}

@@ -1,0 +1,214 @@
+//! What an operator may rely on when moving names and hosts: the commands, their tables, and what
+//! is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use serde_json::Value;
+use support::fleet::{Fleet, refused};
+use support::node::Node;
+use support::sink::Sink;
+use support::smtp::Smtp;
+use support::{SOON, eventually, message};
+
+/// Two hosts with addresses, a zone, and a name on each, published by hand.
+fn fleet() -> Fleet {
+    let fleet = Fleet::start(2);
+    let node = &fleet.nodes[0];
+    node.admin(&["settings", "set", "rotation.zone", "relay.example"]);
+    for (host, address, name) in
+        [("mx1", "127.0.0.11", "mx-a.relay.example"), ("mx2", "127.0.0.12", "mx-b.relay.example")]
+    {
+        node.admin(&["host", "set", host, "--address", address]);
+        node.admin(&["name", "add", name, "--host", host, "--published"]);
+    }
+    for customer in ["acme", "bolt", "corp"] {
+        node.admin(&["customer", "add", customer, "--contact", &format!("ops@{customer}.test")]);
+    }
+    fleet
+}
+
+fn row<'a>(rows: &'a Value, key: &str, value: &str) -> &'a Value {
+    let rows = rows.as_array().unwrap();
+    rows.iter().find(|row| row[key] == value).unwrap_or_else(|| panic!("{value} in {rows:?}"))
+}
+
+#[test]
+fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
+    let fleet = fleet();
+    let (one, two) = (&fleet.nodes[0], &fleet.nodes[1]);
+    assert_eq!(
+        two.admin(&["name", "zone"]),
+        "$ORIGIN relay.example.\nmx-a 3600 IN A 127.0.0.11\nmx-b 3600 IN A 127.0.0.12\n"
+    );
+    assert_eq!(two.json(&["customer", "show", "acme"])["names"].as_array().unwrap().len(), 2);
+    one.admin(&["name", "point", "mx-a.relay.example", "mx2"]);
+    let names = two.json(&["name", "list"]);
+    let name = row(&names, "name", "mx-a.relay.example");
+    assert_eq!((&name["points_at"], &name["moves_to"]), (&"mx1".into(), &"mx2".into()));
+    let waits = name["waits_for"].as_str().unwrap();
+    assert!(waits.contains("rotation.dns_servers is not set"), "{waits}");
+    assert!(two.admin(&["name", "list"]).contains("mx1 -> mx2"));
+    two.admin(&["name", "point", "mx-a.relay.example", "mx2", "--published"]);
+    let name = one.json(&["name", "show", "mx-a.relay.example"]);
+    assert_eq!((&name["state"], &name["home"]), (&"redirected".into(), &"mx1".into()));
+    assert!(name["waits_for"].as_str().unwrap().contains("resolvers to forget mx1"), "{name}");
+    let zone = two.admin(&["name", "zone"]);
+    assert!(zone.contains("mx-a 60 IN A 127.0.0.12\n"), "the time to live is low: {zone}");
+    one.admin(&["name", "point", "mx-a.relay.example", "mx1"]);
+    one.admin(&["name", "point", "mx-a.relay.example", "--cancel"]);
+    one.admin(&["name", "point", "mx-a.relay.example", "mx2", "--home", "--published"]);
+    let name = one.json(&["name", "show", "mx-a.relay.example"]);
+    assert_eq!((&name["state"], &name["home"]), (&"active".into(), &"mx2".into()), "{name}");
+    let plan = one.json(&["name", "rebalance", "--dry-run"]);
+    assert_eq!(plan["moves"].as_array().unwrap().len(), 1, "{plan}");
+    assert_eq!(plan["done"], false);
+    let table = one.admin(&["name", "rebalance"]);
+    assert!(table.contains("LOAD AFTER") && table.contains("moves that were begun"), "{table}");
+}
+
+#[test]
+fn what_would_lose_mail_is_refused_with_the_reason() {
+    let fleet = fleet();
+    let node = &fleet.nodes[1];
+    let refuse = |words: &[&str], why: &str| refused(&node.try_admin(words), why);
+    refuse(&["name", "add", "mx.other.test", "--host", "mx1"], "not below the service's zone");
+    refuse(&["name", "add", "mx-a.relay.example", "--host", "mx2"], "is in use");
+    refuse(&["name", "add", "mx-c.relay.example", "--host", "mx9"], "there is no host mx9");
+    refuse(&["name", "retire", "mx-a.relay.example", "--at", "2010-05-31"], "in the past");
+    refuse(&["name", "remove", "mx-a.relay.example"], "was not announced");
+    refuse(&["host", "set", "mx1", "--address", "0.0.0.0"], "all its own");
+    refuse(&["host", "retire", "mx1"], "is not drained");
+    refuse(&["cluster", "remove", "mx1"], "mail may come to mx1 by mx-a.relay.example");
+    refuse(&["settings", "set", "rotation.zone", "other.test"], "there are MX names");
+    let plan = ["migration", "plan", "--ends", "30d", "--retire", "mx-a.relay.example"];
+    let all = [&plan[..], &["--retire", "mx-b.relay.example"]].concat();
+    refuse(&all, "3 customers would have no name left: acme, bolt, corp");
+    let past = ["migration", "plan", "--ends", "2010-05-31", "--retire", "mx-a.relay.example"];
+    refuse(&past, "in the past");
+    refuse(&["migration", "cancel"], "no migration is under way");
+    node.admin(&["host", "drain", "mx1", "--deadline", "48h"]);
+    refuse(&["name", "point", "mx-b.relay.example", "mx1"], "is being drained");
+    refuse(&["host", "drain", "mx2"], "without mx2 the fleet takes no mail");
+    let hosts = node.json(&["host", "list"]);
+    let drain = &row(&hosts, "name", "mx1")["drain"];
+    assert_eq!(drain["step"], "names", "{drain}");
+    assert!(node.admin(&["host", "show", "mx1"]).contains("to be empty by"));
+    node.admin(&["host", "resume", "mx1"]);
+    assert_eq!(row(&node.json(&["host", "list"]), "name", "mx1")["state"], "in service");
+}
+
+#[test]
+fn a_migration_is_planned_announced_and_cancelled() {
+    let fleet = fleet();
+    let node = &fleet.nodes[1];
+    let names = |customer: &str| node.json(&["customer", "show", customer])["names"].clone();
+    let before = names("acme");
+    let plan = node.json(&[
+        "migration",
+        "plan",
+        "--ends",
+        "35d",
+        "--retire",
+        "mx-a.relay.example",
+        "--introduce",
+        "mx-c.relay.example=mx1",
+        "--text",
+        "mx1 leaves its data centre.",
+    ]);
+    assert_eq!(plan["state"], "planned");
+    let step = row(&plan["customers"], "customer", "acme");
+    assert_eq!(step["before"], before);
+    assert!(step["after"].to_string().contains("mx-c.relay.example"), "{step}");
+    assert_eq!(names("acme"), before, "nothing changed yet");
+    node.admin(&["migration", "announce"]);
+    assert_eq!(names("acme"), step["after"]);
+    let notices = fleet.nodes[0].json(&["notice", "list"]);
+    let notice = &notices.as_array().unwrap()[0];
+    assert_eq!(notice["state"], "open");
+    assert!(notice["text"].as_str().unwrap().contains("mx1 leaves its data centre."), "{notice}");
+    refused(&node.try_admin(&["migration", "finish"]), "the announced date has not come");
+    let table = node.admin(&["migration", "status"]);
+    assert!(table.contains("3 would lose mail if the old names ended now"), "{table}");
+    node.admin(&["migration", "cancel"]);
+    assert_eq!(names("acme"), before);
+    assert_eq!(node.json(&["notice", "list"])[0]["state"], "resolved");
+}
+
+#[test]
+fn notices_are_opened_updated_and_resolved_on_any_node() {
+    let fleet = Fleet::start(2);
+    let (one, two) = (&fleet.nodes[0], &fleet.nodes[1]);
+    let opened = one.json(&[
+        "notice",
+        "open",
+        "--title",
+        "mx1 moves",
+        "--text",
+        "Mail may be late.",
+        "--component",
+        "mx1",
+        "--starts",
+        "1d",
+        "--ends",
+        "2d",
+    ]);
+    let id = opened["id"].to_string();
+    assert_eq!(two.json(&["notice", "list"])[0]["state"], "planned");
+    two.admin(&["notice", "update", &id, "--text", "It begins later.", "--starts", "36h"]);
+    one.admin(&["notice", "resolve", &id, "--text", "It was not needed."]);
+    let notice = two.json(&["notice", "list"])[0].clone();
+    assert_eq!(notice["state"], "resolved");
+    assert_eq!(notice["updates"].as_array().unwrap().len(), 2);
+    let late = ["notice", "update", &id, "--text", "again"];
+    refused(&two.try_admin(&late), "is resolved");
+    let backwards =
+        ["notice", "open", "--title", "x", "--text", "y", "--starts", "2d", "--ends", "1d"];
+    refused(&two.try_admin(&backwards), "end before it starts");
+}
+
+#[test]
+fn nodes_tell_the_fleet_how_much_mail_each_customer_gets() {
+    let fleet = fleet();
+    let sink = Sink::start();
+    let (one, two) = (&fleet.nodes[0], &fleet.nodes[1]);
+    let route = sink.route();
+    one.admin(&["domain", "add", "acme.test", "--customer", "acme", "--route", &route]);
+    one.admin(&["settings", "set", "rotation.report_every", "1s"]);
+    let load = |host: &str| row(&one.json(&["host", "list"]), "name", host)["load"].as_u64();
+    let before = load("mx1").max(load("mx2")).unwrap();
+    for node in [one, two] {
+        for number in 0..10 {
+            let text = message::text(number, 100);
+            assert_eq!(
+                Smtp::greeted(node.smtp()).deliver("a@b.test", &["u@acme.test"], &text).code,
+                250
+            );
+        }
+    }
+    // Three parts of it are the first name's.
+    eventually("both reports", SOON, || load("mx1").max(load("mx2")).unwrap() >= before + 60);
+}
+
+#[test]
+fn a_drained_host_takes_no_mail_counts_what_is_left_and_can_be_retired() {
+    let fleet = Fleet::start(3);
+    let (node, leaving) = (&fleet.nodes[0], &fleet.nodes[2]);
+    let name = leaving.name();
+    let banner = || Smtp::open(leaving.smtp()).unwrap().reply();
+    let state = |node: &Node| row(&node.json(&["host", "list"]), "name", name).clone();
+    assert!(banner().code == 220);
+    let mut waiting = Smtp::greeted(leaving.smtp());
+    node.admin(&["host", "drain", name]);
+    eventually("no new mail", SOON, || banner().is(421, "4.3.2"));
+    assert_eq!(waiting.command("MAIL FROM:<a@b.test>").code, 421, "nor in an open session");
+    assert!(!leaving.is_ready());
+    eventually("a count", SOON, || state(node)["drain"]["mail_left"] == 0);
+    node.admin(&["host", "resume", name]);
+    eventually("mail again", SOON, || banner().code == 220);
+    node.admin(&["host", "drain", name]);
+    // Counted anew; until then it is refused.
+    eventually("the end", SOON, || node.try_admin(&["host", "retire", name]).status.success());
+    eventually("a host that says it is gone", SOON, || banner().is(521, "5.3.2"));
+    assert_eq!(state(leaving)["state"], "retired");
+}

@@ -1,0 +1,177 @@
+//! Names in real DNS: BIND and Knot take signed updates, and a name has moved only when every
+//! authority says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::dns::{Duties, NameServer, Software, tsig_key};
+use support::fleet::{Fleet, on_loopback};
+use support::node::Node;
+use support::{SOON, eventually};
+
+const ZONE: &str = "relay.test";
+const NAME: &str = "mx-a.relay.test";
+/// Looks at DNS go by every two seconds while something is wrong.
+const A_FEW_LOOKS: Duration = Duration::from_secs(5);
+
+fn primary(software: Software, key: &str) -> NameServer {
+    let duties = Duties { key: Some(key.to_owned()), copies: None };
+    NameServer::with(software, &[(ZONE, "@ MX 10 other\nother A 127.0.0.99")], &duties)
+}
+
+/// Two nodes that hold `key`, hosts with addresses, and a zone whose servers are these.
+fn fleet(key: &str, servers: &[&NameServer]) -> Fleet {
+    let setup = |name| support::node::Setup { tsig_key: Some(key.to_owned()), ..on_loopback(name) };
+    let fleet = Fleet::with(&[setup("mx1"), setup("mx2")]);
+    let listed: Vec<String> = servers.iter().map(|server| server.address().to_string()).collect();
+    let node = &fleet.nodes[0];
+    node.admin(&["settings", "set", "rotation.zone", ZONE]);
+    node.admin(&["settings", "set", "rotation.dns_primary", &listed[0]]);
+    node.admin(&["settings", "set", "rotation.dns_servers", &listed.join(",")]);
+    node.admin(&["settings", "set", "rotation.ttl", "3s"]);
+    node.admin(&["settings", "set", "rotation.ttl_low", "1s"]);
+    node.admin(&["host", "set", "mx1", "--address", "127.0.0.11", "--address", "::1"]);
+    node.admin(&["host", "set", "mx2", "--address", "127.0.0.12"]);
+    fleet
+}
+
+fn name(node: &Node) -> Value {
+    node.json(&["name", "show", NAME])
+}
+
+fn await_state(node: &Node, state: &str, host: &str) {
+    eventually(&format!("{NAME} {state} at {host}"), SOON, || {
+        let row = name(node);
+        row["state"] == state && row["points_at"] == host && row["moves_to"].is_null()
+    });
+}
+
+fn life_of_a_name(software: Software) {
+    let key = tsig_key("mxfleet");
+    let server = primary(software, &key);
+    let fleet = fleet(&key, &[&server]);
+    let node = &fleet.nodes[1];
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    await_state(node, "active", "mx1");
+    assert_eq!(
+        (server.ask(NAME, "A"), server.ask(NAME, "AAAA")),
+        ("127.0.0.11".into(), "::1".into())
+    );
+    eventually("the usual time to live", SOON, || server.ttl(NAME) == Some(3));
+    node.admin(&["name", "point", NAME, "mx2"]);
+    await_state(node, "redirected", "mx2");
+    assert_eq!(
+        (server.ask(NAME, "A"), server.ask(NAME, "AAAA")),
+        ("127.0.0.12".into(), String::new())
+    );
+    assert_eq!(server.ttl(NAME), Some(1), "low while resolvers may know the old host");
+    eventually("raised after", SOON, || server.ttl(NAME) == Some(3));
+    node.admin(&["name", "point", NAME, "mx1", "--at", "8s"]);
+    eventually("lowered ahead", SOON, || server.ttl(NAME) == Some(1));
+    assert_eq!(server.ask(NAME, "A"), "127.0.0.12");
+    await_state(node, "active", "mx1");
+    assert_eq!(server.ask(NAME, "A"), "127.0.0.11");
+    node.admin(&["name", "remove", NAME, "--force"]);
+    eventually("the name is gone", SOON, || name(node)["state"] == "removed");
+    assert_eq!((server.ask(NAME, "A"), server.ask(NAME, "AAAA")), (String::new(), String::new()));
+    assert_eq!(server.ask("other.relay.test", "A"), "127.0.0.99", "nothing else is touched");
+}
+
+#[test]
+fn a_name_lives_and_moves_in_bind() {
+    life_of_a_name(Software::Bind);
+}
+
+#[test]
+fn a_name_lives_and_moves_in_knot() {
+    life_of_a_name(Software::Knot);
+}
+
+/// What the operator sees is in the way, on any node.
+fn await_reason(node: &Node, words: &str) {
+    eventually(&format!("the reason: {words}"), SOON, || {
+        name(node)["waits_for"].as_str().is_some_and(|waits| waits.contains(words))
+    });
+}
+
+#[test]
+fn while_the_server_is_down_nothing_is_repointed_and_the_operator_sees_why() {
+    let key = tsig_key("mxfleet");
+    let mut server = primary(Software::Bind, &key);
+    let fleet = fleet(&key, &[&server]);
+    let (one, two) = (&fleet.nodes[0], &fleet.nodes[1]);
+    one.admin(&["name", "add", NAME, "--host", "mx1"]);
+    await_state(one, "active", "mx1");
+    server.stop();
+    one.admin(&["name", "point", NAME, "mx2"]);
+    for node in [one, two] {
+        await_reason(node, "cannot be reached");
+        assert_eq!(name(node)["points_at"], "mx1");
+    }
+    assert_eq!(one.metric("mxfleet_dns_stale") + two.metric("mxfleet_dns_stale"), 1.0);
+    server.restart();
+    await_state(two, "redirected", "mx2");
+    assert_eq!(one.metric("mxfleet_dns_stale") + two.metric("mxfleet_dns_stale"), 0.0);
+}
+
+#[test]
+fn while_the_key_is_refused_nothing_is_repointed_and_the_operator_sees_why() {
+    let (key, other) = (tsig_key("mxfleet"), tsig_key("mxfleet"));
+    let server = primary(Software::Bind, &key);
+    let fleet = fleet(&other, &[&server]);
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    await_reason(node, "another secret for the key mxfleet");
+    std::thread::sleep(A_FEW_LOOKS);
+    assert_eq!(name(node)["state"], "planned", "still");
+    for node in &fleet.nodes {
+        std::fs::write(node.tsig_key(), &key).unwrap();
+    }
+    await_state(node, "active", "mx1");
+}
+
+#[test]
+fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
+    let key = tsig_key("mxfleet");
+    let server = primary(Software::Bind, &key);
+    let copies = Duties { key: None, copies: Some(server.address()) };
+    let mut secondary = NameServer::with(Software::Bind, &[(ZONE, "")], &copies);
+    let fleet = fleet(&key, &[&server, &secondary]);
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    let lags = format!("{} says other than it shall", secondary.address());
+    await_reason(node, &lags);
+    assert_eq!(
+        (server.ask(NAME, "A"), name(node)["state"].clone()),
+        ("127.0.0.11".into(), "planned".into())
+    );
+    secondary.restart();
+    await_state(node, "active", "mx1");
+}
+
+#[test]
+fn what_somebody_else_changes_is_put_right() {
+    let key = tsig_key("mxfleet");
+    let server = primary(Software::Bind, &key);
+    let fleet = fleet(&key, &[&server]);
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    await_state(node, "active", "mx1");
+    let folder = support::scratch();
+    let file = folder.path().join("key");
+    std::fs::write(&file, &key).unwrap();
+    let (ip, port) = (server.address().ip(), server.address().port());
+    let script = format!(
+        "server {ip} {port}\nzone {ZONE}\nupdate delete {NAME} A\n\
+         update add {NAME} 5 A 127.0.0.66\nsend\n"
+    );
+    let words = ["nsupdate".to_owned(), "-k".to_owned(), file.display().to_string()];
+    assert!(support::process::attempt_with(&words, &script).status.success());
+    assert_eq!(server.ask(NAME, "A"), "127.0.0.66");
+    // Drift is looked for once a minute; any change of names looks at once.
+    node.admin(&["name", "add", "mx-b.relay.test", "--host", "mx2"]);
+    eventually("the record is ours again", SOON, || server.ask(NAME, "A") == "127.0.0.11");
+}

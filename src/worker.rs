@@ -177,7 +177,7 @@ impl Inner {
     fn accept(self: &Arc<Self>, queued: Queued) {
         self.tell_accepted(&queued);
         let view = self.parts.cluster.view();
-        let (id, held) = (queued.id, queued.held);
+        let (id, held) = (queued.id, queued.hold.is_operators());
         let envelope = Arc::clone(&queued.envelope);
         let destinations = attempt::by_domain(&envelope, |_| true);
         self.update(|core, now| {
@@ -202,7 +202,7 @@ impl Inner {
                 let Some(recipients) = Recipients::new(&destination.recipients) else { continue };
                 // Bounded, in case the clock has been turned back since.
                 let wait = Duration::from_micros(destination.due_us.saturating_sub(now_us));
-                let due = match entry.held {
+                let due = match entry.hold.is_operators() {
                     true => Due::Held,
                     false => Due::At(now + wait.min(longest.saturating_mul(2))),
                 };

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::EntryId;
 use super::codec::{Input, count, put_counted};
 use super::format::{Kind, RecordHeader};
 use super::record::{self, EntryMeta, Part};
 use super::state::{Mark, Outcome};
+use super::{EntryId, Hold};
 use crate::smtp::Envelope;
 
 /// One record as recovery sees it.
@@ -37,7 +37,7 @@ pub(super) enum What {
 pub(super) enum MarkItem {
     Final { recipient: u32, outcome: Outcome },
     Deferred { recipient: u32, attempts: u32, due_us: u64 },
-    Held(bool),
+    Hold(Hold),
 }
 
 impl From<&Mark> for MarkItem {
@@ -47,7 +47,7 @@ impl From<&Mark> for MarkItem {
             Mark::Deferred { recipient, attempts, due_us, .. } => {
                 Self::Deferred { recipient, attempts, due_us }
             }
-            Mark::Held(held) => Self::Held(held),
+            Mark::Hold(hold) => Self::Hold(hold),
         }
     }
 }
@@ -57,7 +57,7 @@ impl From<&Mark> for MarkItem {
 pub(super) struct EntryItem {
     pub(super) octets: u64,
     pub(super) received_at_us: u64,
-    pub(super) held: bool,
+    pub(super) hold: Hold,
     /// The marks that a copy came with.
     pub(super) marks: Vec<MarkItem>,
     pub(super) parts: Vec<Part>,
@@ -110,7 +110,7 @@ fn read_entry(header: &RecordHeader, meta: &[u8]) -> Option<EntryItem> {
     Some(EntryItem {
         octets,
         received_at_us: envelope.origin.received_at_us,
-        held: meta.held,
+        hold: meta.hold,
         marks: meta.marks.iter().map(MarkItem::from).collect(),
         parts: meta.parts,
         destinations: by_domain(&envelope),
@@ -188,7 +188,10 @@ impl MarkItem {
                 out.extend_from_slice(&attempts.to_le_bytes());
                 out.extend_from_slice(&due_us.to_le_bytes());
             }
-            Self::Held(held) => out.extend_from_slice(&[3, u8::from(held)]),
+            Self::Hold(hold) => {
+                out.push(3);
+                hold.encode(out);
+            }
         }
     }
 
@@ -202,7 +205,7 @@ impl MarkItem {
                 let (recipient, attempts) = (input.u32()?, input.u32()?);
                 Self::Deferred { recipient, attempts, due_us: input.u64()? }
             }
-            3 => Self::Held(input.u8()? != 0),
+            3 => Self::Hold(Hold::decode(input)?),
             _ => return None,
         })
     }
@@ -212,7 +215,7 @@ impl EntryItem {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.octets.to_le_bytes());
         out.extend_from_slice(&self.received_at_us.to_le_bytes());
-        out.push(u8::from(self.held));
+        self.hold.encode(out);
         out.extend_from_slice(&count(self.marks.len()).to_le_bytes());
         self.marks.iter().for_each(|mark| mark.encode(out));
         out.extend_from_slice(&count(self.parts.len()).to_le_bytes());
@@ -233,7 +236,7 @@ impl EntryItem {
         let mut entry = Self {
             octets: input.u64()?,
             received_at_us: input.u64()?,
-            held: input.u8()? != 0,
+            hold: Hold::decode(input)?,
             ..Self::default()
         };
         for _ in 0..input.u32()? {

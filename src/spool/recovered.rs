@@ -69,7 +69,7 @@ impl Recovered {
             id: item.id,
             octets: entry.octets(),
             received_at_us: found.received_at_us,
-            held: entry.held,
+            hold: entry.hold(),
             destinations: destinations(found.destinations, entry.slots()),
         })
     }
@@ -85,7 +85,7 @@ impl Recovered {
             id,
             octets: message.octets,
             received_at_us: message.received_at_us,
-            held: message.held,
+            hold: message.hold,
             destinations: destinations(by_domain, &slots),
         }))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::EntryId;
+use super::{EntryId, Hold};
 use crate::smtp::{Enhanced, Envelope};
 
 /// How a recipient ended. There is exactly one for each accepted recipient.
@@ -54,12 +54,12 @@ pub enum Mark {
         /// Wall time, microseconds since 1970.
         at_us: u64,
     },
-    /// An operator holds the entry back, or lets it go.
-    Held(bool),
+    /// Whether, and why, the entry is held back.
+    Hold(Hold),
 }
 
 /// Where one recipient of an entry stands.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RecipientState {
     /// How it ended; `None` while it is still to be delivered.
     pub outcome: Option<Outcome>,
@@ -89,7 +89,7 @@ impl RecipientState {
                 (self.attempts, self.due_us) = (*attempts, *due_us);
                 self.told(*dsn, reply, *at_us);
             }
-            Mark::Held(_) => {}
+            Mark::Hold(_) => {}
         }
     }
 
@@ -111,8 +111,8 @@ pub struct Queued {
     pub text: Option<Bytes>,
     /// One per recipient.
     pub states: Vec<RecipientState>,
-    /// An operator holds it back.
-    pub held: bool,
+    /// Why it is not delivered for now.
+    pub hold: Hold,
 }
 
 /// An entry found at start: what scheduling needs, and no more. [`super::Spool::load`] has the
@@ -125,8 +125,8 @@ pub struct RecoveredEntry {
     pub octets: u64,
     /// When the end of its data was reached, microseconds since 1970.
     pub received_at_us: u64,
-    /// An operator holds it back.
-    pub held: bool,
+    /// Why it is not delivered for now.
+    pub hold: Hold,
     /// Its recipients that are still to be delivered, by domain, in the order of the envelope.
     pub destinations: Vec<RecoveredDestination>,
 }

@@ -211,7 +211,7 @@ pub(super) fn recovered(message: &Message) -> RecoveredEntry {
         id: message.id,
         octets: message.octets,
         received_at_us: message.received_at_us,
-        held: message.held,
+        hold: message.hold,
         destinations,
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::Unread;
 use super::attempt::Loaded;
 use crate::schedule::{Next, Permit, Recipients, Schedule, Start, Ticket};
-use crate::spool::{EntryId, Queued};
+use crate::spool::{EntryId, Hold, Queued};
 
 /// A job for a connection.
 pub(super) struct Work {
@@ -92,7 +92,8 @@ impl Core {
         destinations: &[(&str, Recipients)],
         now: Instant,
     ) {
-        let Queued { id, octets, envelope, text: Some(text), states, held: false } = queued else {
+        let Queued { id, octets, envelope, text: Some(text), states, hold: Hold::No } = queued
+        else {
             return;
         };
         let failing = |(domain, _): &(&str, Recipients)| self.schedule.error_of(domain).is_some();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Home, Who};
 use crate::machine::View;
+use crate::peer::Peers;
 use crate::propose::{Clock, Forwarder, ProposeError};
 use crate::raft::Raft;
 use crate::state::{Outcome, Request, State};
@@ -62,6 +63,7 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) digest: Mutex<Option<(u64, String)>>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// What only a node in a fleet can do was asked of a state that is not.

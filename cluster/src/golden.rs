@@ -220,6 +220,7 @@ fn what_is_sent_has_the_format_it_always_had() {
         Ask::KeepKey { pem: "pem".to_owned() },
         Ask::Renew { csr: vec![1] },
         Ask::Join(joining),
+        Ask::Peer { body: vec![1, 2] },
     ];
     for (at, ask) in asks.into_iter().enumerate() {
         check(&format!("ask_{at}"), Kind::Call, &Call { fleet: 7, from: 2, to: 1, ask });
@@ -237,6 +238,7 @@ fn what_is_sent_has_the_format_it_always_had() {
         Answer::NoQuorum,
         Answer::Unknown,
         Answer::Refused("no".to_owned()),
+        Answer::Peer { body: vec![3] },
     ];
     for (at, answer) in answers.iter().enumerate() {
         check(&format!("answer_{at}"), Kind::Answer, answer);

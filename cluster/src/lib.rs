@@ -16,6 +16,7 @@ mod machine;
 mod membership;
 mod network;
 mod octets;
+mod peer;
 mod propose;
 mod raft;
 mod recovery;
@@ -31,6 +32,7 @@ mod upkeep;
 
 pub use cluster::{Cluster, ClusterConfig, Detached};
 pub use join::{JoinError, ManageError, Token, TokenError, random_id};
+pub use peer::{PeerError, PeerHandler, PeerTail};
 pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;

@@ -9,6 +9,7 @@ use crate::authority::{self, Authority};
 use crate::identity::Home;
 use crate::machine::View;
 use crate::network::Network;
+use crate::peer::Peers;
 use crate::propose::{Clock, Forwarder, Proposer};
 use crate::raft::{NodeId, Raft, Vote};
 use crate::state::{Command, Hash, Request};
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     pub(crate) home: Home,
     pub(crate) authority: rustls::pki_types::CertificateDer<'static>,
     pub(crate) clock: Clock,
+    pub(crate) peers: Arc<Peers>,
 }
 
 impl Handler for Service {
@@ -70,6 +72,7 @@ impl Handler for Service {
                 Ask::KeepKey { pem } => self.keep_key(pem).await,
                 Ask::Renew { csr } => self.renew(from, csr).await,
                 Ask::Join(joining) => self.admit(joining).await,
+                Ask::Peer { body } => self.peers.answer(from, body, rest).await,
             }
         })
     }

@@ -14,6 +14,7 @@ use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
 use crate::network::Network;
+use crate::peer::Peers;
 use crate::propose::{Forwarder, ProposeError, Proposer};
 use crate::raft::{self, Peer, Raft};
 use crate::service::Service;
@@ -120,6 +121,7 @@ impl Cluster {
             proposer: proposer.clone(),
             view: Arc::clone(&view),
         };
+        let peers = Arc::new(Peers::default());
         let service = Arc::new(Service {
             raft: raft.clone(),
             view: Arc::clone(&view),
@@ -129,6 +131,7 @@ impl Cluster {
             home: home.clone(),
             authority,
             clock: Arc::clone(&config.clock),
+            peers: Arc::clone(&peers),
         });
         let serving = Arc::clone(&endpoint);
         let node = who.node;
@@ -136,8 +139,18 @@ impl Cluster {
 
         begin(&raft, &home, &mut who, address.to_string()).await?;
         let (stop, digest) = (CancellationToken::new(), Mutex::default());
-        let node =
-            Box::new(Node { home, who, raft, endpoint, forwarder, config, address, stop, digest });
+        let node = Box::new(Node {
+            home,
+            who,
+            raft,
+            endpoint,
+            forwarder,
+            config,
+            address,
+            stop,
+            digest,
+            peers,
+        });
         let cluster = Self { shared: Arc::new(Shared { view, part: Part::Node(node) }) };
         cluster.found().await?;
         upkeep::start(&cluster, credentials);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 use super::Handler;
 use super::link::{JOIN_MAGIC, JOIN_OCTETS_MAX};
 use super::tls::{JOIN_PROTOCOL, NODE_PROTOCOL, node_in};
-use super::wire::{Answer, Call, Joining};
+use super::wire::{Answer, Ask, Call, Joining};
 use crate::authority;
 use crate::codec::{self, CodecError, HEAD_OCTETS, Kind};
 use crate::raft::NodeId;
@@ -65,6 +66,18 @@ impl Rest {
         }
         file.flush().await?;
         file.sync_all().await
+    }
+
+    /// The next piece of at most 64 KiB, `None` at the end; late peers are cut off.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Stream(stream) => {
+                let piece = timeout(READ, stream.read_chunk(64 << 10, true)).await??;
+                Ok(piece.map(|piece| piece.bytes))
+            }
+            #[cfg(test)]
+            Self::Simulated(_) => Ok(None),
+        }
     }
 
     /// Nothing may follow.
@@ -182,7 +195,8 @@ impl Server {
             return Err(refused("the call says other nodes than the certificates"));
         }
         let mut rest = Rest::Stream(receive);
-        if !matches!(call.ask, super::wire::Ask::Snapshot { .. }) && !rest.end().await {
+        let has_tail = matches!(call.ask, Ask::Snapshot { .. } | Ask::Peer { .. });
+        if !has_tail && !rest.end().await {
             return Err(refused("something follows the call"));
         }
         let answer = self.handler.answer(from, call, rest).await;

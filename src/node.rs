@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 use crate::blacklist::Reports;
 use crate::client::{Client, Roots};
 use crate::config::{Config, LogFormat};
-use crate::connection::{self, CertificateFiles, Inbound, Parts, TlsIdentity};
+use crate::connection::{self, Accepted, CertificateFiles, Inbound, Parts, Service, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::Policy;
-use crate::rotation::{DnsPublisher, TrafficMeter};
+use crate::rotation::{self, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
-use crate::spool::{OsFs, Recovered, Spool, SpoolConfig};
+use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
 use crate::telemetry::delivery_log::{DeliveryLog, Format};
 use crate::telemetry::journal::Journal;
@@ -41,8 +41,8 @@ struct Node {
     reports: Reports,
     admin: Arc<Admin>,
     tls: Option<Arc<TlsIdentity>>,
-    traffic: TrafficMeter,
-    dns: DnsPublisher,
+    service: Service,
+    rotation: Rotation,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -150,28 +150,30 @@ impl Node {
             log: delivery_log(config)?,
             limits: Arc::clone(&limits),
         });
-        let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
         let tls = tls_identity(config)?;
-        let traffic = TrafficMeter::new(cluster.clone());
-        let accepted = (deliveries.clone(), traffic.clone());
+        let service = Service::default();
+        let rotation = Rotation::new(rotation::Parts {
+            cluster: cluster.clone(),
+            spool: spool.clone(),
+            deliveries: deliveries.clone(),
+            service: service.clone(),
+            node: u64::from(node_id),
+            tsig_key_file: config.tsig_key_file.clone(),
+        });
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
             limits,
             policy: Arc::clone(&policy),
             intake: spool.clone(),
-            accepted: Arc::new(move |queued| {
-                accepted.1.count(&queued.envelope);
-                accepted.0.accept(queued);
-            }),
+            accepted: accepted(deliveries.clone(), rotation.traffic()),
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
+            service: service.clone(),
         });
-        let rotation = RotationAdmin::new(cluster.clone(), own.allow_loopback);
-        let tables = Tables::new(cluster.clone(), Arc::new(own));
         let admin = Admin {
-            tables,
-            rotation,
+            rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
+            tables: Tables::new(cluster.clone(), Arc::new(own)),
             policy,
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
@@ -179,17 +181,8 @@ impl Node {
             journal,
         };
         let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        let node = Self {
-            cluster,
-            spool,
-            inbound,
-            deliveries,
-            reports,
-            admin,
-            tls,
-            traffic,
-            dns: publisher,
-        };
+        let node =
+            Self { cluster, spool, inbound, deliveries, reports, admin, tls, service, rotation };
         Ok((node, recovered))
     }
 
@@ -213,10 +206,9 @@ impl Node {
             report.await;
             Ok(())
         });
-        let traffic = self.traffic.clone().run(stop.clone());
-        let publish = self.dns.clone().run(stop.clone());
+        let rotation = self.rotation.clone().run(stop.clone());
         tasks.spawn(async move {
-            tokio::join!(traffic, publish);
+            rotation.await;
             Ok(())
         });
         for listener in listeners.smtp {
@@ -229,7 +221,11 @@ impl Node {
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
         if let Some(listener) = listeners.http {
-            let health = Health { spool: self.spool.clone(), draining: stop.clone() };
+            let health = Health {
+                spool: self.spool.clone(),
+                draining: stop.clone(),
+                service: self.service.clone(),
+            };
             let token = stop.clone();
             tasks.spawn(async move { Ok(public::serve_public(listener, health, token).await?) });
         }
@@ -247,6 +243,14 @@ impl Node {
             Err(error) => tracing::error!("the old certificates stay in use: {error}"),
         }
     }
+}
+
+/// What becomes of a message that is safe.
+fn accepted(deliveries: Deliveries, traffic: TrafficMeter) -> Accepted<Queued> {
+    Arc::new(move |queued: Queued| {
+        traffic.count(&queued.envelope);
+        deliveries.accept(queued);
+    })
 }
 
 /// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.

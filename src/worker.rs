@@ -16,6 +16,7 @@ mod core;
 mod ending;
 mod expiry;
 mod failure;
+mod hand_over;
 mod inspect;
 mod operate;
 mod select;
@@ -45,6 +46,7 @@ use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
 
 use self::core::{Core, Work};
+pub use hand_over::TakeError;
 pub use inspect::{DestinationView, EntryView, QueueSummary, RecipientView};
 pub use operate::OperateError;
 
@@ -194,6 +196,9 @@ impl Inner {
     }
 
     fn recover(self: &Arc<Self>, entry: &RecoveredEntry) {
+        if !entry.hold.is_ours() {
+            return; // it is on its way between this node and another
+        }
         let view = self.parts.cluster.view();
         let now_us = wall_us();
         let longest = setting(&view, "queue.retry_max");

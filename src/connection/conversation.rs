@@ -148,7 +148,7 @@ where
             now: now.into_std(),
             buffered: self.input.len() > octets,
             writable: self.inbound.intake.is_writable(),
-            stopping: self.deadline.is_stopping(),
+            stopping: self.deadline.is_stopping() || !self.inbound.service.is_serving(),
         };
         let step = self.session.line(&self.input[..octets - 2], &facts, &mut self.out);
         self.input.advance(octets);

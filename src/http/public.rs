@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::until_stopped;
+use crate::connection::Service;
 use crate::spool::Spool;
 use crate::telemetry::metrics::METRICS;
 
@@ -20,6 +21,8 @@ pub struct Health {
     pub spool: Spool,
     /// Set once the node stops taking mail.
     pub draining: CancellationToken,
+    /// Whether the fleet wants this host to take mail.
+    pub service: Service,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,6 +56,8 @@ pub async fn serve_metrics(listener: TcpListener, stop: CancellationToken) -> st
 async fn ready(State(health): State<Health>) -> Response {
     let (ready, why) = if health.draining.is_cancelled() {
         (false, "the node is stopping and takes no new mail")
+    } else if !health.service.is_serving() {
+        (false, "this host is drained or retired and takes no new mail")
     } else if !health.spool.is_writable() {
         (false, "the spool's disk is full or failing; mail is answered 452")
     } else {

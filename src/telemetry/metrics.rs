@@ -71,6 +71,8 @@ pub struct Metrics {
     pub bounces_suppressed_total: IntCounterVec,
     /// Lines of the journal that were lost, because its disk is slow or fails.
     pub journal_dropped_total: IntCounter,
+    /// Messages handed over between hosts: `sent`, `received`.
+    pub handed_over_total: IntCounterVec,
     /// 1 while this node leads and DNS is not as it shall be.
     pub dns_stale: IntGauge,
     /// Updates of DNS that were made.
@@ -232,6 +234,12 @@ impl Metrics {
                 r,
                 "journal_dropped_total",
                 "Lines of the journal that were lost",
+            ),
+            handed_over_total: counters(
+                r,
+                "handed_over_total",
+                "Messages handed over between hosts",
+                &["direction"],
             ),
             dns_stale: gauge(
                 r,

@@ -83,6 +83,9 @@ fn envelope(number: u64) -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
+        report: None,
+        letter: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),
             helo: "client.elsewhere.test".into(),

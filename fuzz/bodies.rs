@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use mxfleet::authentication::Evidence;
 use mxfleet::config::Limits;
-use mxfleet::session::{Framed, LineReader};
+use mxfleet::returns::Tag;
+use mxfleet::session::{ForgedResults, Framed, LineReader};
 use mxfleet::smtp::command;
 use mxfleet::smtp::dots::DataScanner;
 use mxfleet::smtp::envelope::Origin;
@@ -16,6 +18,7 @@ use mxfleet::smtp::parse::ReplyParser;
 use mxfleet::smtp::{Address, BodyType, Envelope, Recipient};
 use mxfleet::spool::sim_fs::SimFs;
 use mxfleet::spool::{EntryId, Message, Spool, SpoolConfig};
+use mxfleet::verdict::classify_dsn;
 
 /// The first octet of the input says how the rest is cut.
 fn pieces(data: &[u8]) -> Option<(&[u8], std::slice::Chunks<'_, u8>)> {
@@ -131,6 +134,43 @@ fn ending<'a>(input: impl Iterator<Item = &'a [u8]>) -> (Option<usize>, String) 
     (None, format!("{:?}", scanner.flaws()))
 }
 
+/// Reports of other servers, as they come to our return paths: whatever they are, they are read in
+/// bounds, and twice the same.
+pub(crate) fn report(data: &[u8]) {
+    let found = classify_dsn(data);
+    assert!(found.len() <= 1000);
+    assert_eq!(found, classify_dsn(data));
+    let text = String::from_utf8_lossy(data);
+    for word in text.split_whitespace() {
+        assert!(Tag::open(&[], word).is_err(), "nobody has signed it");
+    }
+}
+
+/// Headers: what is taken out of them, and which signatures are seen in them, is the same however
+/// they were cut.
+pub(crate) fn header(data: &[u8]) {
+    let Some((whole, cut)) = pieces(data) else { return };
+    let found = passed(std::iter::once(whole));
+    assert!(found.0.len() <= whole.len());
+    assert_eq!(found, passed(cut), "cutting changes it");
+}
+
+/// What stays of a text, and what is seen of its signatures.
+fn passed<'a>(input: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, String) {
+    let mut forged = ForgedResults::new(&["mx1.test".to_owned()]);
+    let (mut evidence, mut kept) = (Evidence::new("a.test", 512, 3), Vec::new());
+    for piece in input {
+        evidence.see(piece);
+        let rest = forged.pass(piece, &mut kept);
+        kept.extend_from_slice(rest);
+    }
+    kept.extend_from_slice(forged.finish());
+    let sealed = evidence.seal();
+    let message = sealed.as_ref().and_then(|sealed| sealed.message());
+    let seen = message.map(|message| format!("{:?} {:?}", message.headers, message.body_hashes));
+    (kept, seen.unwrap_or_default())
+}
+
 /// A spool with some messages: its disk, the segment files, the texts.
 struct Base {
     disk: SimFs,
@@ -181,6 +221,9 @@ fn envelope() -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
+        report: None,
+        letter: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

@@ -26,10 +26,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use intake::{Draft, Full, Intake, NotStored};
-pub use listener::listen;
+pub use listener::{inherit, listen};
 pub use service::{Service, ServiceState};
-pub use tls::{CertificateFiles, TlsError, TlsIdentity};
+pub use tls::{CertificateFiles, CertificatePair, TlsError, TlsIdentity};
 
+use crate::authentication::Authenticator;
 use crate::config::Limits;
 use crate::policy::Policy;
 use crate::session::Site;
@@ -49,11 +50,13 @@ pub struct Parts<I: Intake> {
     pub limits: Arc<Limits>,
     /// Stage 3.
     pub policy: Arc<Policy>,
+    /// Looks at messages about which it may matter whose they are; `None` looks at none.
+    pub authenticator: Option<Authenticator>,
     /// Stage 4.
     pub intake: I,
     /// Stage 5.
     pub accepted: Accepted<<I::Draft as Draft>::Queued>,
-    /// Our certificates; `None` offers no STARTTLS.
+    /// Our certificates; without any STARTTLS is not offered.
     pub tls: Option<Arc<TlsIdentity>>,
     /// Client networks that `sessions_per_network_max` is not for.
     pub unlimited_networks: Vec<IpNet>,
@@ -65,6 +68,7 @@ pub struct Parts<I: Intake> {
 pub struct Inbound<I: Intake> {
     site: Arc<Site>,
     policy: Arc<Policy>,
+    authenticator: Option<Authenticator>,
     intake: I,
     accepted: Accepted<<I::Draft as Draft>::Queued>,
     tls: Option<Arc<TlsIdentity>>,
@@ -75,10 +79,13 @@ pub struct Inbound<I: Intake> {
 impl<I: Intake> Inbound<I> {
     /// Put the parts together.
     pub fn new(parts: Parts<I>) -> Self {
+        // So that each series is there before the first connection.
+        std::sync::LazyLock::force(&COUNTERS);
         let gate = Gate::new(&parts.limits, parts.unlimited_networks);
         Self {
-            site: Arc::new(Site::new(&parts.hostname, parts.limits, parts.tls.is_some())),
+            site: Arc::new(Site::new(&parts.hostname, parts.limits)),
             policy: parts.policy,
+            authenticator: parts.authenticator,
             intake: parts.intake,
             accepted: parts.accepted,
             tls: parts.tls,

@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use mxfleet_cluster::{Cluster, ClusterConfig, JoinError, StartError};
+use mxfleet_cluster::{CLUSTER_VERSION, Cluster, ClusterConfig, JoinError, StartError};
 
 use crate::config::Config;
 use crate::system::clock;
+use crate::telemetry;
 
 /// Why a node has no place in a fleet.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,9 @@ pub fn config(config: &Config) -> ClusterConfig {
         listen: config.cluster.listen.unwrap_or(nobody_else()),
         advertise: config.cluster.advertise,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        speaks: CLUSTER_VERSION,
         clock: Arc::new(clock::wall_ms),
+        observer: Arc::new(telemetry::cluster::observe),
         segmentation_offload: config.cluster.segmentation_offload,
     }
 }

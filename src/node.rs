@@ -1,36 +1,48 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
-use std::os::unix::fs::OpenOptionsExt as _;
+mod reload;
+
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mxfleet_cluster::Cluster;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
+use crate::callout::{self, Callout};
 use crate::client::{Client, Roots};
-use crate::config::{Config, LogFormat};
-use crate::connection::{self, Accepted, CertificateFiles, Inbound, Parts, Service, TlsIdentity};
+use crate::config::{Config, Limits, LogFormat};
+use crate::connection::{self, Accepted, Inbound, Parts, Service, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
+use crate::http::metrics::{self, Sources};
 use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
-use crate::policy::Policy;
+use crate::letters::Letters;
+use crate::policy::{Policy, Watch};
+use crate::returns::{self, Returns};
 use crate::rotation::{self, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
-use crate::telemetry::delivery_log::{DeliveryLog, Format};
+use crate::system::supervisor::{Inherited, Supervisor};
+use crate::telemetry::delivery_log::{self, DeliveryLog, Format, Target};
 use crate::telemetry::journal::Journal;
 use crate::worker::{self, Deliveries};
+use reload::{ConfigFile, certificate_files};
 
-/// The delivery log names senders and recipients: for the node's user and its group.
-const LOG_MODE: u32 = 0o640;
+/// Without a supervisor nobody listens for a pulse.
+const NO_PULSE: Duration = Duration::from_hours(1);
 
 /// A node whose stages are built and not yet started.
 struct Node {
@@ -40,7 +52,10 @@ struct Node {
     deliveries: Deliveries,
     reports: Reports,
     admin: Arc<Admin>,
-    tls: Option<Arc<TlsIdentity>>,
+    tls: Arc<TlsIdentity>,
+    log: DeliveryLog,
+    journal: Journal,
+    limits: Arc<Limits>,
     service: Service,
     rotation: Rotation,
 }
@@ -55,13 +70,16 @@ struct Listeners {
 
 type Tasks = JoinSet<anyhow::Result<()>>;
 
-/// Run a node until SIGTERM or SIGINT, then drain it.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Run a node until SIGTERM or SIGINT, then drain it. `file` is what the configuration was read
+/// from, `inherited` what a supervisor has opened for us.
+pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::Result<()> {
+    let supervisor = Supervisor::from_environment().context("cannot reach the supervisor")?;
+    let mut file = ConfigFile::new(file)?;
     let data_dir = &config.node.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let mut signals = Signals::new()?;
-    let listeners = listen(&config).await?;
+    let listeners = listen(&config, inherited)?;
     let place = fleet::take_part(&config).await?;
     // Without the tables every recipient would be refused for good.
     tokio::select! {
@@ -80,7 +98,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
-    let mut outcome = wait_for_the_end(&node, &mut signals, &mut tasks).await;
+    supervisor.ready("accepts mail");
+    let mut outcome =
+        wait_for_the_end(&node, &mut signals, &mut tasks, &supervisor, &mut file).await;
+    supervisor.stopping();
     tracing::info!("draining: no new mail; running transactions finish");
     stop.cancel();
     // Whatever breaks now, the rest is still ended in order; the first fault is the one told.
@@ -90,6 +111,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.reports.flush().await;
     outcome = outcome.and(node.spool.close().await.map_err(Into::into));
     node.cluster.shutdown().await;
+    node.flush_logs().await;
     outcome = outcome.and(pid_file::remove(data_dir).map_err(Into::into));
     tracing::info!("stopped");
     outcome
@@ -120,38 +142,64 @@ impl Signals {
     }
 }
 
+/// What a node keeps in its data folder.
+struct Stores {
+    spool: Spool,
+    recovered: Recovered,
+    reports: Reports,
+    journal: Journal,
+    returns: Returns,
+    letters: Letters,
+}
+
+impl Stores {
+    fn open(config: &Config, node_id: u16, limits: &Arc<Limits>) -> anyhow::Result<Self> {
+        let data_dir = &config.node.data_dir;
+        let spool_config =
+            SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(limits) };
+        let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
+        let outbox = data_dir.join("outbox");
+        let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), limits)?;
+        let journal = journal(config).context("cannot write the journal")?;
+        let returns = Returns::open(&data_dir.join("returns"))
+            .context("cannot read what is remembered of return paths")?;
+        let letters =
+            Letters::open(&data_dir.join("letters")).context("cannot read old letters")?;
+        Ok(Self { spool, recovered, reports, journal, returns, letters })
+    }
+}
+
 impl Node {
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
-        let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
-        let spool_config =
-            SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(&limits) };
-        let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
-        let outbox = data_dir.join("outbox");
-        let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
-        let journal = Journal::start(&data_dir.join("journal"), limits.journal_lines_max)
-            .context("cannot write the journal")?;
-        let own = Own {
-            names: [hostname.clone()].into(),
-            addresses: interface_addresses(),
-            listeners: config.smtp.listen.clone(),
-            allow_loopback: config.delivery.allow_loopback_routes,
-        };
+        let hostname = &config.node.hostname;
+        let Stores { spool, recovered, reports, journal, returns, letters } =
+            Stores::open(config, node_id, &limits)?;
+        let log = delivery_log(config)?;
         let dns = Dns::new(&config.dns_servers, &limits)?;
-        let mx_port = config.delivery.mx_port;
+        let authenticator =
+            Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
+        let (mx_port, own) = (config.delivery.mx_port, own(config));
+        let router = Router::new(cluster.clone(), dns.clone(), own.clone(), mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
-            router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
+            router: router.clone(),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
+            authenticator: authenticator.clone(),
+            hostname: hostname.clone(),
+            own_names: vec![hostname.clone()],
             reports: reports.clone(),
+            returns,
+            letters: letters.clone(),
             journal: journal.clone(),
-            log: delivery_log(config)?,
+            log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let policy = Arc::new(Policy::new(cluster.clone(), vec![hostname.clone()], None));
-        let tls = tls_identity(config)?;
+        let callout = callout(config, &cluster, router, &deliveries, &reports)?;
+        let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
+        let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
         let service = Service::default();
         let rotation = Rotation::new(rotation::Parts {
             cluster: cluster.clone(),
@@ -160,14 +208,19 @@ impl Node {
             service: service.clone(),
             node: u64::from(node_id),
             tsig_key_file: config.tsig_key_file.clone(),
+            letters,
+            dns,
+            hostname: hostname.clone(),
+            tls: Arc::clone(&tls),
         });
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
-            limits,
+            limits: Arc::clone(&limits),
             policy: Arc::clone(&policy),
+            authenticator: Some(authenticator),
             intake: spool.clone(),
             accepted: accepted(deliveries.clone(), rotation.traffic()),
-            tls: tls.clone(),
+            tls: Some(Arc::clone(&tls)),
             unlimited_networks: config.smtp.exempt_networks.clone(),
             service: service.clone(),
         });
@@ -178,11 +231,22 @@ impl Node {
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
             reports: reports.clone(),
-            journal,
+            journal: journal.clone(),
         };
-        let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
-        let node =
-            Self { cluster, spool, inbound, deliveries, reports, admin, tls, service, rotation };
+        let node = Self {
+            cluster,
+            spool,
+            inbound: Arc::new(inbound),
+            deliveries,
+            reports,
+            admin: Arc::new(admin),
+            tls,
+            log,
+            journal,
+            limits,
+            service,
+            rotation,
+        };
         Ok((node, recovered))
     }
 
@@ -207,8 +271,9 @@ impl Node {
             Ok(())
         });
         let rotation = self.rotation.clone().run(stop.clone());
+        let rotate = returns::rotate(self.cluster.clone(), stop.clone());
         tasks.spawn(async move {
-            rotation.await;
+            tokio::join!(rotation, rotate);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -220,50 +285,70 @@ impl Node {
         }
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
+        let health = Health {
+            spool: self.spool.clone(),
+            draining: stop.clone(),
+            service: self.service.clone(),
+        };
         if let Some(listener) = listeners.http {
-            let health = Health {
-                spool: self.spool.clone(),
-                draining: stop.clone(),
-                service: self.service.clone(),
-            };
-            let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_public(listener, health, token).await?) });
+            let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
+            tasks.spawn(async move {
+                public::serve_public(listener, health, &limits, token).await;
+                Ok(())
+            });
         }
         if let Some(listener) = listeners.metrics {
-            let token = stop.clone();
-            tasks.spawn(async move { Ok(public::serve_metrics(listener, token).await?) });
+            let (limits, token) = (Arc::clone(&self.limits), stop.clone());
+            let sources = Sources {
+                health,
+                cluster: self.cluster.clone(),
+                deliveries: self.deliveries.clone(),
+                policy: Arc::clone(&self.admin.policy),
+                tls: Arc::clone(&self.tls),
+            };
+            tasks.spawn(async move {
+                metrics::serve(listener, sources, &limits, token).await;
+                Ok(())
+            });
         }
     }
 
-    /// SIGHUP: certificates are read again; what is wrong with them leaves the old ones in use.
-    fn reload(&self) {
-        let Some(tls) = &self.tls else { return };
-        match tls.reload() {
-            Ok(()) => tracing::info!("certificates read again"),
-            Err(error) => tracing::error!("the old certificates stay in use: {error}"),
+    /// What was logged last is written, unless the logs' readers or disks stall.
+    async fn flush_logs(&self) {
+        let within = Duration::from_millis(self.limits.log_flush_timeout_ms);
+        let (log, journal) = (self.log.clone(), self.journal.clone());
+        let flush = move || {
+            log.flush(within);
+            if !journal.flush(within) {
+                tracing::error!("the last lines of the journal could not be written");
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(flush).await {
+            tracing::error!(%error, "the logs could not be flushed");
         }
     }
 }
 
-/// What becomes of a message that is safe.
-fn accepted(deliveries: Deliveries, traffic: TrafficMeter) -> Accepted<Queued> {
-    Arc::new(move |queued: Queued| {
-        traffic.count(&queued.envelope);
-        deliveries.accept(queued);
-    })
-}
-
-/// Wait for SIGTERM or SIGINT; reload at SIGHUP. A part that ends by itself ends the node.
+/// Wait for SIGTERM or SIGINT; reload at SIGHUP; tell the supervisor that we live. A part that ends
+/// by itself ends the node.
 async fn wait_for_the_end(
     node: &Node,
     signals: &mut Signals,
     tasks: &mut Tasks,
+    supervisor: &Supervisor,
+    file: &mut ConfigFile,
 ) -> anyhow::Result<()> {
+    let mut pulse = interval(supervisor.pulse().unwrap_or(NO_PULSE));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
-            _ = signals.hang_up.recv() => node.reload(),
+            _ = signals.hang_up.recv() => {
+                supervisor.reloading();
+                file.reload(&node.tls, &node.log);
+                supervisor.ready("accepts mail");
+            }
+            _ = pulse.tick(), if supervisor.pulse().is_some() => supervisor.alive(),
             why = node.cluster.failed() => anyhow::bail!(why),
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node broke")??;
@@ -273,40 +358,100 @@ async fn wait_for_the_end(
     }
 }
 
-async fn listen(config: &Config) -> anyhow::Result<Listeners> {
+/// Sockets that a supervisor has opened under the name `smtp`, `http` or `metrics` stand for the
+/// addresses of the configuration.
+fn listen(config: &Config, mut inherited: Inherited) -> anyhow::Result<Listeners> {
     let mut smtp = Vec::new();
-    for address in &config.smtp.listen {
+    for listener in inherited.named("smtp") {
+        smtp.push(connection::inherit(listener).context("a socket that was passed for SMTP")?);
+    }
+    let to_bind = if smtp.is_empty() { config.smtp.listen.as_slice() } else { &[] };
+    for address in to_bind {
         let listener = connection::listen(*address);
         smtp.push(listener.with_context(|| format!("cannot listen for SMTP on {address}"))?);
     }
     let socket = &config.admin_socket;
     let admin = admin::bind(socket)
         .with_context(|| format!("cannot listen for admin calls on {}", socket.display()))?;
-    let http = bind(config.http, "HTTP").await?;
-    let metrics = bind(config.metrics, "metrics").await?;
+    let http = bind(inherited.named("http"), config.http, "HTTP")?;
+    let metrics = bind(inherited.named("metrics"), config.metrics, "metrics")?;
+    if let Some(name) = inherited.left().first() {
+        anyhow::bail!("a socket was passed under the name {name:?}; name it smtp, http or metrics");
+    }
     Ok(Listeners { smtp, admin, http, metrics })
 }
 
-async fn bind(
-    address: Option<std::net::SocketAddr>,
+fn bind(
+    inherited: Vec<std::net::TcpListener>,
+    address: Option<SocketAddr>,
     what: &str,
 ) -> anyhow::Result<Option<TcpListener>> {
+    if let Some(listener) = inherited.into_iter().next() {
+        let listener = connection::inherit(listener);
+        return Ok(Some(listener.with_context(|| format!("a socket that was passed for {what}"))?));
+    }
     let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await;
+    let listener = connection::listen(address);
     Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
+}
+
+fn journal(config: &Config) -> std::io::Result<Journal> {
+    let (dir, limits) = (config.node.data_dir.join("journal"), &config.limits);
+    Journal::start(&dir, limits.journal_lines_max, limits.journal_octets_max)
+}
+
+fn callout(
+    config: &Config,
+    cluster: &Cluster,
+    router: Router,
+    deliveries: &Deliveries,
+    reports: &Reports,
+) -> anyhow::Result<Callout> {
+    let limits = Arc::new(config.limits.clone());
+    let failing = deliveries.clone();
+    Ok(Callout::new(callout::Parts {
+        cluster: cluster.clone(),
+        router,
+        client: Client::new(config.node.hostname.clone(), Arc::clone(&limits), &roots(config))?,
+        news: reports.news(),
+        is_failing: Arc::new(move |domain| failing.is_failing(domain)),
+        limits,
+    }))
+}
+
+/// What this node is to a route that leads back to it.
+fn own(config: &Config) -> Own {
+    Own {
+        names: [config.node.hostname.clone()].into(),
+        addresses: interface_addresses(),
+        listeners: config.smtp.listen.clone(),
+        allow_loopback: config.delivery.allow_loopback_routes,
+    }
+}
+
+fn policy(
+    cluster: &Cluster,
+    hostname: &str,
+    limits: &Limits,
+    callout: Callout,
+    journal: Journal,
+) -> Arc<Policy> {
+    let window = Duration::from_millis(limits.refusals_window_ms);
+    let watch = Watch::new(window, Instant::now());
+    let policy = Policy::new(cluster.clone(), vec![hostname.to_owned()]);
+    Arc::new(policy.watched_by(watch).with_callout(callout).with_journal(journal))
+}
+
+/// What happens to a message that is safe in the spool.
+fn accepted(deliveries: Deliveries, traffic: TrafficMeter) -> Accepted<Queued> {
+    Arc::new(move |queued: Queued| {
+        traffic.count(&queued.envelope);
+        deliveries.accept(queued);
+    })
 }
 
 fn roots(config: &Config) -> Roots {
     config.delivery.ca_file.clone().map_or(Roots::System, Roots::File)
-}
-
-fn tls_identity(config: &Config) -> anyhow::Result<Option<Arc<TlsIdentity>>> {
-    if config.smtp.certificates.is_empty() {
-        return Ok(None);
-    }
-    let files = config.smtp.certificates.iter();
-    let files = files.map(|c| CertificateFiles { chain: c.cert.clone(), key: c.key.clone() });
-    Ok(Some(Arc::new(TlsIdentity::load(files.collect())?)))
 }
 
 fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
@@ -314,13 +459,13 @@ fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    let writer: Box<dyn std::io::Write + Send> = match &config.log.deliveries {
+    let target: Target = match &config.log.deliveries {
         None => Box::new(std::io::stdout()),
-        Some(path) => {
-            let file =
-                std::fs::OpenOptions::new().create(true).append(true).mode(LOG_MODE).open(path);
-            Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
-        }
+        Some(path) => open_log(path)?,
     };
-    Ok(DeliveryLog::start(format, writer, config.limits.delivery_log_lines_max)?)
+    Ok(DeliveryLog::start(format, target, config.limits.delivery_log_lines_max)?)
+}
+
+fn open_log(path: &Path) -> anyhow::Result<Target> {
+    delivery_log::open(path).with_context(|| format!("cannot write {}", path.display()))
 }

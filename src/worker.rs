@@ -8,20 +8,27 @@
 //! **Invariant:** what happened to a recipient is recorded in the spool before the schedule
 //! forgets the job, so that a crash in between repeats an attempt but loses nothing.
 //!
+//! What the blacklist must know is synced before the spool is told, so that it is counted once;
+//! that is waited for by a task of its own, so that the connection carries the next message
+//! meanwhile.
+//!
 //! **Invariant:** the lock is held for no I/O and for no `await`.
 
 mod attempt;
 mod connection;
 mod core;
+mod counters;
 mod ending;
 mod expiry;
-mod failure;
 mod hand_over;
 mod inspect;
 mod operate;
+mod reports;
+mod returns;
 mod select;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,15 +36,19 @@ use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, State};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
+use crate::letters::Letters;
+use crate::returns::Returns;
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
+use crate::smtp::about::domain_of;
 use crate::spool::{EntryId, Queued, ReadError, RecoveredEntry, Spool};
 use crate::system::clock::wall_us;
 use crate::system::random::random_u64;
@@ -47,7 +58,7 @@ use crate::telemetry::metrics::METRICS;
 
 use self::core::{Core, Work};
 pub use hand_over::TakeError;
-pub use inspect::{DestinationView, EntryView, QueueSummary, RecipientView};
+pub use inspect::{DestinationView, EntryView, QueueGauges, QueueSummary, RecipientView};
 pub use operate::OperateError;
 
 /// How often entries that could not be read at start are tried again.
@@ -61,10 +72,20 @@ pub struct Parts {
     pub router: Router,
     /// Makes connections.
     pub client: Client,
+    /// Looks whether a message is its sender's, when that matters and nobody has looked before.
+    pub authenticator: Authenticator,
+    /// What we call ourselves in reports.
+    pub hostname: String,
+    /// Every name this host goes by, in lower case.
+    pub own_names: Vec<String>,
     /// The tables and settings.
     pub cluster: Cluster,
     /// What the fleet must know of recipients.
     pub reports: Reports,
+    /// What is remembered of return paths of ours.
+    pub returns: Returns,
+    /// What became of letters to customers, until the fleet knows it.
+    pub letters: Letters,
     /// What is remembered of mail that was not delivered.
     pub journal: Journal,
     /// What is told of each attempt.
@@ -89,6 +110,8 @@ struct Inner {
     /// No attempts at all.
     aborting: CancellationToken,
     tasks: TaskTracker,
+    /// Room for messages whose outcome waits for the outbox.
+    settling: Arc<Semaphore>,
     runtime: Handle,
     clock: Clock,
 }
@@ -96,6 +119,7 @@ struct Inner {
 impl Deliveries {
     /// Must be called inside a tokio runtime. Nothing is delivered before [`Deliveries::run`].
     pub fn new(parts: Parts) -> Self {
+        counters::begin();
         let limits = &parts.limits;
         let bounds = Bounds {
             connections_max: limits.outbound_connections_max,
@@ -103,6 +127,7 @@ impl Deliveries {
             probe_pause_min: Duration::from_millis(limits.probe_pause_min_ms),
             probe_pause_max: Duration::from_millis(limits.probe_pause_max_ms),
         };
+        let settling_max = limits.settling_max.clamp(1, Semaphore::MAX_PERMITS);
         let schedule = Schedule::new(&bounds, Instant::now(), random_u64());
         let inner = Inner {
             parts,
@@ -111,6 +136,7 @@ impl Deliveries {
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            settling: Arc::new(Semaphore::new(settling_max)),
             runtime: Handle::current(),
             clock: Clock { started: Instant::now(), started_us: wall_us() },
         };
@@ -152,6 +178,7 @@ impl Deliveries {
         let inner = &self.inner;
         inner.update(|core, _| core.running = true);
         let expiry = tokio::spawn(Arc::clone(inner).expire_until(stop.clone()));
+        let warnings = tokio::spawn(Arc::clone(inner).warn_until(stop.clone()));
         let mut tables = inner.parts.cluster.watch();
         let mut reread = tokio::time::interval(REREAD_PAUSE);
         loop {
@@ -166,6 +193,7 @@ impl Deliveries {
         }
         inner.drain().await;
         let _ = expiry.await;
+        let _ = warnings.await;
     }
 }
 
@@ -181,7 +209,7 @@ impl Inner {
         let view = self.parts.cluster.view();
         let (id, held) = (queued.id, queued.hold.is_operators());
         let envelope = Arc::clone(&queued.envelope);
-        let destinations = attempt::by_domain(&envelope, |_| true);
+        let destinations = attempt::by_destination(&envelope, |_| true);
         self.update(|core, now| {
             let mut jobs = 0;
             for (domain, recipients) in &destinations {
@@ -203,6 +231,11 @@ impl Inner {
         let now_us = wall_us();
         let longest = setting(&view, "queue.retry_max");
         self.update(|core, now| {
+            if let Some(about) = &entry.about
+                && let Ok(id) = about.id.parse()
+            {
+                core.told.entry(id).or_default().push(about.clone());
+            }
             for destination in &entry.destinations {
                 let Some(recipients) = Recipients::new(&destination.recipients) else { continue };
                 // Bounded, in case the clock has been turned back since.
@@ -287,12 +320,6 @@ impl Inner {
         if let Err(error) = self.parts.spool.flush().await {
             tracing::error!(%error, "outcomes of the last deliveries may be forgotten");
         }
-        let (log, journal) = (self.parts.log.clone(), self.parts.journal.clone());
-        let flush = move || {
-            log.flush();
-            journal.flush();
-        };
-        let _ = tokio::task::spawn_blocking(flush).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -315,8 +342,15 @@ impl Clock {
     }
 }
 
-/// How many connections a domain may have.
-fn connections_max(view: &State, domain: &str) -> u32 {
+/// Connections for mail of our own to one domain: there is little of it, and it can wait.
+const OWN_CONNECTIONS_MAX: u32 = 2;
+
+/// How many connections a destination may have.
+fn connections_max(view: &State, destination: &str) -> u32 {
+    let (domain, is_ours) = domain_of(destination);
+    if is_ours {
+        return OWN_CONNECTIONS_MAX;
+    }
     let own = view.domain(domain).and_then(|row| row.connections_max);
     own.unwrap_or_else(|| {
         u32::try_from(view.settings().count("delivery.connections_max")).unwrap_or(u32::MAX)

@@ -16,8 +16,11 @@ use support::node::Node;
 use support::sink::{Act, Sink, Step};
 use support::{Dice, SOON, eventually};
 
-/// One second is promised; a machine that runs other tests as well is slower.
-const SEEN_BY_ALL: Duration = Duration::from_secs(3);
+/// From the acceptance of the message that lists to the refusal by the last node; it takes some
+/// 50 ms. What is promised holds for the most part even while other tests run, and
+const SEEN_BY_MOST: Duration = Duration::from_secs(1);
+/// this for each single time.
+const SEEN_BY_ALL: Duration = Duration::from_secs(5);
 const TEXT: &[u8] = b"Subject: to nobody\r\n\r\nhello\r\n";
 
 /// Senders whose mail was refused, by recipient: what the fleet must have counted.
@@ -136,6 +139,22 @@ fn the_tenth_failure_lists_everywhere_for_the_hold_and_ten_new_ones_list_again()
 }
 
 #[test]
+fn a_listing_is_seen_everywhere_within_a_second() {
+    let (sink, _) = strict_server();
+    let fleet = fleet(&sink, &[("blacklist.threshold", "1")]);
+    let mut took: Vec<Duration> = (0..9)
+        .map(|n| {
+            let (node, to) = (&fleet.nodes[n % 3], format!("unknown-{n}@acme.test"));
+            assert_eq!(node.client().deliver("a@sender.test", &[&to], TEXT).code, 250);
+            await_answer(&fleet, &to, 550)
+        })
+        .collect();
+    took.sort();
+    println!("refused everywhere after {took:?}");
+    assert!(took[4] < SEEN_BY_MOST && took[8] < SEEN_BY_ALL, "{took:?}");
+}
+
+#[test]
 fn other_recipients_go_on_and_operators_pardon_and_exempt() {
     let (sink, _) = strict_server();
     let fleet = fleet(&sink, &[]);
@@ -160,7 +179,8 @@ fn other_recipients_go_on_and_operators_pardon_and_exempt() {
         (&"suppressed".into(), &"not_a_customer".into()),
         "{lines:#}"
     );
-    let suppressed = "mxfleet_bounces_suppressed_total{because=\"not_a_customer\"}";
+    let suppressed = "mxfleet_bounces_total{because=\"not_a_customer\",kind=\"failed\",\
+                      outcome=\"suppressed\"}";
     assert_eq!(first.metric(suppressed), 4.0);
 
     let explained = second.json(&["explain", "rcpt", to]);
@@ -181,7 +201,47 @@ fn other_recipients_go_on_and_operators_pardon_and_exempt() {
     assert_eq!((&entry["listed"], &entry["exempt"]["reason"]), (&false.into(), &"a friend".into()));
     assert_eq!(rcpt(second, to).0, 250);
     first.admin(&["blacklist", "unexempt", to]);
-    assert!(await_answer(&fleet, to, 550) < SEEN_BY_ALL, "what was counted meanwhile is true now");
+    assert_eq!(show(first, to)["exempt"], Value::Null);
+    for node in &fleet.nodes {
+        eventually("the end of the exemption", SOON, || show(node, to)["exempt"].is_null());
+        assert_eq!(rcpt(node, to).0, 250, "what happened while it was exempt was not counted");
+    }
+    fail(&fleet, to, 0..10);
+    await_answer(&fleet, to, 550);
+}
+
+#[test]
+fn a_domain_has_its_own_numbers_for_what_was_counted_before_too() {
+    let (sink, _) = strict_server();
+    let fleet = fleet(&sink, &[]);
+    let to = "unknown-z@acme.test";
+    let [first, second, third] = &fleet.nodes[..] else { panic!("three nodes") };
+    fail(&fleet, to, 0..4);
+    for node in &fleet.nodes {
+        eventually("four everywhere", SOON, || counted(node, to) == 4);
+    }
+    let set = |node: &Node, words: &[&str]| {
+        let mut all = vec!["domain", "set", "acme.test"];
+        all.extend(words);
+        node.admin(&all);
+    };
+    set(second, &["--blacklist-threshold", "4"]);
+    assert!(await_answer(&fleet, to, 550) < SEEN_BY_ALL);
+    set(third, &["--blacklist", "off"]);
+    assert!(await_answer(&fleet, to, 250) < SEEN_BY_ALL);
+    fail_uncounted(&fleet, to, 6);
+    assert_eq!(counted(first, to), 4, "nothing is counted in a domain whose blacklist is off");
+    set(first, &["--blacklist", "on", "--blacklist-hold", "1s"]);
+    await_answer(&fleet, to, 250);
+    let row = second.json(&["domain", "show", "acme.test"]);
+    let own = ["blacklist", "blacklist_threshold", "blacklist_window", "blacklist_hold"];
+    let own = own.map(|name| row[name].clone());
+    assert_eq!(own, ["on".into(), 4.into(), Value::Null, "1s".into()]);
+    set(first, &["--blacklist-threshold", "0", "--blacklist-hold", "0s"]);
+    let row = first.json(&["domain", "show", "acme.test"]);
+    assert!(row["blacklist_threshold"].is_null() && row["blacklist_hold"].is_null(), "{row:#}");
+    let refused = first.try_admin(&["domain", "set", "acme.test", "--blacklist-window", "1y"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is a duration"), "{refused:?}");
 }
 
 /// Messages that are refused, without looking at the count in between.

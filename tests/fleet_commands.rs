@@ -4,10 +4,11 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::fleet::{Fleet, refused};
-use support::node::Node;
+use support::node::{Node, PROGRAM};
 use support::{SOON, eventually};
 
 const ROWS: usize = 100_000;
@@ -117,4 +118,49 @@ fn a_hundred_thousand_domains_are_imported_all_or_none_and_again_without_effect(
     let done = fleet.nodes[0].try_admin(&["domain", "import", wrong.to_str().unwrap()]);
     refused(&done, "bad.test");
     assert_eq!(count(&fleet.nodes[0]), ROWS);
+}
+
+#[test]
+fn an_import_that_is_broken_off_goes_on_under_its_id_and_is_done_once() {
+    let mut fleet = Fleet::start(3);
+    let count = |node: &Node| node.json(&["domain", "list"]).as_array().unwrap().len();
+    fleet.nodes[0].admin(&add("acme", "Acme"));
+    let rows = 10 * SOME_ROWS;
+    let file = csv(&fleet.nodes[0], rows, "acme");
+    let socket = fleet.nodes[0].socket();
+    let import = ["--request-id", "1abc", "domain", "import", &file];
+    let mut broken_off = Command::new(PROGRAM)
+        .arg("--admin")
+        .arg(&socket)
+        .args(import)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(200)); // somewhere in the middle
+    broken_off.kill().unwrap();
+    broken_off.wait().unwrap();
+    let there = count(&fleet.nodes[0]);
+    assert!(there == 0 || there == rows, "{there}: all or none");
+    for node in [1, 0, 2] {
+        assert_eq!(fleet.nodes[node].json(&import)["changed"], rows, "the same answer");
+    }
+    fleet.await_same_state();
+    assert_eq!(fleet.nodes.iter().map(count).collect::<Vec<_>>(), [rows; 3]);
+}
+
+#[test]
+fn an_import_shows_its_progress_on_a_terminal_only() {
+    let node = Node::start();
+    node.admin(&add("acme", "Acme"));
+    let file = csv(&node, SOME_ROWS, "acme");
+    let progress = format!("{SOME_ROWS} of {SOME_ROWS} domains sent (100%)");
+    let socket = node.socket();
+    let command = format!("{PROGRAM} --admin {} domain import {file}", socket.display());
+    let terminal = Command::new("script").args(["-qec", &command, "/dev/null"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&terminal.stdout).into_owned();
+    assert!(shown.contains(&progress), "{shown}");
+    assert!(shown.contains(&format!("{SOME_ROWS} domains read, {SOME_ROWS} changed")), "{shown}");
+    let again = node.try_admin(&["domain", "import", &file]);
+    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(told, format!("{SOME_ROWS} domains read, 0 changed\n"));
 }

@@ -100,7 +100,7 @@ fn only_a_fresh_token_of_this_fleet_and_name_lets_a_host_in() {
     let good = token(member, "mx2");
     succeeded("a good token", &try_join(&good));
     let other = Node::stopped(&on_loopback("mx2"));
-    refused(&join(&other, member.cluster(), &good), "used or expired");
+    refused(&join(&other, member.cluster(), &good), "used, expired");
     let done = member.try_admin(&["cluster", "token", "mx3", "--life", "2h"]);
     assert_eq!(done.status.code(), Some(2), "{}", said(&done));
 

@@ -59,6 +59,29 @@ proptest! {
     ])) {
         bodies::text(&data);
     }
+
+    #[test]
+    fn any_octets_are_read_as_a_report_in_bounds(data in words(&[
+        "Content-Type: multipart/report; boundary=b", "\n", "\r\n", "--b", "--b--", "\n\n",
+        "Content-Type: message/delivery-status\n\n", "Content-Type: message/rfc822\n\n",
+        "Final-Recipient: rfc822; a@b.test", "Action: failed\n", "Status: 5.1.1\n", "<a@b.test>",
+        "Diagnostic-Code: smtp; 550 5.1.1 no", "Content-Transfer-Encoding: base64\n", "rp-aaaa",
+        "host x said: 550 User unknown", "X-Failed-Recipients: a@b.test\n", "Subject: x\n", "\0",
+    ])) {
+        bodies::report(&data[1..]);
+    }
+
+    #[test]
+    fn headers_are_the_same_wherever_they_are_cut(data in words(&[
+        "Authentication-Results:", " ", "\t", "\r\n", "\r\n ", "mx1.test", "mx2.test", ";", "(",
+        ")", "\\", "\"", "From: a@a.test\r\n", "\r\n\r\n", "A", "\r\n..", "body\r\n", "=", "v=1;",
+        "DKIM-Signature: v=1; a=rsa-sha256; d=a.test; s=s; c=relaxed/relaxed; h=from; bh=aaaa; \
+         b=aaaa\r\n",
+        "DKIM-Signature: v=1; a=ed25519-sha256; d=b.test; s=s; c=simple/simple; h=from:to; \
+         bh=YWFh; b=YWFh; l=3\r\n",
+    ])) {
+        bodies::header(&data);
+    }
 }
 
 proptest! {

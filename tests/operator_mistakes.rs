@@ -84,6 +84,7 @@ fn customers_settings_and_queue_ids_are_checked() {
             (&["queue", "show", "nonsense"], 1, "is not a queue id"),
             (&["queue", "delete"], 2, "required"),
             (&["explain", "rcpt", "nonsense"], 1, "an @ and a domain"),
+            (&["explain", "rcpt", "a@acme.test", "--from", "a b@c.test"], 1, "not allowed"),
         ],
     );
 }
@@ -98,7 +99,7 @@ fn an_import_with_one_bad_row_changes_nothing() {
     std::fs::write(&file, format!("{good}c.test,nobody,mx\n")).unwrap();
     assert_refused(&node, &[(&import, 1, "there is no customer nobody")]);
     std::fs::write(&file, format!("{good}c.test,acme\n")).unwrap();
-    assert_refused(&node, &[(&import, 1, "nothing was imported")]);
+    assert_refused(&node, &[(&import, 1, "nothing was changed")]);
     std::fs::write(&file, good).unwrap();
     assert_eq!(node.json(&import)["changed"], 2);
     assert_eq!(node.json(&import)["changed"], 0);

@@ -77,7 +77,7 @@ fn a_drain_survives_the_death_of_the_drained_node_and_of_the_leader() {
     let start = Instant::now();
     fleet.nodes[1].admin(&["host", "drain", "mx1", "--deadline", "1h"]);
     await_share(&mut fleet, 10);
-    let greeting = Smtp::connect(fleet.nodes[0].smtp()).reply();
+    let greeting = Smtp::open(fleet.nodes[0].smtp()).unwrap().reply();
     assert!(greeting.is(421, "4.3.2"), "{greeting:?}");
     fleet.nodes[0].kill();
     fleet.nodes[0].begin();
@@ -94,7 +94,7 @@ fn a_drain_survives_the_death_of_the_drained_node_and_of_the_leader() {
     });
     println!("{} messages in {:?}", messages(), start.elapsed());
     assert_eq!(fleet.nodes[0].queued(), 0);
-    let greeting = Smtp::connect(fleet.nodes[0].smtp()).reply();
+    let greeting = Smtp::open(fleet.nodes[0].smtp()).unwrap().reply();
     assert!(greeting.is(521, "5.3.2"), "{greeting:?}");
     let status = fleet.status(1);
     let members = status["members"].as_array().unwrap();

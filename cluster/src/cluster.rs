@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::gauges::{self, Event, Gauges, Observer, Proposed};
 use crate::identity::{Home, Who};
 use crate::machine::View;
 use crate::peer::Peers;
@@ -14,7 +17,8 @@ use crate::propose::{Clock, Forwarder, ProposeError};
 use crate::raft::Raft;
 use crate::state::{Outcome, Request, State};
 use crate::status::{self, Status};
-use crate::transport::QuicEndpoint;
+use crate::transport::{Credentials, QuicEndpoint};
+use crate::vault::VaultKey;
 
 /// How a node takes part in its fleet.
 #[derive(Clone)]
@@ -27,8 +31,13 @@ pub struct ClusterConfig {
     pub advertise: Option<SocketAddr>,
     /// The version of the program, shown to operators.
     pub version: String,
+    /// The newest cluster version it speaks: [`CLUSTER_VERSION`](crate::CLUSTER_VERSION), but in
+    /// tests of fleets that are upgraded.
+    pub speaks: u16,
     /// Milliseconds since 1970, UTC. The only source of wall time.
     pub clock: Clock,
+    /// Is told of what operators count.
+    pub observer: Observer,
     /// Whether UDP segmentation offload is used. Some network cards fail at it.
     pub segmentation_offload: bool,
 }
@@ -64,6 +73,13 @@ pub(crate) struct Node {
     pub(crate) stop: CancellationToken,
     pub(crate) digest: Mutex<Option<(u64, String)>>,
     pub(crate) peers: Arc<Peers>,
+    /// The key for replicated secrets, once it is here.
+    pub(crate) vault: OnceLock<VaultKey>,
+    /// Since when it leads, if it does.
+    pub(crate) led: Mutex<Option<Instant>>,
+    pub(crate) credentials: Arc<Credentials>,
+    /// When the certificate it shows was made: milliseconds since 1970, UTC.
+    pub(crate) certified_ms: AtomicU64,
 }
 
 /// What only a node in a fleet can do was asked of a state that is not.
@@ -93,7 +109,18 @@ impl Cluster {
     /// node's view shows it unless it is far behind. Answers within five seconds.
     pub async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
         match &self.shared.part {
-            Part::Node(node) => node.forwarder.propose(request).await,
+            Part::Node(node) => {
+                let asked = std::time::Instant::now();
+                let answer = node.forwarder.propose(request).await;
+                let came = match &answer {
+                    Ok(Ok(_)) => Proposed::Done,
+                    Err(ProposeError::NoQuorum) => Proposed::NoQuorum,
+                    Err(ProposeError::Unknown { .. }) => Proposed::Unknown,
+                    Ok(Err(_)) | Err(_) => Proposed::Refused,
+                };
+                (node.config.observer)(Event::Proposed(came, asked.elapsed()));
+                answer
+            }
             Part::Detached(one_at_a_time) => {
                 let _one = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut state = State::clone(&self.view());
@@ -109,6 +136,11 @@ impl Cluster {
         Ok(status::of(self.node()?, self.view()).await)
     }
 
+    /// How this node's part in the fleet stands, as far as it knows by itself. Cheap.
+    pub fn gauges(&self) -> Result<Gauges, Detached> {
+        Ok(gauges::of(self.node()?, &self.view()))
+    }
+
     /// Waits until this node cannot go on: its log failed, or it was removed from the fleet. The
     /// process must then exit; the text says why.
     pub async fn failed(&self) -> String {
@@ -116,7 +148,11 @@ impl Cluster {
         let (mut metrics, mut applied) = (node.raft.metrics(), self.watch());
         loop {
             if let Err(fatal) = &metrics.borrow_and_update().running_state {
-                return format!("the consensus stopped: {fatal}");
+                let halted = self.shared.view.halted();
+                return halted.unwrap_or_else(|| format!("the consensus stopped: {fatal}"));
+            }
+            if let Some(why) = self.view().too_old(&node.config.version, node.config.speaks) {
+                return why;
             }
             if self.view().was_removed(node.who.node) {
                 return format!("{} was removed from the fleet", node.who.name);
@@ -143,6 +179,12 @@ impl Cluster {
                 return;
             }
         }
+    }
+
+    /// How many peers were refused on the cluster port since the start, by reason; every reason
+    /// there is.
+    pub fn peers_refused(&self) -> Vec<(&'static str, u64)> {
+        self.node().map_or_else(|_| Vec::new(), |node| node.endpoint.refusals().counts().collect())
     }
 
     /// Whether this node leads, and a quorum hears it: what one node is to do for the fleet is this

@@ -5,6 +5,8 @@
 //! ```
 //!
 //! Numbers are big-endian; the CRC covers the fields before it and the body. The body is bincode.
+//! Magic, length and CRC stand where they stand in every format, so that what a newer version wrote
+//! is told apart from what was damaged.
 //! **Invariant:** only this file names bincode. It is always given a limit (without one, nine bytes
 //! that claim 2^40 octets abort the process), and a body must be consumed to its last octet.
 
@@ -73,7 +75,7 @@ pub(crate) enum CodecError {
     Short,
     #[error("it is not an mxfleet record")]
     Magic,
-    #[error("it has format {0}, this version reads format {FORMAT}")]
+    #[error("it has format {0}, this program reads format {FORMAT}")]
     Format(u8),
     #[error("it is a record of kind {0} where another was expected")]
     Kind(u8),
@@ -81,16 +83,49 @@ pub(crate) enum CodecError {
     Length,
     #[error("its checksum does not match")]
     Checksum,
-    #[error("its content is not understood by this version: {0}")]
+    #[error("its content is not understood by this program: {0}")]
     Body(String),
+    #[error("something follows its content")]
+    Trailing,
     #[error("it is too large: at most {BODY_OCTETS_MAX} octets")]
     TooLarge,
+}
+
+impl CodecError {
+    /// Whether it was written whole, but not by a version this program knows.
+    pub(crate) fn is_newer(&self) -> bool {
+        match self {
+            Self::Format(format) => *format > FORMAT,
+            Self::Body(_) | Self::Trailing => true,
+            _ => false,
+        }
+    }
+
+    /// The same with the place of the bytes.
+    pub(crate) fn at(self, place: impl Into<String>) -> std::io::Error {
+        let placed = Placed { place: place.into(), error: self };
+        std::io::Error::new(std::io::ErrorKind::InvalidData, placed)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {error}")]
+struct Placed {
+    place: String,
+    error: CodecError,
 }
 
 impl From<CodecError> for std::io::Error {
     fn from(error: CodecError) -> Self {
         Self::new(std::io::ErrorKind::InvalidData, error)
     }
+}
+
+/// Whether something could not be read because a newer version wrote it.
+pub(crate) fn is_newer(error: &std::io::Error) -> bool {
+    let Some(inner) = error.get_ref() else { return false };
+    let placed = inner.downcast_ref::<Placed>().map(|placed| &placed.error);
+    placed.or_else(|| inner.downcast_ref::<CodecError>()).is_some_and(CodecError::is_newer)
 }
 
 /// `value` in an envelope.
@@ -115,10 +150,7 @@ pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Result<Vec<u8>, Cod
 /// The value in an envelope that fills `bytes` exactly.
 pub(crate) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, CodecError> {
     let (head, body) = bytes.split_first_chunk::<HEAD_OCTETS>().ok_or(CodecError::Short)?;
-    let (found, length) = read_head(head)?;
-    if found != kind {
-        return Err(CodecError::Kind(found.number()));
-    }
+    let length = read_length(head)?;
     if length != body.len() {
         return Err(if length > body.len() { CodecError::Short } else { CodecError::Length });
     }
@@ -126,10 +158,14 @@ pub(crate) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T,
     if crc != checksum(&head[..CRC_AT], body) {
         return Err(CodecError::Checksum);
     }
+    let (found, _) = read_head(head)?;
+    if found != kind {
+        return Err(CodecError::Kind(found.number()));
+    }
     let (value, consumed) = bincode::serde::decode_from_slice::<T, _>(body, CONFIG)
         .map_err(|error| CodecError::Body(error.to_string()))?;
     if consumed != body.len() {
-        return Err(CodecError::Length);
+        return Err(CodecError::Trailing);
     }
     Ok(value)
 }
@@ -137,9 +173,7 @@ pub(crate) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T,
 /// The kind and body length a head announces, for readers of streams. The body's checksum is
 /// looked at by [`decode`].
 pub(crate) fn read_head(head: &[u8; HEAD_OCTETS]) -> Result<(Kind, usize), CodecError> {
-    if head[..4] != MAGIC {
-        return Err(CodecError::Magic);
-    }
+    let length = read_length(head)?;
     if head[4] != FORMAT {
         return Err(CodecError::Format(head[4]));
     }
@@ -148,9 +182,16 @@ pub(crate) fn read_head(head: &[u8; HEAD_OCTETS]) -> Result<(Kind, usize), Codec
     if head[6..8] != [0, 0] {
         return Err(CodecError::Length);
     }
+    Ok((kind, length))
+}
+
+fn read_length(head: &[u8; HEAD_OCTETS]) -> Result<usize, CodecError> {
+    if head[..4] != MAGIC {
+        return Err(CodecError::Magic);
+    }
     let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
     match usize::try_from(length) {
-        Ok(length) if length <= BODY_OCTETS_MAX => Ok((kind, length)),
+        Ok(length) if length <= BODY_OCTETS_MAX => Ok(length),
         _ => Err(CodecError::TooLarge),
     }
 }
@@ -205,10 +246,7 @@ mod tests {
     #[test]
     fn a_forged_length_claims_no_memory() {
         let body = [253, 0, 0, 0, 0, 0, 1, 0, 0];
-        let mut bytes = vec![b'm', b'x', b'f', b'l', FORMAT, Kind::Meta.number(), 0, 0, 0, 0, 0, 9];
-        let crc = checksum(&bytes, &body);
-        bytes.extend_from_slice(&crc.to_be_bytes());
-        bytes.extend_from_slice(&body);
+        let bytes = sealed(FORMAT, &body);
         assert!(matches!(decode::<Vec<u64>>(Kind::Meta, &bytes), Err(CodecError::Body(_))));
         assert!(matches!(decode::<String>(Kind::Meta, &bytes), Err(CodecError::Body(_))));
     }
@@ -216,6 +254,38 @@ mod tests {
     #[test]
     fn another_kind_is_refused() {
         assert_eq!(decode::<u64>(Kind::Call, &sample()), Err(CodecError::Kind(2)));
+    }
+
+    fn sealed(format: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![b'm', b'x', b'f', b'l', format, Kind::Meta.number(), 0, 0, 0, 0, 0];
+        bytes.push(body.len().try_into().unwrap());
+        let crc = checksum(&bytes, body);
+        bytes.extend_from_slice(&crc.to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_told_apart_from_what_is_damaged() {
+        let newer = |bytes: &[u8]| {
+            let error = decode::<Option<u8>>(Kind::Meta, bytes).unwrap_err();
+            let (one, other) = (is_newer(&error.clone().at("entry 7")), is_newer(&error.into()));
+            assert_eq!(one, other);
+            one
+        };
+        assert!(newer(&sealed(FORMAT + 1, &[0])));
+        assert!(newer(&sealed(FORMAT, &[9])), "a variant that is not known");
+        assert!(newer(&sealed(FORMAT, &[0, 0])), "a field that is not known");
+        assert!(!newer(&sealed(FORMAT - 1, &[0])));
+        for damaged in [&[1, 7][..], &[0]] {
+            let good = sealed(FORMAT, damaged);
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 4;
+                assert!(!newer(&bad), "octet {at}");
+                assert!(!newer(&good[..at]), "cut at {at}");
+            }
+        }
     }
 
     proptest::proptest! {

@@ -12,17 +12,18 @@ use openraft::{EntryPayload, Membership};
 use serde::Serialize;
 
 use crate::codec::{self, Kind};
-use crate::join::hex;
+use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
-    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
-    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, Refusal, Request, State,
-    Survey, TlsPolicy, Told, TrafficCount,
+    Certificate, CertificateCommand, Command, Customer, CustomerStatus, Domain, DomainChange,
+    Exemption, HostCommand, MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent,
+    RecipientNews, RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told,
+    TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
 fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
-    let found = hex(&codec::encode(kind, value).unwrap());
+    let found = hex::encode(&codec::encode(kind, value).unwrap());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -39,7 +40,13 @@ fn name() -> String {
 
 fn host() -> NewHost {
     let address = "192.0.2.1:7946".to_owned();
-    NewHost { name: "mx2".to_owned(), address, version: "0.1.0".to_owned(), key: [3; 32] }
+    NewHost {
+        name: "mx2".to_owned(),
+        address,
+        version: "0.1.0".to_owned(),
+        key: [3; 32],
+        speaks: 1,
+    }
 }
 
 fn domain() -> Domain {
@@ -49,6 +56,7 @@ fn domain() -> Domain {
         route: "mail.acme.test:25,[2001:db8::1]:2525".parse().unwrap(),
         tls: TlsPolicy::Pinned(vec!["mail.acme.test".to_owned()]),
         connections_max: Some(7),
+        recipients: RecipientPolicy::default(),
     }
 }
 
@@ -79,9 +87,9 @@ fn commands() -> Vec<Command> {
         Command::DomainImport { domains: vec![domain()] },
         Command::SettingSet { name: name(), value: Some("5d".to_owned()) },
         Command::HostFound { host: host(), seed: 9 },
-        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 6 },
+        Command::HostToken { hash: [1; 32], name: name(), expires_ms: 1_700_000_000_006 },
         Command::HostJoin { token: [2; 32], host: host() },
-        Command::HostAnnounce { id: 2, address: name(), version: name() },
+        Command::HostAnnounce { id: 2, address: name(), version: name(), speaks: 1 },
         Command::HostPrefer { name: name(), preferred: true },
         Command::HostRemove { name: name() },
         Command::Tick,
@@ -94,8 +102,18 @@ fn commands() -> Vec<Command> {
         Command::BlacklistPardon { address: address() },
         Command::BlacklistExempt { address: address(), exemption: Some(exemption) },
         Command::BlacklistFreeze { domain: name(), frozen: true },
-        Command::DomainStage { import: 4, part: 0, domains: vec![domain()] },
-        Command::DomainCommit { import: 4, parts: 1 },
+        Command::DomainStage { import: 104, part: 0, domains: vec![domain()] },
+        Command::DomainCommit { import: 104, parts: 1 },
+        Command::ClusterVersion { to: 1 },
+        Command::RecipientNews { news: news() },
+        Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
+        Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
+        Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
+        Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
+        Command::RecipientsRemove { domain: name() },
+        Command::ReturnKeyAdd { number: 1, secret: Secret::new([4; 32]) },
+        Command::DomainAdd(Domain { name: "tagged.test".to_owned(), ..domain() }),
+        Command::ReturnPathSet { domain: "tagged.test".to_owned(), tagged: true },
     ]
     .into_iter()
     .chain(rotation())
@@ -156,12 +174,32 @@ fn rotation() -> Vec<Command> {
         .chain(migrations.into_iter().map(Command::Migration))
         .chain(notices.into_iter().map(Command::Notice))
         .chain([
+            Command::Certificate(CertificateCommand::Put(Certificate {
+                names: vec![name()],
+                chain_pem: "chain".to_owned(),
+                sealed_key: vec![7],
+                ends_ms: at_ms,
+            })),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
             service(HostCommand::MailLeft { id: 1, messages: 5 }),
             service(HostCommand::Resume { name: host() }),
             service(HostCommand::Retire { name: host(), force: true, moves: Vec::new() }),
         ])
         .collect()
+}
+
+fn news() -> Vec<RecipientNews> {
+    let address = || "someone@acme.test".to_owned();
+    vec![
+        RecipientNews::Taken { address: address(), at_ms: 7 },
+        RecipientNews::Answered { address: address(), is_known: true, version: 5, at_ms: 7 },
+        RecipientNews::CatchAll {
+            domain: "acme.test".to_owned(),
+            is_catch_all: false,
+            version: 5,
+            at_ms: 7,
+        },
+    ]
 }
 
 fn requests() -> Vec<Request> {
@@ -221,6 +259,7 @@ fn what_is_sent_has_the_format_it_always_had() {
         Ask::Renew { csr: vec![1] },
         Ask::Join(joining),
         Ask::Peer { body: vec![1, 2] },
+        Ask::Vault,
     ];
     for (at, ask) in asks.into_iter().enumerate() {
         check(&format!("ask_{at}"), Kind::Call, &Call { fleet: 7, from: 2, to: 1, ask });
@@ -239,6 +278,7 @@ fn what_is_sent_has_the_format_it_always_had() {
         Answer::Unknown,
         Answer::Refused("no".to_owned()),
         Answer::Peer { body: vec![3] },
+        Answer::Vault { key: [4; 32] },
     ];
     for (at, answer) in answers.iter().enumerate() {
         check(&format!("answer_{at}"), Kind::Answer, answer);

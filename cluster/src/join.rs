@@ -12,9 +12,11 @@ use rustls::pki_types::CertificateDer;
 
 use crate::authority::{self, Authority, AuthorityError};
 use crate::cluster::{Cluster, ClusterConfig, Detached};
+use crate::hex;
 use crate::identity::{Home, Who};
 use crate::propose::ProposeError;
 use crate::state::{Command, Hash, NewHost, Refusal, Request, TOKEN_LIFE_MS_MAX};
+use crate::takeover;
 use crate::transport;
 
 const PREFIX: &str = "mxfleet1";
@@ -35,7 +37,7 @@ pub struct TokenError;
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}.{}.{}", hex(&self.fingerprint), hex(&self.secret))
+        write!(f, "{PREFIX}.{}.{}", hex::encode(&self.fingerprint), hex::encode(&self.secret))
     }
 }
 
@@ -55,7 +57,7 @@ impl FromStr for Token {
         let [Some(PREFIX), Some(fingerprint), Some(secret), None] = fields else {
             return Err(TokenError);
         };
-        let unhex = |text| unhex(text).ok_or(TokenError);
+        let unhex = |text| hex::decode(text).and_then(|b| b.try_into().ok()).ok_or(TokenError);
         Ok(Self { fingerprint: unhex(fingerprint)?, secret: unhex(secret)? })
     }
 }
@@ -116,7 +118,7 @@ impl Cluster {
     /// authority. [`Cluster::start`] does the rest.
     pub fn init(config: &ClusterConfig, name: &str) -> Result<(), JoinError> {
         let home = Home::new(config.dir.clone());
-        if home.is_settled() {
+        if home.is_settled() || takeover::is_pending(&home) {
             return Err(JoinError::Settled(config.dir.clone()));
         }
         let io = |source| JoinError::Io { path: config.dir.clone(), source };
@@ -142,7 +144,8 @@ impl Cluster {
         Home::new(config.dir.clone()).is_settled()
     }
 
-    /// A token that lets one host named `name` join within `life_ms`, an hour at most.
+    /// A token that lets one host named `name` join within `life_ms`, an hour at most. That host
+    /// may show it again until then, if it missed the answer.
     pub async fn token(&self, name: &str, life_ms: u64, actor: &str) -> Result<Token, ManageError> {
         let node = self.node()?;
         let token = Token {
@@ -167,7 +170,7 @@ impl Cluster {
         token: &Token,
     ) -> Result<(), JoinError> {
         let home = Home::new(config.dir.clone());
-        if home.is_settled() {
+        if home.is_settled() || takeover::is_pending(&home) {
             return Err(JoinError::Settled(config.dir.clone()));
         }
         let io = |source| JoinError::Io { path: config.dir.clone(), source };
@@ -191,6 +194,7 @@ impl Cluster {
             address: address.to_string(),
             version: config.version.clone(),
             key: authority::key_hash(&csr)?,
+            speaks: config.speaks,
         };
         let joined = transport::join(peer, token.fingerprint, &token.secret, &host, &csr)
             .await
@@ -243,25 +247,6 @@ fn random_secret() -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "without entropy nothing secret can be made at all")]
     SystemRandom::new().fill(&mut secret).expect("the system gives random bytes");
     secret
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        let digits = text.get(2 * at..2 * at + 2)?;
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        *byte = u8::from_str_radix(digits, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! are built from such a view, so applying goes on meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::codec;
+use crate::gauges::{Event, Observer};
 use crate::raft::{
     Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, StorageIOError, Types,
 };
@@ -30,14 +32,19 @@ pub(crate) struct View {
     /// Octets of entries applied since the last snapshot.
     unsaved_octets: AtomicU64,
     saved: Mutex<Instant>,
+    /// When a leader of the fleet last wrote to this node.
+    heard: Mutex<Option<Instant>>,
+    /// Why this node cannot apply what the fleet decided, and what to do.
+    halted: OnceLock<String>,
 }
 
 impl View {
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(state.applied_index());
         let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
-        let moved = Notify::new();
-        Self { state: ArcSwap::from_pointee(state), applied, moved, unsaved_octets, saved }
+        let (moved, halted, heard) = (Notify::new(), OnceLock::new(), Mutex::default());
+        let state = ArcSwap::from_pointee(state);
+        Self { state, applied, moved, unsaved_octets, saved, heard, halted }
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -76,6 +83,30 @@ impl View {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// A leader of the fleet has written to this node.
+    pub(crate) fn hears_leader(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago a leader of the fleet last wrote to this node.
+    pub(crate) fn since_heard(&self) -> Option<Duration> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).map(|heard| heard.elapsed())
+    }
+
+    /// Why applying has ended, if it was for something an operator can mend.
+    pub(crate) fn halted(&self) -> Option<String> {
+        self.halted.get().cloned()
+    }
+
+    /// Applying ends: a newer version wrote `what`. To skip it would let this node's state differ
+    /// from the others'.
+    fn halt(&self, what: &str) {
+        let remedy = self.state().remedy();
+        let why = format!("{what} is of a newer version and is not understood here: {remedy}");
+        tracing::error!("{why}");
+        let _ = self.halted.set(why); // the first reason is the one that counts
+    }
+
     pub(crate) fn unsaved_octets(&self) -> u64 {
         self.unsaved_octets.load(Ordering::Relaxed)
     }
@@ -89,6 +120,7 @@ pub(crate) struct Machine {
     view: Arc<View>,
     snapshots: SnapshotDir,
     received: u64,
+    observer: Observer,
 }
 
 impl Machine {
@@ -100,7 +132,13 @@ impl Machine {
         };
         let view = Arc::new(View::new(state.clone()));
         let (last, membership) = (meta.last_log_id, meta.last_membership);
-        Ok(Self { state, last, membership, view, snapshots, received: 0 })
+        let observer: Observer = Arc::new(|_| ());
+        Ok(Self { state, last, membership, view, snapshots, received: 0, observer })
+    }
+
+    /// Tell of every snapshot that is written.
+    pub(crate) fn observed(self, observer: &Observer) -> Self {
+        Self { observer: Arc::clone(observer), ..self }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -123,11 +161,13 @@ impl Machine {
             EntryPayload::Normal(batch) => {
                 let octets = u64::try_from(batch.octets()).unwrap_or(u64::MAX);
                 self.view.unsaved_octets.fetch_add(octets, Ordering::Relaxed);
-                // An entry this version does not understand stops the node: skipping it would let
-                // its state differ from the others'.
-                let requests = batch.requests();
-                let requests =
-                    requests.map_err(|e| StorageError::from(StorageIOError::apply(id, &e)))?;
+                let requests = batch.requests().map_err(|error| {
+                    if error.is_newer() {
+                        self.view.publish(self.state.clone()); // the remedy is in the newest state
+                        self.view.halt(&format!("log entry {}", id.index));
+                    }
+                    StorageError::from(StorageIOError::apply(id, &error))
+                })?;
                 Replies(requests.iter().map(|r| self.state.apply(id.index, r)).collect())
             }
         };
@@ -163,7 +203,8 @@ impl RaftStateMachine<Types> for Machine {
             snapshot_id: format!("{term}-{index}"),
         };
         let (snapshots, view) = (self.snapshots.clone(), self.view());
-        Builder { meta, state: self.state.clone(), snapshots, view }
+        let observer = Arc::clone(&self.observer);
+        Builder { meta, state: self.state.clone(), snapshots, view, observer }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
@@ -178,7 +219,12 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError> {
         let (snapshots, announced) = (self.snapshots.clone(), meta.clone());
         let state = blocking(move || snapshots.install(&snapshot.path, &announced)).await;
-        let state = state.map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
+        let state = state.map_err(|error| {
+            if codec::is_newer(&error) {
+                self.view.halt("a snapshot from another host");
+            }
+            StorageIOError::read_snapshot(Some(meta.signature()), &error)
+        })?;
         self.state = state;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -203,16 +249,18 @@ pub(crate) struct Builder {
     state: State,
     snapshots: SnapshotDir,
     view: Arc<View>,
+    observer: Observer,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         let (snapshots, meta, state) =
             (self.snapshots.clone(), self.meta.clone(), self.state.clone());
-        let before = self.view.unsaved_octets();
+        let (before, begun) = (self.view.unsaved_octets(), Instant::now());
         let file = blocking(move || snapshots.write(&meta, &state)).await;
         let signature = Some(self.meta.signature());
         let file = file.map_err(|e| StorageIOError::write_snapshot(signature, &e))?;
+        (self.observer)(Event::SnapshotSaved(begun.elapsed()));
         self.view.unsaved_octets.fetch_sub(before, Ordering::Relaxed);
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(file) })
     }
@@ -227,4 +275,44 @@ async fn blocking<T: Send + 'static>(
         return work();
     }
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::testing::log_id;
+
+    use super::*;
+    use crate::raft::Batch;
+    use crate::state::{Command, NewHost, Request};
+
+    #[tokio::test]
+    async fn an_entry_of_a_newer_version_stops_the_node_and_says_what_to_install() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotDir::open(dir.path().to_owned(), 1).unwrap();
+        let mut machine = Machine::open(snapshots).unwrap();
+        let host = NewHost {
+            name: "mx1".to_owned(),
+            address: "192.0.2.1:4190".to_owned(),
+            version: "0.9.0".to_owned(),
+            key: [0; 32],
+            speaks: 9,
+        };
+        let found = Request::new(1, "fleet", 1, Command::HostFound { host, seed: 1 });
+        let normal = |index, batch| {
+            let payload = EntryPayload::Normal(batch);
+            Entry { log_id: log_id(1, 1, index), payload }
+        };
+        let known = normal(1, Batch::new(&[found]).unwrap());
+        let unknown = normal(2, Batch::of_a_newer_version());
+        assert!(machine.apply([known, unknown]).await.is_err());
+        let view = machine.view();
+        assert_eq!(view.state().applied_index(), 1, "what came before it counts");
+        assert_eq!(
+            view.halted().as_deref(),
+            Some(
+                "log entry 2 is of a newer version and is not understood here: install mxfleet \
+                 0.9.0, which mx1 runs"
+            )
+        );
+    }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use crate::raft::NodeId;
 
-/// A voter this silent is replaced by a learner that is up, if there is one.
+/// A voter this silent is replaced by a learner that is up, if there is one. A leader that has just
+/// begun has not heard anybody: silence before that does not count.
 const LOST_MS: u64 = 60_000;
 /// A learner that answered this lately is up.
 const UP_MS: u64 = 2_000;
@@ -73,11 +74,12 @@ fn voters_wanted(hosts: usize, voters_max: usize) -> usize {
     }
 }
 
-/// The next step, if one is due. `me` leads.
+/// The next step, if one is due. `me` leads, since `led_ms`.
 pub(crate) fn next_step(
     nodes: &BTreeMap<NodeId, Seen>,
     me: NodeId,
     voters_max: usize,
+    led_ms: u64,
 ) -> Option<Step> {
     let find = |wanted: &dyn Fn(&NodeId, &Seen) -> bool| {
         nodes.iter().find(|(id, seen)| wanted(id, seen)).map(|(id, _)| *id)
@@ -116,8 +118,8 @@ pub(crate) fn next_step(
     if voters < wanted {
         return Some(Step::Promote(up));
     }
-    let lost =
-        find(&|id, seen| *id != me && seen.votes() && seen.silent_ms.is_none_or(|ms| ms > LOST_MS));
+    let is_lost = |seen: &Seen| seen.silent_ms.unwrap_or(u64::MAX).min(led_ms) > LOST_MS;
+    let lost = find(&|id, seen| *id != me && seen.votes() && is_lost(seen));
     let less_wanted = find(&|id, seen| *id != me && seen.votes() && !seen.preferred);
     let preferred = nodes.get(&up).is_some_and(|seen| seen.preferred);
     let down = lost.or(if preferred { less_wanted } else { None })?;
@@ -126,7 +128,12 @@ pub(crate) fn next_step(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{BTreeMap, LOST_MS, NodeId, Role, Seen, Step, voters_wanted};
+
+    /// Under a leader of long standing.
+    fn next_step(nodes: &BTreeMap<NodeId, Seen>, me: NodeId, max: usize) -> Option<Step> {
+        super::next_step(nodes, me, max, u64::MAX)
+    }
 
     fn seen(role: Option<Role>) -> Seen {
         let (lag_entries, silent_ms) = (Some(0), Some(0));
@@ -194,6 +201,18 @@ mod tests {
         let mut nodes = fleet(1, 0);
         nodes.insert(1, down);
         assert_eq!(next_step(&nodes, 1, 5), None, "the last one stays");
+    }
+
+    #[test]
+    fn a_new_leader_gives_everybody_time_to_be_heard() {
+        for silent_ms in [None, Some(LOST_MS * 10)] {
+            let mut nodes = fleet(3, 1);
+            nodes.insert(2, Seen { silent_ms, ..seen(Some(Role::Voter)) });
+            assert_eq!(super::next_step(&nodes, 1, 5, 0), None);
+            assert_eq!(super::next_step(&nodes, 1, 5, LOST_MS), None);
+            let swap = Some(Step::Swap { up: 4, down: 2 });
+            assert_eq!(super::next_step(&nodes, 1, 5, LOST_MS + 1), swap);
+        }
     }
 
     #[test]

@@ -188,6 +188,10 @@ impl Forwarder {
         if self.view.state().was_removed(self.node) {
             return Err(ProposeError::Refused("this host was removed from the fleet".to_owned()));
         }
+        // Not handed over: a leader that cannot read it would take it for an offence.
+        if let Err(refusal) = self.view.state().allows(&request.command) {
+            return Ok(Err(refusal));
+        }
         let deadline = Instant::now() + PATIENCE;
         let mut handed_over = false;
         loop {

@@ -92,6 +92,14 @@ impl Batch {
         codec::encode(Kind::Batch, &requests).map(|bytes| Self(Octets(bytes.into())))
     }
 
+    /// One request with a command that no version knows yet.
+    #[cfg(test)]
+    pub(crate) fn of_a_newer_version() -> Self {
+        let command = u32::MAX; // as the number of a variant
+        let request = [(1_u128, "ops", 1_u64, None::<u64>, command)];
+        Self(Octets(codec::encode(Kind::Batch, &request).unwrap().into()))
+    }
+
     pub(crate) fn requests(&self) -> Result<Vec<Request>, CodecError> {
         codec::decode(Kind::Batch, &self.0.0)
     }

@@ -5,8 +5,8 @@
 //! out of a survivor. Both give the fleet a new id, so that nodes of the old one, should they come
 //! back, are refused instead of being half-believed; they join again as new hosts.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,15 +18,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::{self, Authority};
 use crate::cluster::{Cluster, ClusterConfig};
+use crate::hex;
 use crate::identity::{Home, Who};
-use crate::join::{ManageError, hex, random_id};
+use crate::join::{ManageError, random_id};
 use crate::log::{self, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
 use crate::raft::{LogId, Membership, NodeId, Peer, SnapshotMeta, Vote};
 use crate::snapshot::{self, SnapshotDir};
 use crate::state::{NewHost, State};
+use crate::takeover;
 
 const FORMAT: u32 = 1;
+/// The first line of a backup: a certificate and a key.
+const HEAD_OCTETS_MAX: u64 = 64 << 10;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
@@ -59,7 +63,7 @@ pub enum RecoveryError {
 }
 
 /// What `recover` went on from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
     /// The log index the state is at now.
     pub applied_index: u64,
@@ -79,7 +83,7 @@ impl Cluster {
             let head = Head {
                 mxfleet_backup: FORMAT,
                 applied_index: state.applied_index(),
-                authority_hex: hex(&home.load()?.authority),
+                authority_hex: hex::encode(&home.load()?.authority),
                 authority_key: home.authority_key()?,
             };
             let mut file =
@@ -103,11 +107,13 @@ impl Cluster {
         let other = |error: &dyn std::fmt::Display| RecoveryError::Other(error.to_string());
         let mut file = BufReader::new(File::open(backup).map_err(io)?);
         let mut line = Vec::new();
-        file.read_until(b'\n', &mut line).map_err(io)?;
+        file.by_ref().take(HEAD_OCTETS_MAX).read_until(b'\n', &mut line).map_err(io)?;
         let head: Head = serde_json::from_slice(&line).map_err(|e| io(e.into()))?;
         let (_, mut state) = snapshot::read_from(file, None).map_err(io)?;
+        is_new_enough(config, &state)?;
         let key_pem = head.authority_key.ok_or(RecoveryError::NoKey)?;
-        let certificate = CertificateDer::from(unhex(&head.authority_hex).unwrap_or_default());
+        let certificate =
+            CertificateDer::from(hex::decode(&head.authority_hex).unwrap_or_default());
         let authority = Authority::load(&certificate, &key_pem).map_err(|e| other(&e))?;
 
         let now_ms = (config.clock)();
@@ -118,6 +124,7 @@ impl Cluster {
             address: config.advertise.unwrap_or(config.listen).to_string(),
             version: config.version.clone(),
             key: authority::key_hash(&csr).map_err(|e| other(&e))?,
+            speaks: config.speaks,
         };
         let node = state.refound(&host).map_err(|e| other(&e))?;
         let signed = authority.sign(&csr, node, now_ms).map_err(|e| other(&e))?;
@@ -133,18 +140,30 @@ impl Cluster {
         let index = state.applied_index().max(1);
         let last = LogId { leader_id: CommittedLeaderId::new(1, node), index };
         let peer = Peer { name: host.name, address: host.address };
-        write_fleet(&home, &who, peer, last, &state).map_err(io)?;
-        home.keep_authority_key(&key_pem).map_err(io)?;
-        home.settle(&who, &certificate, &signed, &key.serialize_pem()).map_err(io)
+        let install = || {
+            takeover::discard(&home)?;
+            let new = takeover::begin(&home)?;
+            write_fleet(&new, &who, peer, last, &state)?;
+            new.keep_authority_key(&key_pem)?;
+            new.settle(&who, &certificate, &signed, &key.serialize_pem())?;
+            takeover::commit(&home, &[])?;
+            takeover::finish(&home).map(|_| ())
+        };
+        install().map_err(io)
     }
 
     /// After a majority of the voters is lost for good: make this stopped node a fleet of its own,
     /// with all it knows. What only the lost nodes knew is lost; what this node knew but no quorum
-    /// had confirmed counts from now on. Blocks.
+    /// had confirmed counts from now on. What it had stays in a folder beside. If it is
+    /// interrupted, it is to be called again. Blocks.
     pub fn recover(config: &ClusterConfig) -> Result<Recovered, RecoveryError> {
         let home = Home::new(config.dir.clone());
         let io = |source| RecoveryError::Io { path: config.dir.clone(), source };
         let other = |error: &dyn std::fmt::Display| RecoveryError::Other(error.to_string());
+        let report = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(|e| io(e.into()));
+        if let Some(bytes) = takeover::finish(&home).map_err(io)? {
+            return report(bytes);
+        }
         let identity = home.load().map_err(io)?;
         if home.authority_key().map_err(io)?.is_none() {
             return Err(RecoveryError::NoKey);
@@ -152,6 +171,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let known = runtime.map_err(io)?.block_on(replay(&home, identity.fleet));
         let Known { mut state, last, uncertain } = known.map_err(|error| other(&error))?;
+        is_new_enough(config, &state)?;
         let me = identity.who.node;
         let Some(host) = state.host(me).cloned() else {
             let name = &identity.who.name;
@@ -162,11 +182,23 @@ impl Cluster {
         state.keep_only(me);
         let who = Who { fleet: format!("{:032x}", random_id()), ..identity.who };
         let peer = Peer { name: host.name, address: host.address };
-        write_fleet(&home, &who, peer, last, &state).map_err(io)?;
-        home.set_who(&who).map_err(io)?;
         let applied_index = state.applied_index();
-        Ok(Recovered { applied_index, uncertain_entries: uncertain, lost })
+        let recovered = Recovered { applied_index, uncertain_entries: uncertain, lost };
+        let install = || {
+            let new = takeover::begin(&home)?;
+            write_fleet(&new, &who, peer, last, &state)?;
+            new.set_who(&who)?;
+            takeover::commit(&home, &serde_json::to_vec(&recovered)?)?;
+            takeover::finish(&home).map(|_| ())
+        };
+        install().map_err(io)?;
+        Ok(recovered)
     }
+}
+
+fn is_new_enough(config: &ClusterConfig, state: &State) -> Result<(), RecoveryError> {
+    let too_old = state.too_old(&config.version, config.speaks);
+    too_old.map_or(Ok(()), |why| Err(RecoveryError::Other(why)))
 }
 
 struct Known {
@@ -191,24 +223,9 @@ async fn replay(home: &Home, fleet: u128) -> io::Result<Known> {
     Ok(Known { state: State::clone(&machine.view().state()), last, uncertain })
 }
 
-/// Write log and snapshot of a fleet whose only voter is `who`. What was there is moved aside.
+/// Write log and snapshot of a fleet whose only voter is `who`.
 fn write_fleet(home: &Home, who: &Who, peer: Peer, last: LogId, state: &State) -> io::Result<()> {
     let fleet = who.fleet_id().unwrap_or_default();
-    for place in [home.log(), home.snapshots()] {
-        let aside = place.with_extension("before-recovery");
-        if aside.exists() {
-            fs::remove_dir_all(&aside)?;
-        }
-        match fs::rename(&place, aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    // It guards the log that was moved away.
-    match fs::remove_file(home.guard()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     let voters = vec![std::collections::BTreeSet::from([who.node])];
     let nodes = std::collections::BTreeMap::from([(who.node, peer)]);
     let membership = openraft::Membership::new(voters, nodes);
@@ -233,12 +250,4 @@ fn begin_log(disk: Arc<dyn LogDisk>, last: LogId, node: NodeId) -> io::Result<()
         let vote = Vote::new(last.leader_id.term, node);
         log.save_vote(&vote).await.map_err(io::Error::other)
     })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() {
-        return None;
-    }
-    let digits = (0..text.len()).step_by(2);
-    digits.map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

@@ -1,20 +1,24 @@
 //! What this node answers to others.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use openraft::raft::AppendEntriesResponse;
 use openraft::storage::Snapshot;
 
 use crate::authority::{self, Authority};
 use crate::identity::Home;
+use crate::join::random_id;
 use crate::machine::View;
 use crate::network::Network;
 use crate::peer::Peers;
 use crate::propose::{Clock, Forwarder, Proposer};
-use crate::raft::{NodeId, Raft, Vote};
+use crate::raft::{NodeId, Raft};
 use crate::state::{Command, Hash, Request};
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 use crate::transport::{BoxFuture, CallError, Handler, Rest, save};
+use crate::vault;
 
 /// Requests made on a node's behalf carry this actor.
 const ACTOR: &str = "fleet";
@@ -37,16 +41,23 @@ impl Handler for Service {
         !self.view.state().was_removed(from)
     }
 
+    fn knows(&self, address: IpAddr) -> bool {
+        let at = |text: &str| text.parse::<SocketAddr>().is_ok_and(|host| host.ip() == address);
+        self.view.state().hosts().any(|host| at(&host.address))
+    }
+
     fn answer(&self, from: NodeId, call: Call, rest: Rest) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             match call.ask {
-                Ask::Append(rpc) if is_from(&rpc.vote, from) => {
-                    self.raft.append_entries(rpc).await.map_or_else(refused, Answer::Append)
+                Ask::Append(rpc) => {
+                    let appended = self.raft.append_entries(rpc).await;
+                    if !matches!(&appended, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
+                        self.view.hears_leader();
+                    }
+                    appended.map_or_else(refused, Answer::Append)
                 }
-                Ask::Vote(rpc) if is_from(&rpc.vote, from) => {
-                    self.raft.vote(rpc).await.map_or_else(refused, Answer::Vote)
-                }
-                Ask::Snapshot { vote, meta } if is_from(&vote, from) => {
+                Ask::Vote(rpc) => self.raft.vote(rpc).await.map_or_else(refused, Answer::Vote),
+                Ask::Snapshot { vote, meta } => {
                     let place = match self.raft.begin_receiving_snapshot().await {
                         Ok(place) => place,
                         Err(error) => return refused(error),
@@ -64,15 +75,13 @@ impl Handler for Service {
                     let _ = tokio::fs::remove_file(&path).await;
                     installed.map_or_else(refused, Answer::Snapshot)
                 }
-                Ask::Append(_) | Ask::Vote(_) | Ask::Snapshot { .. } => {
-                    refused("a node spoke in the name of another")
-                }
                 Ask::Propose(request) => self.proposer.submit(request).await,
                 Ask::Members => self.members(),
                 Ask::KeepKey { pem } => self.keep_key(pem).await,
                 Ask::Renew { csr } => self.renew(from, csr).await,
                 Ask::Join(joining) => self.admit(joining).await,
                 Ask::Peer { body } => self.peers.answer(from, body, rest).await,
+                Ask::Vault => self.vault_key(),
             }
         })
     }
@@ -100,21 +109,19 @@ impl Handler for Service {
 impl Service {
     /// Admit a newcomer: the fleet decides, then its certificate is signed.
     ///
-    /// The request's id comes from the token and the key, so a newcomer that did not hear the
-    /// answer may ask again and gets the same id; with another key the token is used up.
+    /// A newcomer that did not hear the answer asks again with the same key and token, and gets
+    /// the same id; with another key the token is used up.
     async fn admit(&self, joining: Joining) -> Answer {
         if let Some(not_now) = self.proposer.not_now() {
             return not_now;
         }
-        let key = match authority::key_hash(&joining.csr) {
-            Ok(key) if key == joining.host.key => key,
+        match authority::key_hash(&joining.csr) {
+            Ok(key) if key == joining.host.key => {}
             Ok(_) => return refused("the certificate request is for another key"),
             Err(error) => return refused(error),
-        };
-        let id = authority::hash(&[joining.token, key].concat());
-        let id = id.first_chunk().map_or(0, |id| u128::from_be_bytes(*id));
+        }
         let command = Command::HostJoin { token: joining.token, host: joining.host };
-        let request = Request::new(id, ACTOR, (self.clock)(), command);
+        let request = Request::new(random_id(), ACTOR, (self.clock)(), command);
         match self.proposer.submit(request).await {
             Answer::Proposed { outcome: Ok(node), .. } => {
                 self.sign(node, joining.csr).await.map_or_else(refused, |certificate| {
@@ -167,6 +174,18 @@ impl Service {
         }
     }
 
+    /// Whoever asks has shown a certificate of the fleet, and was not removed.
+    fn vault_key(&self) -> Answer {
+        match self.home.authority_key() {
+            Ok(Some(pem)) => vault::derive(&pem).map_or_else(
+                || refused("the authority's key is damaged"),
+                |key| Answer::Vault { key },
+            ),
+            Ok(None) => refused("this node does not hold the authority's key"),
+            Err(error) => refused(error),
+        }
+    }
+
     fn members(&self) -> Answer {
         match self.proposer.not_now() {
             Some(Answer::NotLeader { leader }) => Answer::NotLeader { leader },
@@ -194,9 +213,4 @@ pub(crate) fn progress(raft: &Raft, network: &Network) -> Vec<Progress> {
 
 fn refused(why: impl std::fmt::Display) -> Answer {
     Answer::Refused(why.to_string())
-}
-
-/// Whether a vote is cast for, or by, the node that sends it.
-fn is_from(vote: &Vote, from: NodeId) -> bool {
-    vote.leader_id().voted_for() == Some(from)
 }

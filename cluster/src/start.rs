@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::authority;
 use crate::cluster::{Cluster, ClusterConfig, Node, Part, Shared};
-use crate::identity::{Home, Identity};
+use crate::codec;
+use crate::gauges::follow_leader;
+use crate::identity::{Home, Identity, Who};
 use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
@@ -20,6 +23,7 @@ use crate::raft::{self, Peer, Raft};
 use crate::service::Service;
 use crate::snapshot::SnapshotDir;
 use crate::state::{Command, NewHost, Request};
+use crate::takeover;
 use crate::transport::{Credentials, EndpointError, QuicEndpoint};
 use crate::upkeep;
 
@@ -32,6 +36,12 @@ pub enum StartError {
          `mxfleet cluster join`"
     )]
     NoFleet(PathBuf),
+    /// `recover` or `restore` was interrupted.
+    #[error(
+        "a recovery or restore of {0} was interrupted: finish it with the same `mxfleet cluster` \
+         command"
+    )]
+    Unfinished(PathBuf),
     /// Another process runs this node.
     #[error("{0} is in use by another process")]
     Busy(PathBuf),
@@ -49,6 +59,9 @@ pub enum StartError {
         /// The node's name.
         name: String,
     },
+    /// Its fleet, or its own disk, is newer than this program.
+    #[error("{0}")]
+    TooOld(String),
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {
@@ -91,8 +104,8 @@ impl Cluster {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
         let Kept { home, identity, log, machine } = kept;
+        let (log, machine) = (log.observed(&config.observer), machine.observed(&config.observer));
         let (fleet, mut who) = (identity.fleet, identity.who);
-        let raft_error = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
 
         let reset_secret = authority::hash(identity.key.secret_der());
         let authority = identity.authority.clone();
@@ -109,10 +122,8 @@ impl Cluster {
         let view = machine.view();
         let transport = Arc::clone(&endpoint) as Arc<dyn crate::transport::Transport>;
         let network = Network { fleet, node: who.node, transport, view: Arc::clone(&view) };
-        let raft_config = raft::config(&who.fleet).map_err(|error| raft_error(&error))?;
-        let raft = Raft::new(who.node, raft_config, network.clone(), log, machine)
-            .await
-            .map_err(|error| raft_error(&error))?;
+        let raft = consensus(&config, &who, network.clone(), log, machine).await?;
+        tokio::spawn(follow_leader(raft.metrics(), Arc::clone(&config.observer)));
         let proposer = Proposer::start(raft.clone(), who.node, Arc::clone(&config.clock));
         let forwarder = Forwarder {
             raft: raft.clone(),
@@ -138,22 +149,25 @@ impl Cluster {
         tokio::spawn(async move { serving.serve(fleet, node, service).await });
 
         begin(&raft, &home, &mut who, address.to_string()).await?;
-        let (stop, digest) = (CancellationToken::new(), Mutex::default());
         let node = Box::new(Node {
             home,
+            certified_ms: AtomicU64::new(who.certified_ms),
+            credentials,
             who,
             raft,
             endpoint,
             forwarder,
             config,
             address,
-            stop,
-            digest,
+            stop: CancellationToken::new(),
+            digest: Mutex::default(),
+            led: Mutex::default(),
             peers,
+            vault: OnceLock::new(),
         });
         let cluster = Self { shared: Arc::new(Shared { view, part: Part::Node(node) }) };
         cluster.found().await?;
-        upkeep::start(&cluster, credentials);
+        upkeep::start(&cluster);
         Ok(cluster)
     }
 
@@ -171,6 +185,7 @@ impl Cluster {
             address: node.address.to_string(),
             version: node.config.version.clone(),
             key,
+            speaks: node.config.speaks,
         };
         let seed = u64::from_be_bytes(*random_id().to_be_bytes().first_chunk().unwrap_or(&[0; 8]));
         let id = node.who.fleet_id().unwrap_or_default();
@@ -183,14 +198,32 @@ impl Cluster {
     }
 }
 
+/// The consensus with all this node knows to be committed applied, unless it is too old for that.
+async fn consensus(
+    config: &ClusterConfig,
+    who: &Who,
+    network: Network,
+    log: LogStore,
+    machine: Machine,
+) -> Result<Raft, StartError> {
+    let raft_error = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
+    let view = machine.view();
+    let timings = raft::config(&who.fleet).map_err(|error| raft_error(&error))?;
+    let raft = Raft::new(who.node, timings, network, log, machine).await;
+    let raft = raft.map_err(|error| match view.halted() {
+        Some(why) => StartError::TooOld(why),
+        None => raft_error(&error),
+    })?;
+    if let Some(why) = view.state().too_old(&config.version, config.speaks) {
+        let _ = raft.shutdown().await; // it was never heard of
+        return Err(StartError::TooOld(why));
+    }
+    Ok(raft)
+}
+
 /// The first start of a node. The founder's log gets its first entry; from then on every node's
 /// log must be there.
-async fn begin(
-    raft: &Raft,
-    home: &Home,
-    who: &mut crate::identity::Who,
-    address: String,
-) -> Result<(), StartError> {
+async fn begin(raft: &Raft, home: &Home, who: &mut Who, address: String) -> Result<(), StartError> {
     if who.begun {
         return Ok(());
     }
@@ -206,18 +239,29 @@ async fn begin(
 
 fn open(home: Home) -> Result<Kept, StartError> {
     let dir = home.dir().to_owned();
+    if takeover::is_pending(&home) {
+        return Err(StartError::Unfinished(dir));
+    }
     if !home.is_settled() {
         return Err(StartError::NoFleet(dir));
     }
     let identity = home.load().map_err(|source| StartError::Io { path: dir.clone(), source })?;
     let name = identity.who.name.clone();
     let damaged = |what: String| StartError::Damaged { what, dir: dir.clone(), name: name.clone() };
+    let newer = |what: &dyn std::fmt::Display| {
+        StartError::TooOld(format!(
+            "{what}: a newer mxfleet wrote it, install the version that ran here or on other hosts"
+        ))
+    };
     let disk = SledDisk::open(&home.log()).map_err(|error| match error {
         log::OpenError::Busy(path) => StartError::Busy(path),
         log::OpenError::Io { path, source } => StartError::Io { path, source },
         error @ log::OpenError::Damaged { .. } => damaged(error.to_string()),
     })?;
     let of_log = |source: io::Error| match source.kind() {
+        _ if codec::is_newer(&source) => {
+            newer(&format!("the Raft log in {}, {source}", home.log().display()))
+        }
         io::ErrorKind::InvalidData => {
             damaged(format!("the Raft log in {} is damaged: {source}", home.log().display()))
         }
@@ -231,6 +275,9 @@ fn open(home: Home) -> Result<Kept, StartError> {
     let guard = Guard::open(&home.guard()).map_err(of_log)?;
     let log = LogStore::open(disk, Some(guard)).map_err(of_log)?;
     let of_snapshot = |source: io::Error| match source.kind() {
+        _ if codec::is_newer(&source) => {
+            newer(&format!("the newest snapshot in {}, {source}", home.snapshots().display()))
+        }
         io::ErrorKind::InvalidData => {
             let place = home.snapshots();
             damaged(format!("the newest snapshot in {} is damaged: {source}", place.display()))

@@ -7,11 +7,11 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::cluster::Node;
-use crate::join::hex;
-use crate::raft::{NodeId, QUORUM_SILENCE_MS_MAX};
+use crate::hex;
+use crate::raft::{NodeId, Peer, QUORUM_SILENCE_MS_MAX};
 use crate::service::progress;
 use crate::snapshot;
-use crate::state::State;
+use crate::state::{Host, State};
 use crate::transport::wire::{Answer, Ask, Progress};
 
 /// The leader knows more than we do; it is not waited for longer.
@@ -32,6 +32,8 @@ pub struct Status {
     pub applied_index: u64,
     /// SHA-256 of this node's state at that index, in hexadecimal.
     pub state_digest: String,
+    /// The cluster version the fleet runs: the newest one that all its hosts speak.
+    pub cluster_version: Option<u16>,
     /// Everybody in the fleet, in order of id.
     pub members: Vec<Member>,
 }
@@ -55,6 +57,8 @@ pub struct Member {
     pub last_contact_seconds: Option<f64>,
     /// The version of the program it runs.
     pub version: String,
+    /// The newest cluster version it speaks; `None` of one that is leaving.
+    pub speaks: Option<u16>,
 }
 
 pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
@@ -69,14 +73,14 @@ pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
         let host = state.host(id).map(|host| host.name.clone());
         host.or_else(|| membership.get_node(&id).map(|peer| peer.name.clone()))
     };
-    let member = |id: NodeId, name: String, address: String, version: String, wanted: bool| {
+    let member = |id: NodeId, host: Option<&Host>, peer: Option<&Peer>| {
         let known = progress.iter().flatten().find(|progress| progress.node == id);
         let silent_ms = known.and_then(|progress| progress.silent_ms);
-        let role = match (wanted, membership.get_node(&id).is_some(), is_voter(id)) {
-            (false, ..) => "leaving",
-            (true, false, _) => "joining",
-            (true, true, true) => "voter",
-            (true, true, false) => "learner",
+        let role = match (host, peer, is_voter(id)) {
+            (None, ..) => "leaving",
+            (Some(_), None, _) => "joining",
+            (Some(_), Some(_), true) => "voter",
+            (Some(_), Some(_), false) => "learner",
         };
         let state = match (&progress, silent_ms) {
             (None, _) if id == node.who.node => "up",
@@ -84,24 +88,31 @@ pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
             (Some(_), Some(ms)) if ms <= UP_MS => "up",
             (Some(_), _) => "down",
         };
-        let lag_entries = known.map(|progress| progress.lag_entries);
-        let last_contact_seconds = silent_ms.map(seconds);
-        Member { name, id, address, role, state, lag_entries, last_contact_seconds, version }
+        let name = host.map(|h| h.name.clone()).or_else(|| peer.map(|p| p.name.clone()));
+        let address = host.map(|h| h.address.clone()).or_else(|| peer.map(|p| p.address.clone()));
+        Member {
+            name: name.unwrap_or_default(),
+            id,
+            address: address.unwrap_or_default(),
+            role,
+            state,
+            lag_entries: known.map(|progress| progress.lag_entries),
+            last_contact_seconds: silent_ms.map(seconds),
+            version: host.map(|host| host.version.clone()).unwrap_or_default(),
+            speaks: host.map(|host| host.speaks),
+        }
     };
-    let mut members: Vec<Member> = state
-        .hosts()
-        .map(|h| member(h.id, h.name.clone(), h.address.clone(), h.version.clone(), true))
-        .collect();
+    let mut members: Vec<Member> =
+        state.hosts().map(|h| member(h.id, Some(h), membership.get_node(&h.id))).collect();
     let leaving = membership.nodes().filter(|(id, _)| state.was_removed(**id));
-    members.extend(leaving.map(|(id, peer)| {
-        member(*id, peer.name.clone(), peer.address.clone(), String::new(), false)
-    }));
+    members.extend(leaving.map(|(id, peer)| member(*id, None, Some(peer))));
     members.sort_by_key(|member| member.id);
     Status {
         node: node.who.name.clone(),
         leader: leader.and_then(named),
         term: metrics.current_term,
         applied_index: state.applied_index(),
+        cluster_version: state.cluster_version(),
         state_digest: digest(node, state).await,
         members,
     }
@@ -132,7 +143,7 @@ async fn digest(node: &Node, state: Arc<State>) -> String {
     }
     let work = tokio::task::spawn_blocking(move || snapshot::digest(&state));
     let digest = match work.await {
-        Ok(Ok(digest)) => hex(&digest),
+        Ok(Ok(digest)) => hex::encode(&digest),
         Ok(Err(error)) => return format!("failed: {error}"),
         Err(error) => return format!("failed: {error}"),
     };

@@ -2,23 +2,21 @@
 //! where it is, takes snapshots, and renews its certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
-use rcgen::KeyPair;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
-use crate::authority::{self, NODE_LIFE_MS, RENEW_BEFORE_MS};
 use crate::cluster::{Cluster, Node, Shared};
 use crate::join::random_id;
 use crate::membership::{Role, Seen, Step, next_step};
 use crate::raft::{NodeId, Peer};
+use crate::renewal;
 use crate::service::progress;
 use crate::state::{Command, HostCommand, Request, State};
-use crate::transport::Credentials;
 use crate::transport::wire::{Answer, Ask};
+use crate::vault;
 
 const LEAD_EVERY: Duration = Duration::from_millis(250);
 /// A step of the membership needs two log entries on a quorum.
@@ -36,15 +34,15 @@ const RENEW_CHECK_EVERY: Duration = Duration::from_secs(3600);
 const ACTOR: &str = "fleet";
 
 /// Start all of it. It ends when the cluster is shut down or its last handle is gone.
-pub(crate) fn start(cluster: &Cluster, credentials: Arc<Credentials>) {
+pub(crate) fn start(cluster: &Cluster) {
     let shared = Arc::downgrade(&cluster.shared);
     every(&shared, LEAD_EVERY, async |cluster| lead(&cluster).await);
     every(&shared, DATES_EVERY, async |cluster| keep_dates(&cluster).await);
+    every(&shared, ANNOUNCE_EVERY, async |cluster| vault::fetch(&cluster).await);
     every(&shared, ANNOUNCE_EVERY, async |cluster| announce(&cluster).await);
     every(&shared, SNAPSHOT_CHECK_EVERY, async |cluster| keep(&cluster).await);
-    every(&shared, RENEW_CHECK_EVERY, move |cluster| {
-        let credentials = Arc::clone(&credentials);
-        async move { renew(&cluster, &credentials).await }
+    every(&shared, RENEW_CHECK_EVERY, async |cluster| {
+        renewal::renew(&cluster).await;
     });
 }
 
@@ -86,7 +84,13 @@ async fn keep(cluster: &Cluster) {
 /// One step of the membership, if this node leads and one is due.
 async fn lead(cluster: &Cluster) {
     let Ok(node) = cluster.node() else { return };
-    if node.forwarder.proposer.not_now().is_some() {
+    let leads = node.forwarder.proposer.not_now().is_none();
+    let led_ms = {
+        let mut led = node.led.lock().unwrap_or_else(PoisonError::into_inner);
+        *led = leads.then(|| led.unwrap_or_else(Instant::now));
+        led.map_or(0, |since| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
+    };
+    if !leads {
         return;
     }
     let state = cluster.view();
@@ -104,7 +108,7 @@ async fn lead(cluster: &Cluster) {
         let voters_max = state.settings().count("cluster.voters_max");
         let seen = seen(node, &state, &voters, &members);
         let voters_max = usize::try_from(voters_max).unwrap_or(usize::MAX);
-        match next_step(&seen, node.who.node, voters_max) {
+        match next_step(&seen, node.who.node, voters_max, led_ms) {
             Some(step) => take(node, &state, step, voters).await,
             None => return,
         }
@@ -222,19 +226,20 @@ async fn keep_dates(cluster: &Cluster) {
 }
 
 /// Tell the fleet where this node is and what it runs, if the table says otherwise; and, as the
-/// leader, move the fleet's clock on.
+/// leader, raise the fleet's version to what all hosts speak, and move its clock on.
 async fn announce(cluster: &Cluster) {
     let Ok(node) = cluster.node() else { return };
     let now_ms = (node.config.clock)();
     let state = cluster.view();
     let Some(host) = state.host(node.who.node) else { return };
     let address = node.address.to_string();
-    let version = &node.config.version;
-    let command = if host.address != address || host.version != *version {
-        Command::HostAnnounce { id: node.who.node, address, version: version.clone() }
-    } else if node.forwarder.proposer.not_now().is_none()
-        && now_ms >= state.clock_ms().saturating_add(TICK_MS)
-    {
+    let (version, speaks) = (node.config.version.clone(), node.config.speaks);
+    let leads = node.forwarder.proposer.not_now().is_none();
+    let command = if (&host.address, &host.version, host.speaks) != (&address, &version, speaks) {
+        Command::HostAnnounce { id: node.who.node, address, version, speaks }
+    } else if let Some(to) = state.version_due().filter(|_| leads) {
+        Command::ClusterVersion { to }
+    } else if leads && now_ms >= state.clock_ms().saturating_add(TICK_MS) {
         Command::Tick
     } else {
         return;
@@ -242,46 +247,6 @@ async fn announce(cluster: &Cluster) {
     // Without a quorum it is tried again.
     let proposed = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
     if let Ok(Err(refusal)) = proposed {
-        tracing::warn!(%refusal, "the fleet does not take our address");
+        tracing::warn!(%refusal, "the fleet does not take what this node says of itself");
     }
-}
-
-/// Get a new certificate long before the old one ends.
-async fn renew(cluster: &Cluster, credentials: &Credentials) {
-    let Ok(node) = cluster.node() else { return };
-    let now_ms = (node.config.clock)();
-    let ends_ms = node.who.certified_ms.saturating_add(NODE_LIFE_MS);
-    if now_ms.saturating_add(RENEW_BEFORE_MS) < ends_ms {
-        return;
-    }
-    match renewed(node, credentials, now_ms).await {
-        Ok(()) => tracing::info!("this node has a new certificate"),
-        Err(error) => tracing::warn!(%error, "the certificate was not renewed; tried again"),
-    }
-}
-
-async fn renewed(node: &Node, credentials: &Credentials, now_ms: u64) -> Result<(), String> {
-    fn text(error: impl std::fmt::Display) -> String {
-        error.to_string()
-    }
-    let key = KeyPair::from_pem(&node.home.node_key_pem().map_err(text)?).map_err(text)?;
-    let csr = authority::request(&key).map_err(text)?;
-    let leader = node.raft.metrics().borrow().current_leader.ok_or("there is no leader")?;
-    let answer = if leader == node.who.node {
-        let pem = node.home.authority_key().map_err(text)?.ok_or("the key is not here")?;
-        let authority = authority::Authority::load(credentials.authority(), &pem).map_err(text)?;
-        let certificate = authority.sign(&csr, node.who.node, now_ms).map_err(text)?;
-        Answer::Signed { certificate: certificate.to_vec() }
-    } else {
-        node.forwarder.ask(leader, Ask::Renew { csr }).await.map_err(text)?
-    };
-    let Answer::Signed { certificate } = answer else {
-        return Err("the leader did not sign".to_owned());
-    };
-    let certificate = CertificateDer::from(certificate);
-    let key = PrivateKeyDer::from(key);
-    credentials.replace(certificate.clone(), key).map_err(text)?;
-    node.home.set_certificate(&certificate).map_err(text)?;
-    let who = crate::identity::Who { certified_ms: now_ms, ..node.who.clone() };
-    node.home.set_who(&who).map_err(text)
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, JoinError, ProposeError};
+use mxfleet_cluster::{Cluster, Command, JoinError, ProposeError, Request};
 use support::{Fleet, HOUR_MS, customer, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +99,7 @@ async fn hosts_join_under_load_and_a_removed_one_stays_out() {
     let why = tokio::time::timeout(Duration::from_secs(20), fleet.node(5).failed()).await.unwrap();
     assert_eq!(why, "mx5 was removed from the fleet");
     fleet.eventually_voters(3).await;
-    let error = fleet.node(5).propose(request(mxfleet_cluster::Command::Tick)).await.unwrap_err();
+    let error = fleet.node(5).propose(request(Command::Tick)).await.unwrap_err();
     assert!(matches!(error, ProposeError::Refused(_)), "{error}");
     assert_eq!(fleet.node(2).propose(customer("after")).await.unwrap(), Ok(1));
 }
@@ -122,6 +122,26 @@ async fn used_foreign_and_misnamed_tokens_are_refused() {
     fleet.start(2).await;
     fleet.node(2).settled().await;
     assert_eq!(fleet.view(2).host_named("mx2").unwrap().id, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_missed_the_answer_to_its_join_asks_again_with_the_same_token() {
+    let mut fleet = Fleet::of(1).await;
+    let (peer, config) = (fleet.address(1), fleet.config(2));
+    let token = fleet.node(1).token("mx2", HOUR_MS, "ops").await.unwrap();
+    Cluster::join(&config, "mx2", peer, &token).await.unwrap();
+    // All that is left of a join whose answer was lost is the key it was begun with.
+    let key = std::fs::read(config.dir.join("node.key")).unwrap();
+    std::fs::remove_dir_all(&config.dir).unwrap();
+    std::fs::create_dir(&config.dir).unwrap();
+    let stranger = Cluster::join(&fleet.config(3), "mx2", peer, &token).await.unwrap_err();
+    assert!(matches!(stranger, JoinError::Refused(_)), "{stranger}");
+    std::fs::write(config.dir.join("join.key"), key).unwrap();
+    Cluster::join(&config, "mx2", peer, &token).await.unwrap();
+    fleet.start(2).await;
+    fleet.node(2).settled().await;
+    assert_eq!(fleet.node(2).node_id(), Some(2), "no second host was made of it");
+    assert_eq!(fleet.view(1).hosts().count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,9 +201,15 @@ async fn a_survivor_goes_on_alone_after_the_quorum_is_lost() {
         fleet.stop(id).await;
     }
     let config = fleet.config(2);
+    let who = std::fs::read(config.dir.join("identity.json")).unwrap();
+    let who: serde_json::Value = serde_json::from_slice(&who).unwrap();
+    let old_fleet = format!("before-{}", who["fleet"].as_str().unwrap());
     let recovered = tokio::task::spawn_blocking(move || Cluster::recover(&config)).await.unwrap();
     let recovered = recovered.unwrap();
     assert_eq!(recovered.lost, ["mx1", "mx3"]);
+    let before = std::fs::read_dir(fleet.config(2).dir).unwrap().filter_map(Result::ok);
+    let aside = before.map(|entry| entry.path()).find(|path| path.ends_with(&old_fleet));
+    assert!(aside.unwrap().join("raft/db").exists(), "what it had is kept");
     fleet.start(2).await;
     assert!(fleet.view(2).customer("acme").is_some());
     assert_eq!(fleet.leader().await, 2);
@@ -207,16 +233,25 @@ async fn a_hundred_thousand_domains_are_imported_through_a_follower() {
         route: mxfleet_cluster::Route::Mx,
         tls: mxfleet_cluster::TlsPolicy::Opportunistic,
         connections_max: None,
+        recipients: mxfleet_cluster::RecipientPolicy::default(),
     };
     let domains: Vec<_> = (0..100_000).map(domain).collect();
     let clock: mxfleet_cluster::Clock = std::sync::Arc::new(support::now_ms);
-    let mut seen = 0;
     let follower = fleet.others(fleet.leader().await)[0];
-    let import = fleet.node(follower).import_domains(&domains, "ops", &clock, |rows| seen = rows);
-    assert_eq!(import.await.unwrap(), Ok(100_000));
-    assert_eq!(seen, 100_000);
-    let again = fleet.node(1).import_domains(&domains, "ops", &clock, |_| {});
-    assert_eq!(again.await.unwrap(), Ok(0), "the same again changes nothing");
+    // Broken off and begun again on another node, under the same id.
+    for (node, parts) in [(follower, 150), (fleet.leader().await, 200), (follower, 200)] {
+        for (part, rows) in (0_u32..).zip(domains.chunks(500)).take(parts) {
+            let staged = fleet.node(node).stage_domains(7, part, rows.to_vec(), "ops", &clock);
+            assert!(staged.await.unwrap().is_ok());
+        }
+        if parts < 200 {
+            assert_eq!(fleet.view(node).domains().count(), 0);
+            continue;
+        }
+        let commit = Command::DomainCommit { import: 7, parts: 200 };
+        let commit = Request::new(7, "ops", support::now_ms(), commit);
+        assert_eq!(fleet.node(node).propose(commit).await.unwrap(), Ok(100_000));
+    }
     fleet.eventually_equal().await;
     assert_eq!(fleet.view(2).domains().count(), 100_000);
 }

@@ -20,11 +20,16 @@
 //! 4. A file of the outbox goes when all its events are decided and the spool has synced what it
 //!    was told after them; keys that may still be needed move to the next file.
 //!
+//! What need not be counted (that mail was taken for an address nothing is known against) is told
+//! beside that, from memory: [`News`].
+//!
 //! Without a quorum events wait on disk. Their number is bounded; the oldest go first, counted in
 //! `mxfleet_blacklist_events_dropped_total`.
 
 mod backlog;
+mod gauges;
 mod key;
+mod news;
 mod outbox;
 mod record;
 mod reporter;
@@ -32,6 +37,7 @@ mod reporter;
 mod tests;
 
 pub use key::key;
+pub use news::News;
 pub use outbox::OutboxError;
 pub use record::{Event, What};
 pub use reporter::Reports;

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use mxfleet_cluster::{Cluster, Command, ProposeError, Request, State, random_id};
+use mxfleet_cluster::{Cluster, Command, ProposeError, RecipientNews, Request, State, random_id};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
+use super::gauges;
+use super::news::News;
 use super::outbox::{Ask, OutboxError, Writer, find, next_incarnation};
 use super::record::{Batch, Event, EventKey, Record};
 use crate::config::Limits;
@@ -31,6 +33,7 @@ pub struct Reports {
     shared: Arc<Shared>,
     /// To the writing thread, which ends with the last handle.
     asks: mpsc::Sender<Ask>,
+    news: News,
 }
 
 /// What the handles and the writing thread share.
@@ -90,6 +93,10 @@ impl Reports {
         for (number, event) in std::mem::take(&mut found.waiting) {
             backlog.push(number, event, limits.blacklist_backlog_max);
         }
+        // So that each series is there before the first event.
+        for kind in ["rejected", "accepted"] {
+            METRICS.blacklist_events_total.with_label_values(&[kind]);
+        }
         let (asks, asked) = mpsc::channel();
         let shared = Arc::new(Shared {
             keys,
@@ -106,7 +113,7 @@ impl Reports {
         let spawned =
             std::thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run(&asked));
         spawned.map_err(|source| OutboxError::thread(dir, source))?;
-        Ok(Self { shared, asks })
+        Ok(Self { shared, asks, news: News::new(limits) })
     }
 
     fn ask(&self, ask: Ask) {
@@ -120,22 +127,39 @@ impl Reports {
         state.is_blacklist_tracked(address) || self.shared.lock().has_rejection(address)
     }
 
-    /// Keep events until the fleet has counted them. When this returns they are on stable storage,
-    /// or, if the disk fails, dropped and counted as such.
-    pub async fn record(&self, mut events: Vec<Event>) {
+    /// Where other parts of the node tell what they learn of recipients.
+    pub fn news(&self) -> News {
+        self.news.clone()
+    }
+
+    /// Mail was taken for an address that is not suspect: the fleet is told, if that is news.
+    pub fn taken(&self, state: &State, address: String, at_ms: u64) {
+        if state.is_taken_news(&address, at_ms) && self.news.of(&address).is_none() {
+            self.news.tell(RecipientNews::Taken { address, at_ms });
+        }
+    }
+
+    /// Keep events until the fleet has counted them. They are on their way to the disk at once;
+    /// when the future is ready they are on stable storage, or, if the disk fails, dropped and
+    /// counted as such.
+    pub fn record(&self, mut events: Vec<Event>) -> impl Future<Output = ()> + Send + use<> {
         let before = events.len();
         events.retain(|event| !self.shared.keys.contains(&event.key()));
         METRICS.blacklist_replays_total.inc_by((before - events.len()) as u64);
-        if events.is_empty() {
-            return;
-        }
         for event in &events {
             let kind = if event.is_rejection() { "rejected" } else { "accepted" };
             METRICS.blacklist_events_total.with_label_values(&[kind]).inc();
         }
-        let (answer, written) = oneshot::channel();
-        self.ask(Ask::Events(events, answer));
-        let _ = written.await;
+        let written = (!events.is_empty()).then(|| {
+            let (answer, written) = oneshot::channel();
+            self.ask(Ask::Events(events, answer));
+            written
+        });
+        async move {
+            if let Some(written) = written {
+                let _ = written.await; // dropped when there is nobody who writes
+            }
+        }
     }
 
     /// Wait until all that was asked for is written.
@@ -152,9 +176,10 @@ impl Reports {
 
     /// Report to the fleet until `stop`. What is left then is reported by the next life.
     pub async fn run(self, cluster: Cluster, spool: Spool, stop: CancellationToken) {
-        let report = self.report(&cluster, &spool);
         tokio::select! {
-            () = report => {}
+            () = self.report(&cluster, &spool) => {}
+            () = self.news.run(&cluster) => {}
+            () = gauges::run(&cluster) => {}
             () = stop.cancelled() => {}
         }
     }

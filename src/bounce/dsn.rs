@@ -10,19 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{field, original};
-use crate::smtp::{Enhanced, Envelope, Recipient, Ret, xtext};
-
-/// What a report is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The recipients will not get the message.
-    Failed,
-    /// They have not got it yet.
-    Delayed,
-    /// It was handed to a server that sends no reports itself; the sender asked to know
-    /// (RFC 3461 section 5.2.2).
-    Relayed,
-}
+use crate::smtp::{Enhanced, Envelope, Recipient, ReportKind, Ret, xtext};
 
 /// One recipient of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +33,7 @@ pub struct Reported {
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
     /// What it is about.
-    pub kind: Kind,
+    pub kind: ReportKind,
     /// Our host name.
     pub host: &'a str,
     /// The report's own id, which makes its Message-ID.
@@ -60,6 +48,8 @@ pub struct Report<'a> {
     pub envelope: &'a Envelope,
     /// At least one recipient.
     pub recipients: &'a [Reported],
+    /// Whatever RET says, no more than the message's header is returned.
+    pub headers_only: bool,
     /// The message's text as it goes on the wire, or at least its beginning.
     pub text: &'a [u8],
     /// The size of the whole text.
@@ -87,8 +77,9 @@ impl Report<'_> {
 /// final dot. If it is not ASCII throughout, it must go out as 8BITMIME.
 pub fn compose(report: &Report<'_>) -> Vec<u8> {
     let utf8 = report.needs_smtputf8();
-    let (returned, is_whole) = match (report.kind, report.envelope.ret) {
-        (Kind::Failed, Some(Ret::Full)) => match original::whole(report.text, report.octets) {
+    let wants_all = !report.headers_only && report.envelope.ret == Some(Ret::Full);
+    let (returned, is_whole) = match report.kind {
+        ReportKind::Failed if wants_all => match original::whole(report.text, report.octets) {
             Some(text) => (text, true),
             None => (original::header(report.text), false),
         },
@@ -137,9 +128,9 @@ fn write_header(out: &mut String, report: &Report<'_>, boundary: &str, eight_bit
         None => format!("postmaster@{host}"),
     };
     let subject = match report.kind {
-        Kind::Failed => "Your message could not be delivered",
-        Kind::Delayed => "Your message is delayed",
-        Kind::Relayed => "Your message was handed on",
+        ReportKind::Failed => "Your message could not be delivered",
+        ReportKind::Delayed => "Your message is delayed",
+        ReportKind::Relayed => "Your message was handed on",
     };
     field::write(out, "Date", &date(report.now_us), utf8);
     field::write(out, "From", &format!("Mail Delivery System <MAILER-DAEMON@{host}>"), utf8);
@@ -169,10 +160,10 @@ fn write_words(out: &mut String, report: &Report<'_>, boundary: &str, utf8: bool
     let arrived = date(report.envelope.origin.received_at_us);
     let _ = write!(out, "Your message of {arrived} ");
     match (report.kind, report.retry_until_us) {
-        (Kind::Failed, _) => out.push_str(
+        (ReportKind::Failed, _) => out.push_str(
             "could not be delivered to the\r\nrecipients below. It will not be tried again.\r\n",
         ),
-        (Kind::Delayed, until) => {
+        (ReportKind::Delayed, until) => {
             out.push_str(
                 "has not yet been delivered to\r\nthe recipients below. You need not do anything: \
                  it will be tried again",
@@ -180,7 +171,7 @@ fn write_words(out: &mut String, report: &Report<'_>, boundary: &str, utf8: bool
             let until = until.map(|until| format!("\r\nuntil {}", date(until)));
             let _ = write!(out, "{}.\r\n", until.unwrap_or_default());
         }
-        (Kind::Relayed, _) => out.push_str(
+        (ReportKind::Relayed, _) => out.push_str(
             "was handed to the servers of\r\nthe recipients below. They send no reports, so this \
              is the last one.\r\n",
         ),
@@ -235,9 +226,9 @@ fn write_recipient(
     add(
         "Action",
         match report.kind {
-            Kind::Failed => "failed",
-            Kind::Delayed => "delayed",
-            Kind::Relayed => "relayed",
+            ReportKind::Failed => "failed",
+            ReportKind::Delayed => "delayed",
+            ReportKind::Relayed => "relayed",
         },
     );
     add("Status", &reported.status.to_string());
@@ -249,7 +240,7 @@ fn write_recipient(
     if let Some(at) = reported.attempted_at_us {
         add("Last-Attempt-Date", &date(at));
     }
-    if let (Kind::Delayed, Some(until)) = (report.kind, report.retry_until_us) {
+    if let (ReportKind::Delayed, Some(until)) = (report.kind, report.retry_until_us) {
         add("Will-Retry-Until", &date(until));
     }
 }

@@ -1,6 +1,10 @@
-//! Stage 9a: telling a sender what became of the message.
+//! Stage 9a: telling a sender what became of the message. Decided by `policy`, within `budget`;
+//! composed by `dsn`.
 
+pub mod budget;
 pub mod dsn;
 mod field;
 mod original;
 pub mod policy;
+
+pub use original::FULL_OCTETS_MAX;

@@ -3,7 +3,7 @@
 use memchr::memmem;
 
 /// A message that is larger is returned as header only.
-pub(crate) const FULL_OCTETS_MAX: usize = 64 * 1024;
+pub const FULL_OCTETS_MAX: usize = 64 * 1024;
 /// So much of a header is returned.
 const HEADER_OCTETS_MAX: usize = 32 * 1024;
 /// RFC 5322 section 2.1.1.

@@ -5,7 +5,9 @@ use clap::Subcommand;
 
 use super::Output;
 use super::output::write_out;
-use crate::http::call::{BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, Changed};
+use crate::http::call::{
+    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, Changed, FrozenRow,
+};
 use crate::http::client::Admin;
 
 /// What can be done with recipients that are refused because of too many rejections.
@@ -47,7 +49,18 @@ pub(super) enum Verb {
         /// The recipient.
         address: String,
     },
-    /// How many are tracked, listed and exempt.
+    /// List nothing new in a domain, until it is thawed. What is listed stays so.
+    Freeze {
+        /// The domain.
+        domain: String,
+    },
+    /// Count in a domain again, whether an operator froze it, or the fleet, because its server
+    /// refused recipients it had taken mail for.
+    Thaw {
+        /// The domain.
+        domain: String,
+    },
+    /// How many are tracked, listed, trusted and exempt; which domains are frozen, and why.
     Stats,
 }
 
@@ -78,21 +91,38 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let done = format!("{address} is listed as any other");
             change(Call::BlacklistUnexempt { address }, done, "it was not exempt")
         }
-        Verb::Stats => {
-            let stats: BlacklistStats = admin.call(&Call::BlacklistStats)?;
-            let header = ["TRACKED", "LISTED", "EXEMPT", "FROZEN DOMAINS", "EVENTS THAT WAIT HERE"];
-            output.print(&stats, &header, |stats| {
-                let counts = [
-                    stats.tracked.to_string(),
-                    stats.listed.to_string(),
-                    stats.exempt.to_string(),
-                    stats.frozen_domains.join(" "),
-                    stats.waiting.to_string(),
-                ];
-                vec![counts.to_vec()]
-            })
+        Verb::Freeze { domain } => {
+            let done = format!("nothing new is listed in {domain} until `blacklist thaw {domain}`");
+            change(Call::BlacklistFreeze { domain, frozen: true }, done, "it was frozen already")
         }
+        Verb::Thaw { domain } => {
+            let done = format!("rejections in {domain} count again");
+            change(Call::BlacklistFreeze { domain, frozen: false }, done, "it was not frozen")
+        }
+        Verb::Stats => stats(&admin.call(&Call::BlacklistStats)?, output),
     }
+}
+
+fn stats(stats: &BlacklistStats, output: Output) -> anyhow::Result<()> {
+    let header = ["TRACKED", "LISTED", "TRUSTED", "EXEMPT", "EVENTS THAT WAIT HERE"];
+    output.print(stats, &header, |stats| {
+        let counts = [
+            stats.tracked.to_string(),
+            stats.listed.to_string(),
+            stats.trusted.to_string(),
+            stats.exempt.to_string(),
+            stats.waiting.to_string(),
+        ];
+        vec![counts.to_vec()]
+    })?;
+    if output == Output::Json || stats.frozen_domains.is_empty() {
+        return Ok(());
+    }
+    output.print(&stats.frozen_domains, &["FROZEN DOMAIN", "SINCE", "UNTIL", "WHY"], |rows| {
+        let until = |row: &FrozenRow| row.until.clone().unwrap_or_else(|| "thawed".to_owned());
+        let row = |r: &FrozenRow| vec![r.domain.clone(), r.since.clone(), until(r), r.why.clone()];
+        rows.iter().map(row).collect()
+    })
 }
 
 fn show(entry: &BlacklistEntryRow, output: Output) -> anyhow::Result<()> {
@@ -105,7 +135,10 @@ fn show(entry: &BlacklistEntryRow, output: Output) -> anyhow::Result<()> {
             Some(until) => format!("is never listed until {until}: {}", exempt.reason),
             None => format!("is never listed: {}", exempt.reason),
         },
-        (None, None) => "is not listed".to_owned(),
+        (None, None) => match &entry.trusted_until {
+            Some(until) => format!("got mail, and is not listed until {until} whatever happens"),
+            None => "is not listed".to_owned(),
+        },
     };
     write_out(&super::output::clean(&format!("{} {state}", entry.address)))?;
     output.print(&entry.rejections, &["REJECTED", "SEEN BY", "REPLY"], |rows| {

@@ -183,16 +183,18 @@ fn status(status: &Value, output: Output) -> anyhow::Result<()> {
     }
     let leader = status["leader"].as_str().unwrap_or("none: nothing can be changed now");
     write_out(&format!(
-        "leader {leader}, term {}, applied index {}, state {}\n",
+        "leader {leader}, term {}, applied index {}, cluster version {}, state {}\n",
         status["term"],
         status["applied_index"],
+        status["cluster_version"],
         status["state_digest"].as_str().unwrap_or_default()
     ))?;
     members(&status["members"], output)
 }
 
 fn members(members: &Value, output: Output) -> anyhow::Result<()> {
-    let header = ["HOST", "ID", "ROLE", "STATE", "BEHIND", "LAST HEARD", "ADDRESS", "VERSION"];
+    let header =
+        ["HOST", "ID", "ROLE", "STATE", "BEHIND", "LAST HEARD", "ADDRESS", "VERSION", "SPEAKS"];
     output.print(members, &header, |members| {
         let text = |value: &Value| match value {
             Value::Null => "-".to_owned(),
@@ -202,7 +204,7 @@ fn members(members: &Value, output: Output) -> anyhow::Result<()> {
         let row = |member: &Value| {
             let keys = ["name", "id", "role", "state", "lag_entries", "last_contact_seconds"];
             let mut row: Vec<String> = keys.iter().map(|key| text(&member[*key])).collect();
-            row.extend(["address", "version"].iter().map(|key| text(&member[*key])));
+            row.extend(["address", "version", "speaks"].iter().map(|key| text(&member[*key])));
             row
         };
         members.as_array().map(|members| members.iter().map(row).collect()).unwrap_or_default()

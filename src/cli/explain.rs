@@ -13,7 +13,8 @@ pub(super) enum Verb {
     Rcpt {
         /// The recipient.
         address: String,
-        /// The sender; the null reverse-path when absent.
+        /// The sender; the null reverse-path when absent. Anybody may write to a customer, so that
+        /// only its form decides anything.
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
     },

@@ -5,8 +5,12 @@ mod classify;
 mod cluster;
 mod customer;
 mod domain;
+mod drain;
 mod explain;
+mod generate;
+mod health;
 mod host;
+mod import;
 mod journal;
 mod migration;
 mod name;
@@ -20,7 +24,7 @@ mod when;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::http::call::Terms;
 use crate::http::client::Admin;
@@ -99,12 +103,19 @@ enum Noun {
     /// Mail that waits on this node.
     #[command(subcommand)]
     Queue(queue::Verb),
-    /// What became of mail that was not delivered.
+    /// What became of mail that was not delivered, and who was told.
     #[command(subcommand)]
     Journal(journal::Verb),
     /// What the node would answer, and why.
     #[command(subcommand)]
     Explain(explain::Verb),
+    /// Ask the node of a configuration file how it is.
+    Health(health::HealthArgs),
+    /// Print a script that completes command lines in a shell.
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages into a folder.
+    #[command(hide = true)]
+    Man(generate::ManArgs),
 }
 
 /// Parse the command line and do what it says.
@@ -137,6 +148,9 @@ pub fn main() -> ExitCode {
         Noun::Queue(verb) => admin().and_then(|admin| queue::call(verb, &admin, cli.output)),
         Noun::Journal(verb) => admin().and_then(|admin| journal::call(verb, &admin, cli.output)),
         Noun::Explain(verb) => admin().and_then(|admin| explain::call(verb, &admin, cli.output)),
+        Noun::Health(args) => return health::health(&args),
+        Noun::Completions(args) => generate::completions(Cli::command(), &args),
+        Noun::Man(args) => generate::man(Cli::command(), &args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{EXIT_CONFIG, EXIT_FAILED};
 use crate::config::{self, Config};
+use crate::system::supervisor::Inherited;
 use crate::telemetry::tracing as log;
 use crate::{dev, node};
 
@@ -42,7 +43,14 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Err(code) => return code,
     };
     log::start(config.log.format);
-    in_runtime(node::run(config))
+    // Before there are other threads, as it changes the environment.
+    match Inherited::take() {
+        Ok(inherited) => in_runtime(node::run(config, &args.config, inherited)),
+        Err(error) => {
+            eprintln!("mxfleet: the sockets that were passed cannot be used: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }
 
 pub(super) fn check_config(args: &CheckArgs) -> ExitCode {

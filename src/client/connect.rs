@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
@@ -14,6 +14,7 @@ use super::{Client, Hop};
 use crate::smtp::{Enhanced, Reply, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 use mxfleet_cluster::TlsPolicy;
+use rustls::ProtocolVersion::TLSv1_3;
 
 /// How the opening of a connection ended without one.
 enum Failure {
@@ -29,7 +30,7 @@ impl Client {
     pub async fn connect(&self, hop: &Hop) -> Result<Connection, Response> {
         let opened = self.open(hop, true).await;
         if matches!(opened, Err(Failure::Tls(_))) {
-            METRICS.tls_handshakes_total.with_label_values(&["out", "failed"]).inc();
+            METRICS.tls_handshakes_total.with_label_values(&["out", "none", "failed"]).inc();
         }
         match opened {
             Ok(connection) => Ok(connection),
@@ -54,31 +55,20 @@ impl Client {
         }
         let mut capabilities = self.greet(&mut wire).await?;
         let must = hop.tls != TlsPolicy::Opportunistic;
-        let mut is_tls = false;
         if capabilities.starttls && (tls_allowed || must) {
             wire = self.start_tls(wire, hop).await?;
-            METRICS.tls_handshakes_total.with_label_values(&["out", "ok"]).inc();
-            is_tls = true;
             // What was said before the handshake is void (RFC 3207 section 4.2).
             capabilities = self.greet(&mut wire).await?;
         } else if must {
             let response = tls_required(Enhanced(4, 7, 4), "the server does not offer STARTTLS");
             return Err(Failure::Final(response));
         }
-        Ok(Connection::new(wire, hop, capabilities, is_tls, self.limits.clone()))
+        Ok(Connection::new(wire, hop, capabilities, self.limits.clone()))
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
         let connecting = async {
-            let socket = match address {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
-            };
-            let source = self.sources.iter().find(|source| source.is_ipv4() == address.is_ipv4());
-            if let Some(source) = source {
-                socket.bind(SocketAddr::new(*source, 0))?;
-            }
-            let stream = socket.connect(address).await?;
+            let stream = TcpStream::connect(address).await?;
             // A batch of commands and a text are whole writes already.
             stream.set_nodelay(true)?;
             Ok(stream)
@@ -123,7 +113,12 @@ impl Client {
         let handshake = connector.connect(name, stream);
         match timeout(Duration::from_millis(self.limits.tls_handshake_timeout_ms), handshake).await
         {
-            Ok(Ok(stream)) => Ok(Wire::new(Socket::Tls(Box::new(stream)), &self.limits)),
+            Ok(Ok(stream)) => {
+                let is_1_3 = stream.get_ref().1.protocol_version() == Some(TLSv1_3);
+                let version = if is_1_3 { "1.3" } else { "1.2" };
+                METRICS.tls_handshakes_total.with_label_values(&["out", version, "ok"]).inc();
+                Ok(Wire::new(Socket::Tls(Box::new(stream)), &self.limits))
+            }
             Ok(Err(error)) => Err(Failure::Tls(format!("TLS handshake failed: {error}"))),
             Err(_) => Err(Failure::Tls("TLS handshake timed out".to_owned())),
         }

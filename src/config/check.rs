@@ -173,9 +173,11 @@ fn limits(source: &Source<'_>, section: &Section<'_>) -> Limits {
     least("recipients_max", limits.recipients_max as u64, RECIPIENTS_MAX_LEAST as u64);
     least("command_octets_max", limits.command_octets_max as u64, COMMAND_OCTETS_LEAST as u64);
     least("segment_octets", limits.segment_octets, MIB);
+    least("journal_octets_max", limits.journal_octets_max, MIB);
     least("message_octets_max", limits.message_octets_max, MIB / 16);
     least("sessions_max", limits.sessions_max as u64, 1);
     least("outbound_connections_max", limits.outbound_connections_max as u64, 1);
+    least("http_connections_max", limits.http_connections_max as u64, 1);
     least("window_start", u64::from(limits.window_start), 1);
     limits
 }

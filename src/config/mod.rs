@@ -3,6 +3,7 @@
 mod check;
 pub mod limits;
 mod read;
+pub mod reload;
 #[cfg(test)]
 mod tests;
 

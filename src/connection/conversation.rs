@@ -149,6 +149,7 @@ where
             buffered: self.input.len() > octets,
             writable: self.inbound.intake.is_writable(),
             stopping: self.deadline.is_stopping() || !self.inbound.service.is_serving(),
+            tls: self.inbound.tls.as_ref().is_some_and(|tls| tls.is_ready()),
         };
         let step = self.session.line(&self.input[..octets - 2], &facts, &mut self.out);
         self.input.advance(octets);
@@ -156,7 +157,7 @@ where
             self.message = None;
         }
         match step {
-            Step::Rcpt(rcpt) => self.rcpt(rcpt)?,
+            Step::Rcpt(rcpt) => self.rcpt(rcpt).await?,
             Step::StartTls => self.start_tls().await?,
             Step::Data(incoming) => self.data(incoming).await?,
             Step::Chunk(chunk, incoming) => self.chunk(chunk, incoming).await?,
@@ -179,18 +180,27 @@ where
         }
     }
 
-    fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
+    async fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
         let Rcpt { to, parameters } = rcpt;
         let policy = &self.inbound.policy;
-        let ruling = policy.target(to).and_then(|address| {
-            match policy.rcpt(self.session.sender(), &address, wall_ms()) {
-                Decision::Accept => {
-                    let (notify, orcpt) = (parameters.notify, parameters.orcpt);
-                    Ok(Recipient { address, notify, orcpt })
+        let ruling = match policy.target(to) {
+            Ok(address) => {
+                let mut decision = policy.rcpt(self.session.sender(), &address, wall_ms());
+                if decision == Decision::Ask {
+                    // Whoever waits meanwhile has the replies to what came before.
+                    self.send().await?;
+                    decision = self.inbound.policy.verify(&address).await;
                 }
-                Decision::Refuse { reply, .. } => Err(reply),
+                match decision {
+                    Decision::Refuse { reply, .. } => Err(reply),
+                    Decision::Accept | Decision::Ask => {
+                        let (notify, orcpt) = (parameters.notify, parameters.orcpt);
+                        Ok(Recipient { address, notify, orcpt })
+                    }
+                }
             }
-        });
+            Err(reply) => Err(reply),
+        };
         let step = self.session.ruled(ruling, &mut self.out);
         self.settle(&step)
     }
@@ -208,7 +218,7 @@ where
         self.deadline.set(Instant::now() + Duration::from_millis(timeout));
         match self.deadline.or_late(identity.acceptor().accept(stream)).await {
             Some(Ok(stream)) => {
-                COUNTERS.tls_ok.inc();
+                COUNTERS.tls_ok(stream.get_ref().1.protocol_version());
                 let name = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
                 self.session.secured(name.filter(|name| identity.has_name(name)));
                 self.wire = Wire::Tls(Box::new(stream));

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use prometheus::IntCounter;
+use rustls::ProtocolVersion;
 
 use crate::telemetry::metrics::METRICS;
 
@@ -19,24 +20,31 @@ pub(super) struct Counters {
     pub(super) busy: IntCounter,
     pub(super) network_busy: IntCounter,
     pub(super) early_talker: IntCounter,
-    pub(super) tls_ok: IntCounter,
     pub(super) tls_failed: IntCounter,
+    tls_ok: [IntCounter; 2],
     replies: [IntCounter; CODES.len()],
 }
 
 impl Counters {
     fn new() -> Self {
         let connections = |result| METRICS.smtp_connections_total.with_label_values(&[result]);
-        let tls = |result| METRICS.tls_handshakes_total.with_label_values(&["inbound", result]);
+        let tls = |version, result| {
+            METRICS.tls_handshakes_total.with_label_values(&["in", version, result])
+        };
         Self {
             accepted: connections("accepted"),
             busy: connections("busy"),
             network_busy: connections("network_busy"),
             early_talker: connections("early_talker"),
-            tls_ok: tls("ok"),
-            tls_failed: tls("failed"),
+            tls_ok: [tls("1.2", "ok"), tls("1.3", "ok")],
+            tls_failed: tls("none", "failed"),
             replies: CODES.map(counter),
         }
+    }
+
+    /// A handshake succeeded; TLS 1.2 or 1.3, since there is no other.
+    pub(super) fn tls_ok(&self, version: Option<ProtocolVersion>) {
+        self.tls_ok[usize::from(version == Some(ProtocolVersion::TLSv1_3))].inc();
     }
 
     /// One reply with this code was sent.

@@ -25,6 +25,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Listen on a socket that a supervisor has opened.
+pub fn inherit(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    let socket = Socket::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    /// DATA: 354, and the text up to its final dot.
+    /// DATA: 354, and the text up to its final dot. A text whose end somebody may see elsewhere
+    /// ends the session.
     pub(super) async fn data(&mut self, incoming: Box<Incoming>) -> Result<(), End> {
         let mut message = match self.open(incoming).await {
             Ok(message) => message,
@@ -33,7 +34,11 @@ where
             message.keep(&self.input[..scan.text]).await;
             self.input.advance(scan.consumed);
             if scan.end {
-                return self.finish(message).await;
+                // What lies behind an end that is in doubt may be text, so it is no command.
+                return match message.text.doubt() {
+                    Some(doubt) => self.close(doubt),
+                    None => self.finish(message).await,
+                };
             }
             self.check_size(&message)?;
         }
@@ -120,14 +125,14 @@ where
 
     async fn open(&mut self, incoming: Box<Incoming>) -> Result<Message<I::Draft>, Step> {
         let due = self.text_is_due();
-        Message::open(&self.inbound.intake, &self.inbound.site, incoming, due)
+        Message::open(self.inbound, incoming, due)
             .await
             .map_err(|reply| self.session.rejected(reply, &mut self.out))
     }
 
     /// The end of a text: the answer to a whole message.
     async fn finish(&mut self, message: Message<I::Draft>) -> Result<(), End> {
-        let stored = message.commit().await;
+        let stored = message.commit(self.inbound.authenticator.as_ref()).await;
         self.shrink_input();
         self.command_is_due();
         match stored {

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::fleet;
-use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind, TokenRow};
+use crate::http::call::{Call, Changed, DomainRow, RecipientTerms, Refused, RefusedKind, TokenRow};
 use crate::http::client::{Admin, AdminError};
 use fleet_file::{CustomerServer, FleetFile, NodeEntry};
 
@@ -213,17 +213,19 @@ async fn set_up_demo(entry: &NodeEntry, smtp: &str) -> anyhow::Result<()> {
         contacts: vec![format!("ops@{DEMO_DOMAIN}")],
     };
     unless_there(retry(|| admin.ask::<Changed>(&customer)).await)?;
-    let domain = Call::DomainImport {
-        domains: vec![DomainRow {
-            name: DEMO_DOMAIN.to_owned(),
-            customer: DEMO_CUSTOMER.to_owned(),
-            route: smtp.to_owned(),
-            tls: "opportunistic".to_owned(),
-            connections_max: None,
-            version: 0,
-        }],
+    let (name, customer) = (DEMO_DOMAIN.to_owned(), DEMO_CUSTOMER.to_owned());
+    let domain = Call::DomainAdd(DomainRow::new(name.clone(), customer, smtp.to_owned()));
+    unless_there(retry(|| admin.ask::<Changed>(&domain)).await)?;
+    // One that was there leads to where the stand-in server was then; the rest may be the user's.
+    let route = Call::DomainSet {
+        name,
+        customer: None,
+        route: Some(smtp.to_owned()),
+        tls: None,
+        connections_max: None,
+        recipients: RecipientTerms::default(),
     };
-    retry(|| admin.ask::<Changed>(&domain)).await?;
+    retry(|| admin.ask::<Changed>(&route)).await?;
     Ok(())
 }
 

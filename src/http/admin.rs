@@ -23,10 +23,14 @@ use super::until_stopped;
 use super::{blacklist, members, queue};
 use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
-use crate::smtp::Address;
+use crate::smtp::canned::{self, Canned};
+use crate::smtp::{Address, AddressError, command};
 use crate::system::clock::wall_ms;
 use crate::telemetry::journal::Journal;
 use crate::worker::Deliveries;
+
+/// What is added to a reply that depends on the customer's server.
+const UNLESS_UNKNOWN: &str = ", unless the customer's server does not know the recipient";
 
 /// What the admin API can reach.
 pub struct Admin {
@@ -158,31 +162,41 @@ impl Admin {
         }
     }
 
-    /// What stage 3 would answer, without counting it.
+    /// What a client would be answered, without counting it. The form of the addresses comes
+    /// first, as in the dialog; then stage 3 decides.
     fn explain(&self, address: &str, from: Option<&str>) -> Result<serde_json::Value, Refused> {
-        let parse = |text: &str| {
-            Address::parse(text, true)
-                .map_err(|why| Refused::invalid(format!("{}: {why}", text.escape_debug())))
-        };
-        let sender = from.filter(|text| !text.is_empty()).map(parse).transpose()?;
-        let given = match address.eq_ignore_ascii_case("postmaster") {
-            true => None,
-            false => Some(parse(address)?),
-        };
-        let decision = match self.policy.target(given) {
-            Ok(target) => self.policy.explain(&sender, &target, wall_ms()),
-            Err(reply) => Decision::Refuse { reply, check: "postmaster" },
-        };
-        let explanation = match decision {
-            Decision::Accept => Explanation {
-                accepted: true,
-                check: "all".to_owned(),
-                reply: "250 2.1.5 Ok".to_owned(),
+        let from = from.filter(|text| *text != "<>").unwrap_or_default();
+        let sender = explainable(from, command::sender(from, true))?;
+        let recipient = explainable(address, command::recipient(address, true))?;
+        let decision = match (sender, recipient) {
+            (Err(reply), _) => Err(("sender_address", reply.to_string())),
+            (Ok(_), Err(reply)) => Err(("recipient_address", reply.to_string())),
+            (Ok(sender), Ok(given)) => match self.policy.target(given) {
+                Err(reply) => Err(("postmaster", reply.to_string())),
+                Ok(target) => match self.policy.explain(&sender, &target, wall_ms()) {
+                    Decision::Accept => Ok(("all", canned::RCPT_OK.to_string())),
+                    Decision::Ask => {
+                        Ok(("callout", format!("{}{UNLESS_UNKNOWN}", canned::RCPT_OK)))
+                    }
+                    Decision::Refuse { reply, check } => Err((check, reply.to_string())),
+                },
             },
-            Decision::Refuse { reply, check } => {
-                Explanation { accepted: false, check: check.to_owned(), reply: reply.to_string() }
-            }
         };
-        Ok(serde_json::json!(explanation))
+        let accepted = decision.is_ok();
+        let (check, reply) = decision.unwrap_or_else(|refused| refused);
+        Ok(serde_json::json!(Explanation { accepted, check: check.to_owned(), reply }))
+    }
+}
+
+/// A text that is no address at all is the asker's mistake; one of a form that we do not take has
+/// an answer to explain.
+fn explainable<T>(text: &str, parsed: Result<T, Canned>) -> Result<Result<T, Canned>, Refused> {
+    match (&parsed, Address::parse(text, true)) {
+        (Err(canned::BAD_SENDER | canned::BAD_RECIPIENT), Err(why))
+            if why != AddressError::Literal =>
+        {
+            Err(Refused::invalid(format!("{}: {why}", text.escape_debug())))
+        }
+        _ => Ok(parsed),
     }
 }

@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mxfleet_cluster::{Cluster, Command, Exemption, Request, State, random_id};
+use mxfleet_cluster::{Cluster, Command, Exemption, FrozenDomain, Request, State, random_id};
 
 use super::call::{
-    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, Refused, RejectionRow,
-    Terms,
+    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, FrozenRow, Refused,
+    RejectionRow, Terms,
 };
 use super::tables::changed;
+use super::{ACTOR, domain_name};
 use crate::blacklist::{self, Reports};
 use crate::smtp::Address;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
-
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 
 /// Answer a call about the blacklist; `None` when the call is about something else.
 pub(super) async fn answer(
@@ -58,6 +55,9 @@ fn command(call: Call) -> Option<Result<Command, Refused>> {
         Call::BlacklistUnexempt { address } => {
             key(&address).map(|address| Command::BlacklistExempt { address, exemption: None })
         }
+        Call::BlacklistFreeze { domain, frozen } => {
+            domain_name(&domain).map(|domain| Command::BlacklistFreeze { domain, frozen })
+        }
         _ => return None,
     })
 }
@@ -73,8 +73,8 @@ fn entry_row(state: &State, address: String) -> BlacklistEntryRow {
     let now_ms = wall_ms();
     let listed = state.is_blacklisted(&address, now_ms);
     let Some(entry) = state.blacklist_entry(&address, now_ms) else {
-        let (until, rejections, exempt) = (None, Vec::new(), None);
-        return BlacklistEntryRow { address, listed, until, rejections, exempt };
+        let (until, trusted_until, rejections, exempt) = Default::default();
+        return BlacklistEntryRow { address, listed, until, rejections, trusted_until, exempt };
     };
     // Times are kept for each that counted; what was said, for the newest of them.
     let silent = entry.rejections_ms.len().saturating_sub(entry.notes.len());
@@ -89,6 +89,7 @@ fn entry_row(state: &State, address: String) -> BlacklistEntryRow {
         listed,
         until: entry.listed_until_ms.filter(|_| listed).map(time),
         rejections: entry.rejections_ms.iter().zip(notes).map(row).collect(),
+        trusted_until: entry.trusted_until_ms.filter(|until| now_ms < *until).map(time),
         exempt: entry.exemption.map(|exemption| ExemptionRow {
             reason: exemption.reason,
             until: exemption.until_ms.map(time),
@@ -103,8 +104,7 @@ async fn list(
     domain: Option<String>,
     limit: usize,
 ) -> Result<serde_json::Value, Refused> {
-    let wrong = |_| Refused::invalid("that is not a domain name");
-    let domain = domain.map(|domain| domain_to_ascii(&domain).map_err(wrong)).transpose()?;
+    let domain = domain.as_deref().map(domain_name).transpose()?;
     slowly(move || {
         let of_domain = |address: &str| {
             domain
@@ -126,15 +126,29 @@ async fn list(
 
 async fn stats(state: Arc<State>, waiting: usize) -> Result<serde_json::Value, Refused> {
     slowly(move || {
+        let (now_ms, counts) = (wall_ms(), state.blacklist_counts());
         serde_json::json!(BlacklistStats {
-            tracked: state.blacklist_tracked(),
-            listed: state.blacklisted(wall_ms()).count(),
-            exempt: state.blacklist_exempt().count(),
-            frozen_domains: state.blacklist_frozen().map(|(domain, _)| domain.into()).collect(),
+            tracked: counts.tracked,
+            listed: state.blacklisted(now_ms).count(),
+            trusted: counts.trusted,
+            exempt: state.blacklist_exempt(now_ms).count(),
+            frozen_domains: state.blacklist_frozen(now_ms).map(frozen_row).collect(),
             waiting,
         })
     })
     .await
+}
+
+fn frozen_row(frozen: FrozenDomain<'_>) -> FrozenRow {
+    FrozenRow {
+        domain: frozen.domain.to_owned(),
+        since: time(frozen.since_ms),
+        until: frozen.until_ms.map(time),
+        why: match frozen.signs {
+            0 => "an operator froze it".to_owned(),
+            count => format!("its server refused recipients it had taken mail for, {count} times"),
+        },
+    }
 }
 
 async fn slowly(

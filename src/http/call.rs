@@ -8,7 +8,7 @@ pub use super::rotation::call::*;
 
 /// Path of the admin API on the admin socket.
 pub const CALL_PATH: &str = "/api/v1/admin/call";
-/// Largest body either side reads: an import of 100,000 domains fits.
+/// Largest body either side reads: a list of 100,000 domains fits.
 pub const BODY_OCTETS_MAX: usize = 64 * 1024 * 1024;
 
 /// What an operator can ask of a node.
@@ -83,6 +83,16 @@ pub enum Call {
         tls: Option<String>,
         /// A new limit of connections; 0 goes back to the fleet's setting.
         connections_max: Option<u32>,
+        /// What is to change in how its recipients are judged.
+        #[serde(default)]
+        recipients: RecipientTerms,
+    },
+    /// Name a domain's recipients: everybody else is unknown.
+    DomainRecipients {
+        /// The domain.
+        name: String,
+        /// Local parts, addresses and patterns; `None` lets everybody in again.
+        entries: Option<Vec<String>>,
     },
     /// Remove a domain.
     DomainRemove {
@@ -93,6 +103,22 @@ pub enum Call {
     DomainImport {
         /// The domains as they shall be.
         domains: Vec<DomainRow>,
+    },
+    /// A part of an import; nothing changes yet.
+    DomainStage {
+        /// The id of the request that will commit it, in hexadecimal.
+        import: String,
+        /// Counted from 0.
+        part: u32,
+        /// The domains as they shall be.
+        domains: Vec<DomainRow>,
+    },
+    /// The parts of an import go in, all or none.
+    DomainCommit {
+        /// As in `DomainStage`.
+        import: String,
+        /// How many parts there are.
+        parts: u32,
     },
     /// All settings.
     SettingsList,
@@ -189,6 +215,13 @@ pub enum Call {
         /// The recipient.
         address: String,
     },
+    /// List nothing new in a domain until it is thawed, or do so again.
+    BlacklistFreeze {
+        /// The domain.
+        domain: String,
+        /// Whether nothing new is listed.
+        frozen: bool,
+    },
     /// How many are tracked, listed, exempt.
     BlacklistStats,
     /// What became of mail that was not delivered by this node.
@@ -215,6 +248,13 @@ pub enum Call {
     Migration(MigrationCall),
     /// About notices.
     Notice(NoticeCall),
+    /// Give mail for a domain return paths of ours, or leave them as they are.
+    DomainReturnPath {
+        /// The domain.
+        name: String,
+        /// `tagged` or `plain`.
+        return_path: String,
+    },
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.
@@ -288,13 +328,94 @@ pub struct DomainRow {
     /// Limit of connections from one node; the fleet's setting when absent.
     #[serde(default)]
     pub connections_max: Option<u32>,
+    /// `on`, or `off` when its rejections are not counted.
+    #[serde(default = "on")]
+    pub blacklist: String,
+    /// Instead of the setting `blacklist.threshold`.
+    #[serde(default)]
+    pub blacklist_threshold: Option<u64>,
+    /// Instead of the setting `blacklist.window`.
+    #[serde(default)]
+    pub blacklist_window: Option<String>,
+    /// Instead of the setting `blacklist.hold`.
+    #[serde(default)]
+    pub blacklist_hold: Option<String>,
+    /// `callout`, or `off` when its server is not asked about recipients.
+    #[serde(default = "off")]
+    pub verify: String,
+    /// The recipients that were named, if any were; ignored where a domain is given.
+    #[serde(default)]
+    pub recipients: Option<RecipientListRow>,
+    /// `plain`, or `tagged` when its mail leaves with return paths of ours; ignored where a domain
+    /// is given.
+    #[serde(default = "plain")]
+    pub return_path: String,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
 }
 
+impl DomainRow {
+    /// A domain with all defaults.
+    pub fn new(name: String, customer: String, route: String) -> Self {
+        Self {
+            name,
+            customer,
+            route,
+            tls: opportunistic(),
+            connections_max: None,
+            blacklist: on(),
+            blacklist_threshold: None,
+            blacklist_window: None,
+            blacklist_hold: None,
+            verify: off(),
+            return_path: plain(),
+            recipients: None,
+            version: 0,
+        }
+    }
+}
+
+/// How many recipients were named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipientListRow {
+    /// Exact ones.
+    pub addresses: usize,
+    /// Patterns.
+    pub patterns: usize,
+    /// When the list was uploaded, as a log index.
+    pub version: u64,
+}
+
+fn plain() -> String {
+    "plain".to_owned()
+}
+
 fn opportunistic() -> String {
     "opportunistic".to_owned()
+}
+
+fn on() -> String {
+    "on".to_owned()
+}
+
+fn off() -> String {
+    "off".to_owned()
+}
+
+/// How a domain's recipients are judged, as it is typed; what is absent stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RecipientTerms {
+    /// `on` or `off`.
+    pub blacklist: Option<String>,
+    /// 0 goes back to the fleet's setting.
+    pub blacklist_threshold: Option<u64>,
+    /// `0s` goes back to the fleet's setting.
+    pub blacklist_window: Option<String>,
+    /// `0s` goes back to the fleet's setting.
+    pub blacklist_hold: Option<String>,
+    /// `callout` or `off`.
+    pub verify: Option<String>,
 }
 
 /// A setting as it is printed.
@@ -335,6 +456,8 @@ pub struct BlacklistEntryRow {
     pub until: Option<String>,
     /// The newest rejections that counted, the oldest first.
     pub rejections: Vec<RejectionRow>,
+    /// Until when it is not listed because its server took mail for it, if that is so.
+    pub trusted_until: Option<String>,
     /// Why it is never listed, if so.
     pub exempt: Option<ExemptionRow>,
 }
@@ -366,12 +489,27 @@ pub struct BlacklistStats {
     pub tracked: u64,
     /// Refused now.
     pub listed: usize,
+    /// That mail was taken for lately, so that they are not listed.
+    pub trusted: u64,
     /// Never listed.
     pub exempt: usize,
     /// Domains in which nothing new is listed.
-    pub frozen_domains: Vec<String>,
+    pub frozen_domains: Vec<FrozenRow>,
     /// Events of this node that the fleet has not counted yet.
     pub waiting: usize,
+}
+
+/// A domain in which nothing new is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenRow {
+    /// Its name.
+    pub domain: String,
+    /// Since when.
+    pub since: String,
+    /// Until when, if nothing else happens; until an operator says so when absent.
+    pub until: Option<String>,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What a change did.

@@ -1,7 +1,7 @@
-//! The public listener (health) and the metrics listener. Neither has an admin call.
+//! The public listener: health. It has no admin call.
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::until_stopped;
+use super::listener;
+use crate::config::Limits;
 use crate::connection::Service;
 use crate::spool::Spool;
-use crate::telemetry::metrics::METRICS;
 
 /// What the health pages report.
 #[derive(Clone)]
@@ -35,42 +35,37 @@ struct Ready {
 pub async fn serve_public(
     listener: TcpListener,
     health: Health,
+    limits: &Limits,
     stop: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let router = Router::new()
         .route("/healthz", get(|| async { "the process runs\n" }))
         .route("/readyz", get(ready))
         .with_state(health);
-    let server = axum::serve(listener, router);
-    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
+    listener::serve(listener, router, limits, stop).await;
 }
 
-/// Serve `/metrics` until told to stop.
-pub async fn serve_metrics(listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-    let router = Router::new().route("/metrics", get(metrics));
-    let server = axum::serve(listener, router);
-    until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
+impl Health {
+    /// Would this node accept mail now?
+    pub fn is_ready(&self) -> bool {
+        self.judge().0
+    }
+
+    fn judge(&self) -> (bool, &'static str) {
+        if self.draining.is_cancelled() {
+            (false, "the node is stopping and takes no new mail")
+        } else if !self.service.is_serving() {
+            (false, "this host is drained or retired and takes no new mail")
+        } else if !self.spool.is_writable() {
+            (false, "the spool's disk is full or failing; mail is answered 452")
+        } else {
+            (true, "the node accepts mail")
+        }
+    }
 }
 
-/// Would this node accept mail now?
 async fn ready(State(health): State<Health>) -> Response {
-    let (ready, why) = if health.draining.is_cancelled() {
-        (false, "the node is stopping and takes no new mail")
-    } else if !health.service.is_serving() {
-        (false, "this host is drained or retired and takes no new mail")
-    } else if !health.spool.is_writable() {
-        (false, "the spool's disk is full or failing; mail is answered 452")
-    } else {
-        (true, "the node accepts mail")
-    };
+    let (ready, why) = health.judge();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready, why })).into_response()
-}
-
-async fn metrics() -> Response {
-    match METRICS.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
-            .into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
 }

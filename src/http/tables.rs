@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use mxfleet_cluster::{
     Clock, Cluster, Command, Customer, CustomerStatus, Domain, DomainChange, Outcome, ProposeError,
-    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id,
+    Refusal, Request, Route, RouteError, SETTINGS, Server, State, random_id, render_duration,
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
+use super::{ACTOR, domain_name, recipients};
+use crate::returns;
 use crate::route::Own;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
 
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
+/// Of the wrong rows of an import, so many are told.
+const WRONG_ROWS_TOLD: usize = 20;
 
 /// The tables, with what a route must not lead to.
 pub struct Tables {
@@ -37,8 +38,20 @@ impl Tables {
         if let Some(answer) = read(&self.cluster.view(), call) {
             return Some(answer);
         }
-        if let Call::DomainImport { domains } = call {
-            return Some(self.import(domains.clone()).await);
+        match call {
+            Call::DomainRecipients { name, entries: Some(entries) } => {
+                return Some(self.set_recipients(name, entries, terms).await);
+            }
+            Call::DomainReturnPath { name, return_path } => {
+                return Some(self.return_path(name, return_path, terms).await);
+            }
+            Call::DomainStage { import, part, domains } => {
+                return Some(self.stage(import, *part, domains).await);
+            }
+            Call::DomainCommit { import, parts } => {
+                return Some(self.commit(import, *parts, terms).await);
+            }
+            _ => {}
         }
         let command = self.command(call)?;
         Some(match command {
@@ -64,10 +77,22 @@ impl Tables {
             }
             Call::CustomerRemove { id } => Command::CustomerRemove { id },
             Call::DomainAdd(row) => return Some(self.domain(row).map(Command::DomainAdd)),
-            Call::DomainSet { name, customer, route, tls, connections_max } => {
+            Call::DomainSet { name, customer, route, tls, connections_max, recipients } => {
                 let change = self.change(customer, route, tls, connections_max);
+                let change = change.and_then(|change| {
+                    let recipients = recipients::change(&recipients)?;
+                    Ok(DomainChange { recipients, ..change })
+                });
                 let checked = domain_name(&name).and_then(|name| Ok((name, change?)));
                 return Some(checked.map(|(name, change)| Command::DomainSet { name, change }));
+            }
+            Call::DomainRecipients { name, entries: None } => {
+                let domain = domain_name(&name);
+                return Some(domain.map(|domain| Command::RecipientsRemove { domain }));
+            }
+            Call::DomainImport { domains } => {
+                let domains = self.domains(&domains);
+                return Some(domains.map(|domains| Command::DomainImport { domains }));
             }
             Call::DomainRemove { name } => {
                 return Some(domain_name(&name).map(|name| Command::DomainRemove { name }));
@@ -78,18 +103,76 @@ impl Tables {
     }
 
     async fn propose(&self, command: Command, terms: &Terms) -> Result<serde_json::Value, Refused> {
-        let id = terms.request_id.unwrap_or_else(random_id);
-        let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
-        request.expected_version = terms.expected_version;
-        changed(self.cluster.propose(request).await)
+        changed(self.cluster.propose(request(command, terms)).await)
+    }
+
+    /// A long list goes in parts.
+    async fn set_recipients(
+        &self,
+        name: &str,
+        entries: &[String],
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let domain = domain_name(name)?;
+        let entries = recipients::entries(&domain, entries)?;
+        let clock: Clock = Arc::new(clock::wall_ms);
+        let request = |command| request(command, terms);
+        changed(self.cluster.set_recipients(&domain, &entries, &clock, request).await)
+    }
+
+    /// The first domain with return paths of ours needs a key that signs them.
+    async fn return_path(
+        &self,
+        name: &str,
+        return_path: &str,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let tagged = match return_path {
+            "tagged" => true,
+            "plain" => false,
+            _ => return Err(Refused::invalid("a return path is `tagged` or `plain`".to_owned())),
+        };
+        let domain = domain_name(name)?;
+        if tagged {
+            let made = returns::ensure(&self.cluster).await;
+            made.map_err(|error| Refused::unavailable(error.to_string()))?;
+        }
+        self.propose(Command::ReturnPathSet { domain, tagged }, terms).await
     }
 
     /// Many rows go in parts, so that no log entry is large.
-    async fn import(&self, rows: Vec<DomainRow>) -> Result<serde_json::Value, Refused> {
-        let domains =
-            rows.into_iter().map(|row| self.domain(row)).collect::<Result<Vec<_>, _>>()?;
+    async fn stage(
+        &self,
+        import: &str,
+        part: u32,
+        rows: &[DomainRow],
+    ) -> Result<serde_json::Value, Refused> {
+        let (import, domains) = (import_id(import)?, self.domains(rows)?);
         let clock: Clock = Arc::new(clock::wall_ms);
-        changed(self.cluster.import_domains(&domains, ACTOR, &clock, |_| ()).await)
+        changed(self.cluster.stage_domains(import, part, domains, ACTOR, &clock).await)
+    }
+
+    async fn commit(
+        &self,
+        import: &str,
+        parts: u32,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let import = import_id(import)?;
+        let terms = Terms { request_id: Some(import), ..*terms };
+        self.propose(Command::DomainCommit { import, parts }, &terms).await
+    }
+
+    /// All of the rows, or what is wrong with each that is wrong.
+    fn domains(&self, rows: &[DomainRow]) -> Result<Vec<Domain>, Refused> {
+        let (good, wrong): (Vec<_>, Vec<_>) =
+            rows.iter().map(|row| self.domain(row.clone())).partition(Result::is_ok);
+        let mut wrong = wrong.into_iter().filter_map(Result::err).peekable();
+        if wrong.peek().is_none() {
+            return Ok(good.into_iter().flatten().collect());
+        }
+        let wrong: Vec<_> = wrong.take(WRONG_ROWS_TOLD).map(|refused| refused.error).collect();
+        Err(Refused::invalid(wrong.join("\n")))
     }
 
     fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
@@ -100,8 +183,9 @@ impl Tables {
         let at = |error: &dyn std::fmt::Display| Refused::invalid(format!("{name}: {error}"));
         let route = self.route(&row.route).map_err(|refused| at(&refused))?;
         let tls = row.tls.parse().map_err(|error| at(&error))?;
+        let recipients = recipients::policy(&row).map_err(|refused| at(&refused))?;
         let (customer, connections_max) = (row.customer, row.connections_max);
-        Ok(Domain { name, customer, route, tls, connections_max })
+        Ok(Domain { name, customer, route, tls, connections_max, recipients })
     }
 
     fn change(
@@ -116,6 +200,7 @@ impl Tables {
             route: route.map(|text| self.route(&text)).transpose()?,
             tls: tls.map(|text| text.parse().map_err(invalid)).transpose()?,
             connections_max: connections_max.map(|count| (count != 0).then_some(count)),
+            ..DomainChange::default()
         })
     }
 
@@ -131,6 +216,13 @@ impl Tables {
         }
         Ok(route)
     }
+}
+
+fn request(command: Command, terms: &Terms) -> Request {
+    let id = terms.request_id.unwrap_or_else(random_id);
+    let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
+    request.expected_version = terms.expected_version;
+    request
 }
 
 pub(super) fn changed(
@@ -211,12 +303,23 @@ fn customer_row(state: &State, customer: &Customer) -> CustomerRow {
 }
 
 fn domain_row(state: &State, domain: &Domain) -> DomainRow {
+    let own = &domain.recipients;
     DomainRow {
         name: domain.name.clone(),
         customer: domain.customer.clone(),
         route: domain.route.to_string(),
         tls: domain.tls.to_string(),
         connections_max: domain.connections_max,
+        blacklist: if own.blacklist_off { "off" } else { "on" }.to_owned(),
+        blacklist_threshold: own.threshold,
+        blacklist_window: own.window_ms.map(render_duration),
+        blacklist_hold: own.hold_ms.map(render_duration),
+        verify: own.verify.to_string(),
+        recipients: state.recipient_list(&domain.name).map(recipients::row),
+        return_path: match state.has_tagged_return_path(&domain.name) {
+            true => "tagged".to_owned(),
+            false => "plain".to_owned(),
+        },
         version: state.domain_version(&domain.name),
     }
 }
@@ -233,11 +336,9 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
     })
 }
 
-fn domain_name(text: &str) -> Result<String, Refused> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name)
-        .map(String::from)
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
+fn import_id(text: &str) -> Result<u128, Refused> {
+    u128::from_str_radix(text, 16)
+        .map_err(|_| Refused::invalid("the id of an import is a hexadecimal number"))
 }
 
 impl From<Refusal> for Refused {

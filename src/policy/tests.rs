@@ -1,7 +1,8 @@
 //! What stage 3 lets pass, and which check objects.
 
 use mxfleet_cluster::{
-    Command, Customer, CustomerStatus, Domain, RecipientEvent, Request, Route, TlsPolicy,
+    Command, Customer, CustomerStatus, Domain, RecipientEvent, RecipientPolicy, Request, Route,
+    TlsPolicy,
 };
 
 use super::*;
@@ -9,8 +10,7 @@ use super::*;
 /// A year after 1970.
 const NOW_MS: u64 = 31_536_000_000;
 
-async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
+async fn policy() -> Policy {
     let cluster = Cluster::detached();
     let customer = |id: &str, status| {
         let (name, contacts) = (String::new(), Vec::new());
@@ -23,6 +23,7 @@ async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let commands = [
@@ -36,7 +37,7 @@ async fn policy(postmaster: Option<&str>) -> (Policy, tempfile::TempDir) {
         cluster.propose(request).await.unwrap().unwrap();
     }
     let hostnames = vec!["mx1.relay.test".to_owned()];
-    (Policy::new(cluster, hostnames, postmaster.map(address)), dir)
+    Policy::new(cluster, hostnames)
 }
 
 fn address(text: &str) -> Address {
@@ -46,13 +47,14 @@ fn address(text: &str) -> Address {
 fn decided(policy: &Policy, recipient: &str) -> String {
     match policy.rcpt(&None, &address(recipient), NOW_MS) {
         Decision::Accept => "accept".to_owned(),
+        Decision::Ask => "ask".to_owned(),
         Decision::Refuse { reply, check } => format!("{check}: {reply}"),
     }
 }
 
 #[tokio::test]
 async fn a_decision_names_its_check() {
-    let (policy, _dir) = policy(None).await;
+    let policy = policy().await;
     for (recipient, expected) in [
         ("user@acme.test", "accept"),
         ("USER@ACME.TEST", "accept"),
@@ -75,28 +77,23 @@ async fn a_decision_names_its_check() {
 
 #[tokio::test]
 async fn our_own_postmaster_is_somebody() {
-    let (with, _dir) = policy(Some("ops@acme.test")).await;
-    let ops = Ok(address("ops@acme.test"));
-    assert_eq!(with.target(None), ops);
-    assert_eq!(with.target(Some(address("Postmaster@MX1.relay.test"))), ops);
-    let user = address("user@mx1.relay.test");
-    assert_eq!(with.target(Some(user.clone())), Ok(user));
-
-    let (without, _dir) = policy(None).await;
+    let policy = policy().await;
     let first = Ok(address("postmaster@acme.test"));
-    assert_eq!(without.target(None), first);
-    assert_eq!(without.target(Some(address("postmaster@mx1.relay.test"))), first);
+    assert_eq!(policy.target(None), first);
+    assert_eq!(policy.target(Some(address("Postmaster@MX1.relay.test"))), first);
+    let user = address("user@mx1.relay.test");
+    assert_eq!(policy.target(Some(user.clone())), Ok(user));
 }
 
 #[tokio::test]
 async fn without_any_domain_there_is_no_postmaster() {
-    let policy = Policy::new(Cluster::detached(), Vec::new(), None);
+    let policy = Policy::new(Cluster::detached(), Vec::new());
     assert_eq!(policy.target(None).unwrap_err().to_string(), "550 5.1.1 No postmaster here yet");
 }
 
 #[tokio::test]
 async fn a_listed_recipient_is_refused_by_the_exact_words_and_a_postmaster_never() {
-    let (policy, _dir) = policy(None).await;
+    let policy = policy().await;
     let report = |sequence: u64, address: &str| {
         let (address, reply) = (address.to_owned(), "550 5.1.1 no".to_owned());
         let event = RecipientEvent::Rejected { address, at_ms: NOW_MS, reply };
@@ -115,4 +112,27 @@ async fn a_listed_recipient_is_refused_by_the_exact_words_and_a_postmaster_never
     assert!(matches!(explained, Decision::Refuse { check: "blacklist", .. }));
     let later = policy.rcpt(&None, &address("jürgen.x@acme.test"), NOW_MS + 5 * 86_400_000);
     assert_eq!(later, Decision::Accept);
+}
+
+#[tokio::test]
+async fn whoever_is_not_on_the_customers_list_is_unknown_and_a_postmaster_always_known() {
+    let policy = policy().await;
+    let clock: mxfleet_cluster::Clock = std::sync::Arc::new(|| NOW_MS);
+    let entries = ["jürgen.x", "sales-*"].map(str::to_owned);
+    let request = |command| Request::new(77, "test", NOW_MS, command);
+    let done = policy.cluster.set_recipients("acme.test", &entries, &clock, request).await;
+    assert_eq!(done.unwrap(), Ok(2));
+    for (recipient, expected) in [
+        ("JÜRGEN.X@Acme.Test", "accept"),
+        ("sales-eu@acme.test", "accept"),
+        ("Postmaster@acme.test", "accept"),
+        ("Jane@acme.test", "recipient_list: 550 5.1.1 <Jane@acme.test>... no such user here"),
+        ("sales@acme.test", "recipient_list: 550 5.1.1 <sales@acme.test>... no such user here"),
+    ] {
+        assert_eq!(decided(&policy, recipient), expected, "{recipient}");
+    }
+    let domain = "acme.test".to_owned();
+    let remove = request(Command::RecipientsRemove { domain });
+    policy.cluster.propose(Request { id: 78, ..remove }).await.unwrap().unwrap();
+    assert_eq!(decided(&policy, "Jane@acme.test"), "accept");
 }

@@ -1,7 +1,7 @@
 //! Questions to name servers: MX records and addresses, with a cache that keeps to their TTL.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
@@ -12,6 +12,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 
 use super::RouteFailure;
 use crate::config::Limits;
+use crate::telemetry::metrics::METRICS;
 
 /// Answers that are kept for as long as they say, at most an hour: an operator who repairs a
 /// zone should not have to wait for longer.
@@ -56,15 +57,23 @@ impl Dns {
         options.positive_max_ttl = Some(TTL_MAX);
         options.negative_min_ttl = Some(NEGATIVE_TTL_MIN);
         options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
+        // So that each series is there before the first question.
+        for kind in ["mx", "a", "aaaa"] {
+            for result in ["found", "none", "failed"] {
+                METRICS.dns_lookup_duration_seconds.with_label_values(&[kind, result]);
+            }
+        }
         Ok(Self { resolver: builder.build().map_err(failed)?, timeout })
+    }
+
+    /// The resolver with its cache, for questions that have nothing to do with routes.
+    pub fn resolver(&self) -> TokioResolver {
+        self.resolver.clone()
     }
 
     /// The MX records of a domain: preference and name. None is an answer too, also when the
     /// domain does not exist.
-    pub(super) async fn exchangers(
-        &self,
-        domain: &str,
-    ) -> Result<Vec<(u16, String)>, RouteFailure> {
+    pub async fn exchangers(&self, domain: &str) -> Result<Vec<(u16, String)>, RouteFailure> {
         let answers = self.ask(domain, RecordType::MX).await?;
         let records = answers.iter().filter_map(|data| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
@@ -99,12 +108,27 @@ impl Dns {
         // With a final dot there is no search through other domains.
         let question = self.resolver.lookup(format!("{name}."), kind);
         let failure = |why: String| RouteFailure::Dns { name: name.to_owned(), why };
-        match tokio::time::timeout(self.timeout, question).await {
+        let asked = Instant::now();
+        let answer = match tokio::time::timeout(self.timeout, question).await {
             Ok(Ok(lookup)) => Ok(data(&lookup)),
             Ok(Err(error)) if error.is_no_records_found() => Ok(Vec::new()),
             Ok(Err(error)) => Err(failure(error.to_string())),
             Err(_) => Err(failure("no answer in time".to_owned())),
-        }
+        };
+        let result = match &answer {
+            Ok(records) if records.is_empty() => "none",
+            Ok(_) => "found",
+            Err(_) => "failed",
+        };
+        let kind = match kind {
+            RecordType::MX => "mx",
+            RecordType::A => "a",
+            RecordType::AAAA => "aaaa",
+            _ => "other",
+        };
+        let duration = METRICS.dns_lookup_duration_seconds.with_label_values(&[kind, result]);
+        duration.observe(asked.elapsed().as_secs_f64());
+        answer
     }
 }
 

@@ -4,10 +4,14 @@
 //! are better than ourselves. What to do with the answers is in `plan`, which is pure.
 //!
 //! **Invariant:** no plan holds an address that ends at this node.
+//!
+//! **Invariant:** only mail that we wrote ourselves has a route to a domain that is no customer's.
 
 mod dns;
 mod own;
 mod plan;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::client::Hop;
 use crate::config::Limits;
 use crate::smtp::Enhanced;
+use crate::smtp::about::domain_of;
 use crate::system::random::random_u64;
 
 pub use dns::{Dns, ResolverError};
@@ -97,11 +102,19 @@ impl Router {
         Self { cluster, dns, own: Arc::new(own), mx_port, bounds }
     }
 
-    /// The servers to try for `domain`, in order; never empty.
-    pub async fn hops(&self, domain: &str) -> Result<Vec<Hop>, RouteFailure> {
+    /// The servers to try for a destination, in order; never empty. Mail that we wrote ourselves
+    /// goes also to domains that are no customer's.
+    pub async fn hops(&self, destination: &str) -> Result<Vec<Hop>, RouteFailure> {
         let view = self.cluster.view();
-        let not_served = || RouteFailure::NotServed(domain.to_owned());
-        let row = view.domain(domain).ok_or_else(not_served)?;
+        let (domain, is_ours) = domain_of(destination);
+        let Some(row) = view.domain(domain) else {
+            if !is_ours {
+                return Err(RouteFailure::NotServed(domain.to_owned()));
+            }
+            let targets = self.by_mx(domain).await?;
+            let tls = TlsPolicy::Opportunistic;
+            return Ok(targets.into_iter().map(|target| hop(target, &tls)).collect());
+        };
         let targets = match &row.route {
             Route::Servers(servers) => self.fixed(domain, servers).await?,
             Route::Mx => self.by_mx(domain).await?,

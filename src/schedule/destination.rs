@@ -11,6 +11,9 @@ use super::pace::Pace;
 /// waits for more than three others.
 const TURNS: [Lane; 4] = [Lane::Fresh, Lane::Waiting, Lane::Fresh, Lane::Backlog];
 
+/// One message that is put off again and again may be the cause itself; so many are not.
+const PUT_OFF_LEAST: usize = 3;
+
 /// One destination: a recipient domain.
 #[derive(Debug)]
 pub(super) struct Destination {
@@ -24,6 +27,10 @@ pub(super) struct Destination {
     pub(super) running: u32,
     pub(super) recipients: u64,
     pub(super) pace: Pace,
+    /// When a job of it was last started.
+    pub(super) started_ms: u64,
+    /// Since when its server answers and takes nothing, whatever it is offered.
+    pub(super) put_off_since_ms: Option<u64>,
     /// The earliest time it has asked to be looked at.
     pub(super) alarm_ms: u64,
     /// It stands in the queue for a new connection.
@@ -45,6 +52,8 @@ impl Destination {
             running: 0,
             recipients: 0,
             pace,
+            started_ms: 0,
+            put_off_since_ms: None,
             alarm_ms: u64::MAX,
             in_line: false,
             to_resume: false,
@@ -164,6 +173,20 @@ impl Destination {
     /// When the first of those that wait is due.
     pub(super) fn next_due_ms<K>(&self, slab: &Slab<K>) -> Option<u64> {
         self.waiting.peek().map(|slot| slab[slot].due_ms)
+    }
+
+    /// Since when nothing has moved although its server answers: jobs that are due and not
+    /// started, or all put off. In the future while the first is not due yet.
+    pub(super) fn stuck_since_ms<K>(&self, slab: &Slab<K>) -> Option<u64> {
+        if self.pace.failing().is_some() {
+            return None;
+        }
+        let heads = [&self.fresh, &self.backlog, &self.waiting];
+        let due_ms = heads.into_iter().filter_map(Heap::peek).map(|slot| slab[slot].due_ms).min();
+        let not_started = due_ms.map(|due_ms| due_ms.max(self.started_ms));
+        let is_no_single_message = self.waiting.len() >= PUT_OFF_LEAST;
+        let put_off = self.put_off_since_ms.filter(|_| is_no_single_message);
+        not_started.into_iter().chain(put_off).min()
     }
 
     /// Nothing would be forgotten with it.

@@ -116,6 +116,11 @@ impl<K> Slab<K> {
         self.rows.len() - self.free.len()
     }
 
+    /// Slots are lower than this.
+    pub(super) fn rows(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+
     /// Put a job in; it starts as running, which is to be in no lane.
     pub(super) fn insert(
         &mut self,

@@ -18,6 +18,7 @@ mod operate;
 mod pace;
 pub mod retry;
 mod summary;
+mod sweep;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,8 @@ use pace::{Pace, PaceBounds, Trouble};
 
 pub use job::Recipients;
 pub use operate::Removal;
-pub use summary::{DestinationSummary, FailingSummary, JobState, JobSummary};
+pub use summary::{Census, DestinationSummary, FailingSummary, JobState, JobSummary};
+pub use sweep::Swept;
 pub use terms::{Arrival, Bounds, Due, Id, Next, Permit, Start, Ticket};
 
 /// Messages a connection may carry while others wait for a connection of their own.
@@ -64,6 +66,8 @@ pub struct Schedule<I> {
     alarms: BinaryHeap<Reverse<(u64, u32)>>,
     /// Where the search for expired jobs goes on.
     expiry_cursor: usize,
+    /// The slot where [`Schedule::sweep`] goes on.
+    sweep_cursor: u32,
 }
 
 impl<I: Id> Schedule<I> {
@@ -91,6 +95,7 @@ impl<I: Id> Schedule<I> {
             resumable: VecDeque::new(),
             alarms: BinaryHeap::new(),
             expiry_cursor: 0,
+            sweep_cursor: 0,
         }
     }
 
@@ -132,7 +137,7 @@ impl<I: Id> Schedule<I> {
             if destination.pace.idle == 0 {
                 continue;
             }
-            if let Some(ticket) = self.start(number, now_ms) {
+            if let Some(ticket) = self.start(number, now_ms, now_ms) {
                 self.stop_idling(number);
                 self.look(number, now_ms);
                 return Some(Start::Resume(number, ticket));
@@ -146,7 +151,7 @@ impl<I: Id> Schedule<I> {
                 continue;
             }
             let due_by_ms = destination.due_by_ms(now_ms);
-            if let Some(ticket) = self.start(number, due_by_ms) {
+            if let Some(ticket) = self.start(number, due_by_ms, now_ms) {
                 let permit = self.open(number)?;
                 self.look(number, now_ms);
                 return Some(Start::Open(permit, ticket));
@@ -170,7 +175,7 @@ impl<I: Id> Schedule<I> {
         if pace.connections > pace.window() || (others_wait && has_its_share) {
             return Next::Close;
         }
-        if let Some(ticket) = self.start(number, now_ms) {
+        if let Some(ticket) = self.start(number, now_ms, now_ms) {
             return Next::Deliver(ticket);
         }
         if others_wait {
@@ -239,11 +244,20 @@ impl<I: Id> Schedule<I> {
             return;
         };
         let was_dead = destination.pace.is_dead();
+        destination.put_off_since_ms = None;
         if destination.pace.success(&self.pace) {
             self.dead -= usize::from(was_dead);
             destination.wake_all(&mut self.slab, now_ms);
         }
         self.look(permit.destination, now_ms);
+    }
+
+    /// The server answered, and put off all it was asked for without a word about any of it.
+    pub fn puts_off(&mut self, permit: &Permit, now: Instant) {
+        let now_ms = self.floor_ms(now);
+        if let Some(destination) = self.destinations[permit.destination as usize].as_mut() {
+            destination.put_off_since_ms.get_or_insert(now_ms);
+        }
     }
 
     /// The connection could not be made, or broke, or the server refuses to work.
@@ -255,6 +269,7 @@ impl<I: Id> Schedule<I> {
         };
         let was_dead = destination.pace.is_dead();
         let trouble = Trouble { bounds: &self.pace, error, now_ms, entropy };
+        destination.put_off_since_ms = None;
         destination.pace.trouble(permit.serial, self.serial, &trouble);
         self.dead += usize::from(destination.pace.is_dead() && !was_dead);
         self.look(permit.destination, now_ms);
@@ -312,9 +327,10 @@ impl<I: Id> Schedule<I> {
     }
 
     /// Move the job that is next at a destination to a worker.
-    fn start(&mut self, number: u32, due_by_ms: u64) -> Option<Ticket<I>> {
+    fn start(&mut self, number: u32, due_by_ms: u64, now_ms: u64) -> Option<Ticket<I>> {
         let destination = self.destinations[number as usize].as_mut()?;
         let slot = destination.choose(&self.slab, due_by_ms)?;
+        destination.started_ms = now_ms;
         destination.leave(&mut self.slab, slot);
         destination.enter(&mut self.slab, slot, Lane::Running);
         Some(self.ticket(slot))

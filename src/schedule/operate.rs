@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::job::{Lane, Place};
+use super::job::{Lane, Place, Recipients};
 use super::{Id, Schedule};
 
 /// What became of a removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
-    /// It was queued, and is no more.
-    Removed,
+    /// It was queued, and is no more: whoever removed it answers for these recipients.
+    Removed(Recipients),
     /// It is being delivered at this moment; nothing was changed.
     Running,
     /// There is no such job.
@@ -101,12 +101,13 @@ impl<I: Id> Schedule<I> {
         if matches!(self.slab[slot].place.lane(), Lane::Running | Lane::RunningToHold) {
             return Removal::Running;
         }
+        let recipients = self.slab.recipients(slot);
         destination.leave(&mut self.slab, slot);
         destination.recipients -= self.slab.recipient_count(slot);
         self.index.remove(&self.slab, slot);
         self.slab.remove(slot);
         self.look(number, self.floor_ms(now));
-        Removal::Removed
+        Removal::Removed(recipients)
     }
 
     /// New limits of connections for all destinations.

@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::Lane;
 use super::{Id, Schedule};
@@ -30,8 +30,23 @@ pub struct DestinationSummary<I> {
     pub connections: u32,
     /// Connections it may have.
     pub window: u32,
+    /// Since when nothing has moved although its server answers; it may be to come.
+    pub stuck_since: Option<Instant>,
     /// What is known of a destination that fails.
     pub failing: Option<FailingSummary>,
+}
+
+/// All destinations in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Destinations that have jobs or connections.
+    pub all: usize,
+    /// Of these, those that failed lately.
+    pub throttled: usize,
+    /// Of those, the ones that do not answer.
+    pub dead: usize,
+    /// Those whose server answers and whose jobs do not move.
+    pub stalled: usize,
 }
 
 /// A destination that fails.
@@ -121,6 +136,7 @@ impl<I: Id> Schedule<I> {
                 next_due: destination.next_due_ms(&self.slab).map(|ms| self.instant(ms)),
                 connections: pace.connections,
                 window: pace.window(),
+                stuck_since: destination.stuck_since_ms(&self.slab).map(|ms| self.instant(ms)),
                 failing: pace.failing().map(|failing| FailingSummary {
                     since: self.instant(failing.since_ms),
                     dead: failing.is_dead(),
@@ -129,6 +145,21 @@ impl<I: Id> Schedule<I> {
                 }),
             }
         })
+    }
+
+    /// Count the destinations; those that are stuck for `stalled_after` have stalled.
+    pub fn census(&self, now: Instant, stalled_after: Duration) -> Census {
+        let now_ms = self.floor_ms(now);
+        let after_ms = super::ceil_ms(stalled_after);
+        let mut census = Census { dead: self.dead, ..Census::default() };
+        for destination in self.destinations.iter().flatten() {
+            census.all += 1;
+            census.throttled += usize::from(destination.pace.failing().is_some());
+            let stuck_since_ms = destination.stuck_since_ms(&self.slab);
+            let is_stalled = |since_ms: u64| now_ms.saturating_sub(since_ms) >= after_ms;
+            census.stalled += usize::from(stuck_since_ms.is_some_and(is_stalled));
+        }
+        census
     }
 
     /// The first `limit` jobs after the message `after`, in order of id; of one domain or of all.

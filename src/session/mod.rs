@@ -4,6 +4,7 @@
 //! The connection feeds it lines cut by [`LineReader`] and does what the [`Step`] says. A message's
 //! text runs through [`Text`], not through the session.
 
+mod forged;
 mod lines;
 mod outbox;
 mod site;
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use forged::ForgedResults;
 pub use lines::{Framed, LineReader};
 pub use outbox::Outbox;
 pub use site::Site;
@@ -36,6 +38,8 @@ pub struct Facts {
     pub writable: bool,
     /// The node is stopping.
     pub stopping: bool,
+    /// There is a certificate to show.
+    pub tls: bool,
 }
 
 /// What is to be done after a line.
@@ -168,7 +172,7 @@ impl Session {
         }
         self.reset();
         self.helo = Some(Helo { name: name.to_owned(), extended });
-        out.line(250, self.site.hello(extended, self.tls.is_some()));
+        out.line(250, self.site.hello(extended, facts.tls && self.tls.is_none()));
         Step::Read
     }
 
@@ -293,7 +297,7 @@ impl Session {
         if self.tls.is_some() {
             return self.refuse(canned::TLS_ALREADY, out);
         }
-        if !self.site.offers_tls() {
+        if !facts.tls {
             return self.refuse(canned::UNSUPPORTED, out);
         }
         if self.helo.is_none() {

@@ -4,7 +4,7 @@
 use super::site::Site;
 use super::trace::Hops;
 use crate::smtp::canned::{self, Canned};
-use crate::smtp::dots::{DataScanner, Scan, Stuffer};
+use crate::smtp::dots::{DataScanner, Flaws, Scan, Stuffer};
 
 /// The text of one message, by DATA or by chunks.
 #[derive(Debug)]
@@ -62,14 +62,19 @@ impl Text {
         self.failure.get_or_insert(failure);
     }
 
+    /// Why its end in DATA is in doubt: with a CR or LF alone, or a NUL, in the text, the client
+    /// may have meant another end than we found. A chunk says its length, so that its end is
+    /// certain.
+    pub fn doubt(&self) -> Option<Canned> {
+        refusal(self.scanner.flaws())
+    }
+
     /// Why it will not be accepted, as far as it is known. The order does not depend on how the
     /// text was cut.
     pub fn fault(&self) -> Option<Canned> {
-        let (data, chunks) = (self.scanner.flaws(), self.stuffer.flaws());
-        if data.nul || chunks.nul {
-            Some(canned::HAS_NUL)
-        } else if data.bare_newline || chunks.bare_newline {
-            Some(canned::BARE_NEWLINE)
+        let flaw = self.doubt().or_else(|| refusal(self.stuffer.flaws()));
+        if flaw.is_some() {
+            flaw
         } else if self.octets() > self.octets_max {
             Some(canned::TOO_BIG)
         } else if self.hops.all() > self.hops_max {
@@ -84,5 +89,13 @@ impl Text {
     /// Octets as the client counts them (RFC 1870 section 3), faulty ones included.
     pub fn octets(&self) -> u64 {
         self.octets - self.scanner.stuffed()
+    }
+}
+
+fn refusal(flaws: Flaws) -> Option<Canned> {
+    match flaws {
+        Flaws { nul: true, .. } => Some(canned::HAS_NUL),
+        Flaws { bare_newline: true, .. } => Some(canned::BARE_NEWLINE),
+        _ => None,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::trace::{self, Trace};
 use crate::smtp::command::Mail;
-use crate::smtp::{Envelope, Origin, Recipient};
+use crate::smtp::{Authentication, Envelope, Origin, Recipient, ReversePath};
 
 /// An envelope that is being filled.
 #[derive(Debug)]
@@ -45,6 +45,26 @@ impl Incoming {
         self.transaction.started
     }
 
+    /// MAIL FROM.
+    pub fn sender(&self) -> &ReversePath {
+        &self.transaction.mail.from
+    }
+
+    /// Who was accepted by RCPT.
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.transaction.recipients
+    }
+
+    /// The client's address.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The name it gave in EHLO or HELO.
+    pub fn helo(&self) -> &str {
+        &self.helo
+    }
+
     /// The Received field that goes in front of the text.
     pub fn trace(&self, hostname: &str, id: &dyn fmt::Display, now_us: u64) -> String {
         // RFC 5321 section 7.6: the others must not learn of each other.
@@ -65,7 +85,11 @@ impl Incoming {
     }
 
     /// The envelope as it is kept; `received_at_us` is when the text ended.
-    pub fn into_envelope(self, received_at_us: u64) -> Envelope {
+    pub fn into_envelope(
+        self,
+        received_at_us: u64,
+        authentication: Option<Authentication>,
+    ) -> Envelope {
         let Transaction { mail, recipients, .. } = self.transaction;
         let parameters = mail.parameters;
         Envelope {
@@ -75,6 +99,9 @@ impl Incoming {
             smtputf8: parameters.smtputf8,
             ret: parameters.ret,
             envid: parameters.envid,
+            authentication,
+            report: None,
+            letter: None,
             origin: Origin {
                 ip: Some(self.ip),
                 helo: self.helo,

@@ -3,6 +3,8 @@
 //! The server's common answers are sent by copying; [`Reply`](super::Reply) is for text that is
 //! made for the occasion.
 
+use std::fmt;
+
 /// One complete reply line, CRLF included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Canned {
@@ -31,6 +33,13 @@ impl Canned {
     pub const fn code(self) -> u16 {
         let bytes = self.line.as_bytes();
         digit(bytes[0]) * 100 + digit(bytes[1]) * 10 + digit(bytes[2])
+    }
+}
+
+impl fmt::Display for Canned {
+    /// Without its CRLF.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.line.trim_ascii_end())
     }
 }
 

@@ -147,31 +147,39 @@ fn helo_name(text: &str) -> Result<&str, Canned> {
 fn mail(rest: &str) -> Result<Mail, Canned> {
     let (path, parameters) = path(rest, "FROM:").ok_or(canned::MAIL_SYNTAX)?;
     let parameters = MailParameters::parse(parameters)?;
-    if path.is_empty() {
-        return Ok(Mail { from: None, parameters });
-    }
-    let from = Address::parse(path, parameters.smtputf8).map_err(|error| match error {
-        AddressError::NeedsUtf8 => canned::NEEDS_UTF8,
-        _ => canned::BAD_SENDER,
-    })?;
-    Ok(Mail { from: Some(from), parameters })
+    Ok(Mail { from: sender(path, parameters.smtputf8)?, parameters })
 }
 
 fn rcpt(rest: &str, utf8: bool) -> Result<Rcpt, Canned> {
     let (path, parameters) = path(rest, "TO:").ok_or(canned::RCPT_SYNTAX)?;
     let parameters = RcptParameters::parse(parameters, utf8)?;
+    Ok(Rcpt { to: recipient(path, utf8)?, parameters })
+}
+
+/// What stands between the brackets of MAIL FROM; `None` is the null reverse-path.
+pub fn sender(path: &str, utf8: bool) -> Result<ReversePath, Canned> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    Address::parse(path, utf8).map(Some).map_err(|error| match error {
+        AddressError::NeedsUtf8 => canned::NEEDS_UTF8,
+        _ => canned::BAD_SENDER,
+    })
+}
+
+/// What stands between the brackets of RCPT TO; `None` is `postmaster` without a domain.
+pub fn recipient(path: &str, utf8: bool) -> Result<Option<Address>, Canned> {
     if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(Rcpt { to: None, parameters });
+        return Ok(None);
     }
     if path.starts_with('@') && path.contains(':') {
         return Err(canned::SOURCE_ROUTE);
     }
-    let to = Address::parse(path, utf8).map_err(|error| match error {
+    Address::parse(path, utf8).map(Some).map_err(|error| match error {
         AddressError::NeedsUtf8 => canned::NEEDS_UTF8,
         AddressError::Literal => canned::LITERAL,
         _ => canned::BAD_RECIPIENT,
-    })?;
-    Ok(Rcpt { to: Some(to), parameters })
+    })
 }
 
 /// What is between the angle brackets, and the parameters behind them. One space after the colon

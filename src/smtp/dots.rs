@@ -171,6 +171,39 @@ impl Stuffer {
     }
 }
 
+/// Takes the dots out again, for those who look at a text.
+#[derive(Debug, Clone)]
+pub struct Unstuffer {
+    at_line_start: bool,
+}
+
+impl Default for Unstuffer {
+    fn default() -> Self {
+        Self { at_line_start: true }
+    }
+}
+
+impl Unstuffer {
+    /// The next slice of the text as it was meant, which is taken off the front of `input`; `None`
+    /// when nothing is left. Only for texts in which each LF follows a CR.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<&'a [u8]> {
+        if self.at_line_start
+            && let Some(rest) = input.strip_prefix(b".")
+        {
+            self.at_line_start = false;
+            *input = rest;
+        }
+        if input.is_empty() {
+            return None;
+        }
+        let end = memchr::memmem::find(input, b"\n.").map_or(input.len(), |at| at + 1);
+        let (piece, rest) = input.split_at(end);
+        self.at_line_start = piece.ends_with(b"\n");
+        *input = rest;
+        Some(piece)
+    }
+}
+
 /// The first CR, LF or NUL at or after `from`.
 fn find_special(input: &[u8], from: usize) -> Option<usize> {
     memchr3(b'\r', b'\n', 0, input.get(from..)?).map(|offset| from + offset)

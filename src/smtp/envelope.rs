@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::{About, Address, Authentication, Letter};
 
 /// Everything about one message that is not in its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,43 @@ pub struct Envelope {
     /// ENVID= of RFC 3461, still encoded as xtext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envid: Option<String>,
+    /// What SPF and DKIM say, if anybody looked when it arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+    /// For a report that we wrote ourselves: what it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<About>,
+    /// For a letter that we wrote to a customer: which one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter: Option<Letter>,
     /// Where it came from, and how.
     pub origin: Origin,
+}
+
+impl Envelope {
+    /// The field that shows what SPF and DKIM say, if anybody looked. It goes above the text.
+    pub fn results_field(&self) -> Option<String> {
+        let domain = self.mail_from.as_ref().map_or("", Address::domain);
+        Some(self.authentication.as_ref()?.field(domain))
+    }
+
+    /// The envelope of no message: whether a server would take mail for this recipient.
+    pub fn question(recipient: &Address) -> Self {
+        let recipient = Recipient { address: recipient.clone(), notify: None, orcpt: None };
+        let origin = Origin { ip: None, helo: String::new(), received_at_us: 0, mx_name: None };
+        Self {
+            mail_from: None,
+            recipients: vec![recipient],
+            body: BodyType::default(),
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            authentication: None,
+            report: None,
+            letter: None,
+            origin,
+        }
+    }
 }
 
 /// MAIL FROM: an address, or `None` for the null reverse-path `<>`.

@@ -1,7 +1,9 @@
 //! The words of SMTP that both directions share: addresses, replies, envelopes. Pure: no I/O, no
 //! clock (RFC 5321, 3461, 6531).
 
+pub mod about;
 pub mod address;
+pub mod authentication;
 pub mod canned;
 pub mod command;
 pub mod dots;
@@ -12,7 +14,9 @@ pub mod reply;
 pub mod response;
 pub mod xtext;
 
+pub use about::{About, Letter, ReportKind};
 pub use address::{Address, AddressError};
+pub use authentication::Authentication;
 pub use canned::Canned;
 pub use command::Command;
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, ReversePath};

@@ -49,6 +49,9 @@ pub trait SpoolFs: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Octets we may still write.
     fn free_octets(&self, dir: &Path) -> io::Result<u64>;
+
+    /// Free inodes of the disk that holds `dir`, and all of them; both 0 where there is no limit.
+    fn inodes(&self, dir: &Path) -> io::Result<(u64, u64)>;
 }
 
 /// The operating system's files.
@@ -101,6 +104,11 @@ impl SpoolFs for OsFs {
     fn free_octets(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn inodes(&self, dir: &Path) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok((stat.f_favail, stat.f_files))
     }
 }
 
@@ -168,6 +176,8 @@ mod tests {
         assert_eq!(file.read_at(8, &mut buffer).unwrap(), 4);
         assert!(OsFs.create(&dir.path().join("a")).is_err());
         assert!(OsFs.free_octets(dir.path()).unwrap() > 0);
+        let (free, all) = OsFs.inodes(dir.path()).unwrap();
+        assert!(free <= all);
     }
 
     #[test]

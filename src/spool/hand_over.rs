@@ -69,8 +69,8 @@ pub(super) fn marks(states: &[RecipientState]) -> Vec<Mark> {
             Some(outcome) => Some(Mark::Final { recipient, outcome, dsn, reply, at_us }),
             None if state.attempts == 0 && state.due_us == 0 => None,
             None => {
-                let (attempts, due_us) = (state.attempts, state.due_us);
-                Some(Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us })
+                let (attempts, due_us, warned) = (state.attempts, state.due_us, state.warned);
+                Some(Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us, warned })
             }
         }
     };

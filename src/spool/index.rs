@@ -25,6 +25,7 @@ pub(super) struct Slot {
     due_s: u32,
     attempts: u16,
     pub(super) outcome: Option<Outcome>,
+    pub(super) warned: bool,
 }
 
 impl Slot {
@@ -40,8 +41,10 @@ impl Slot {
         match mark {
             MarkItem::Final { outcome, .. } => {
                 (self.outcome, self.due_s, self.attempts) = (Some(outcome), 0, 0);
+                self.warned = false;
             }
-            MarkItem::Deferred { attempts, due_us, .. } => {
+            MarkItem::Deferred { attempts, due_us, warned, .. } => {
+                self.warned = warned;
                 self.due_s = u32::try_from(due_us / SECOND_US).unwrap_or(u32::MAX);
                 self.attempts = u16::try_from(attempts).unwrap_or(u16::MAX);
             }
@@ -101,6 +104,11 @@ impl Entry {
             Slots::One(slot) => std::slice::from_mut(slot),
             Slots::Many(slots) => slots,
         }
+    }
+
+    /// Octets of text in the entry's own record.
+    pub(super) fn inline_octets(&self) -> u64 {
+        if self.large { 0 } else { self.octets() }
     }
 
     fn slot_mut(&mut self, recipient: u32) -> Option<&mut Slot> {
@@ -354,7 +362,7 @@ impl Index {
 
 /// What the entry's own record is counted with; chunks are counted where they are.
 fn record_octets(entry: &Entry) -> u64 {
-    ENTRY_OCTETS + if entry.large { 0 } else { entry.octets() }
+    ENTRY_OCTETS + entry.inline_octets()
 }
 
 #[cfg(test)]
@@ -383,7 +391,8 @@ mod tests {
     }
 
     const FAILED: MarkItem = MarkItem::Final { recipient: 0, outcome: Outcome::Failed };
-    const LATER: MarkItem = MarkItem::Deferred { recipient: 0, attempts: 2, due_us: 7_900_000 };
+    const LATER: MarkItem =
+        MarkItem::Deferred { recipient: 0, attempts: 2, due_us: 7_900_000, warned: false };
 
     #[test]
     fn an_entry_with_one_recipient_is_small() {
@@ -427,7 +436,7 @@ mod tests {
         index.insert(id(1), Entry::new(at(1, 4096), 2000, 2), &[part(1), part(2)]);
         index.apply(id(1), LATER, at(1, 9)).unwrap();
         let snapshot = index.get(id(1)).unwrap().clone();
-        let second = MarkItem::Deferred { recipient: 1, attempts: 1, due_us: 0 };
+        let second = MarkItem::Deferred { recipient: 1, attempts: 1, due_us: 0, warned: true };
         index.apply(id(1), second, at(3, 9)).unwrap();
         assert!(index.rehome(id(1), &snapshot, at(3, 1), &[part(3), part(2)]));
         assert_eq!(live(&index), [0, 1000, ENTRY_OCTETS + 1000 + MARK_OCTETS]);

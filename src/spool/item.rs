@@ -7,7 +7,7 @@ use super::format::{Kind, RecordHeader};
 use super::record::{self, EntryMeta, Part};
 use super::state::{Mark, Outcome};
 use super::{EntryId, Hold};
-use crate::smtp::Envelope;
+use crate::smtp::{About, Envelope};
 
 /// One record as recovery sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) enum What {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MarkItem {
     Final { recipient: u32, outcome: Outcome },
-    Deferred { recipient: u32, attempts: u32, due_us: u64 },
+    Deferred { recipient: u32, attempts: u32, due_us: u64, warned: bool },
     Hold(Hold),
 }
 
@@ -44,8 +44,8 @@ impl From<&Mark> for MarkItem {
     fn from(mark: &Mark) -> Self {
         match *mark {
             Mark::Final { recipient, outcome, .. } => Self::Final { recipient, outcome },
-            Mark::Deferred { recipient, attempts, due_us, .. } => {
-                Self::Deferred { recipient, attempts, due_us }
+            Mark::Deferred { recipient, attempts, due_us, warned, .. } => {
+                Self::Deferred { recipient, attempts, due_us, warned }
             }
             Mark::Hold(hold) => Self::Hold(hold),
         }
@@ -56,13 +56,14 @@ impl From<&Mark> for MarkItem {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct EntryItem {
     pub(super) octets: u64,
-    pub(super) received_at_us: u64,
     pub(super) hold: Hold,
     /// The marks that a copy came with.
     pub(super) marks: Vec<MarkItem>,
     pub(super) parts: Vec<Part>,
-    /// Recipients by domain.
+    /// Recipients by destination.
     pub(super) destinations: Vec<(String, Vec<u32>)>,
+    /// For a report of ours: what it is about.
+    pub(super) about: Option<About>,
 }
 
 impl EntryItem {
@@ -109,23 +110,23 @@ fn read_entry(header: &RecordHeader, meta: &[u8]) -> Option<EntryItem> {
     };
     Some(EntryItem {
         octets,
-        received_at_us: envelope.origin.received_at_us,
         hold: meta.hold,
         marks: meta.marks.iter().map(MarkItem::from).collect(),
         parts: meta.parts,
-        destinations: by_domain(&envelope),
+        destinations: by_destination(&envelope),
+        about: envelope.report,
     })
 }
 
-/// The recipients of an envelope by domain, as indexes.
-pub(super) fn by_domain(envelope: &Envelope) -> Vec<(String, Vec<u32>)> {
+/// The recipients of an envelope by destination, as indexes.
+pub(super) fn by_destination(envelope: &Envelope) -> Vec<(String, Vec<u32>)> {
     let mut destinations: Vec<(String, Vec<u32>)> = Vec::with_capacity(1);
     for (index, recipient) in (0_u32..).zip(&envelope.recipients) {
-        let domain = recipient.address.domain();
+        let destination = envelope.destination(recipient);
         // Senders group a message's recipients by domain, so this looks at few.
-        match destinations.iter_mut().rev().find(|(name, _)| name == domain) {
+        match destinations.iter_mut().rev().find(|(name, _)| *name == destination) {
             Some((_, recipients)) => recipients.push(index),
-            None => destinations.push((domain.to_owned(), vec![index])),
+            None => destinations.push((destination.into_owned(), vec![index])),
         }
     }
     destinations
@@ -134,10 +135,13 @@ pub(super) fn by_domain(envelope: &Envelope) -> Vec<(String, Vec<u32>)> {
 const TAG_ENTRY: u8 = 1;
 const TAG_MARK: u8 = 2;
 const TAG_FORGET: u8 = 3;
+/// An entry that is a report, with what it is about.
+const TAG_REPORT: u8 = 4;
 
 impl Item {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.push(match self.what {
+            What::Entry(EntryItem { about: Some(_), .. }) => TAG_REPORT,
             What::Entry(_) => TAG_ENTRY,
             What::Mark { .. } => TAG_MARK,
             What::Forget { .. } => TAG_FORGET,
@@ -163,6 +167,11 @@ impl Item {
         let at = input.u32()?;
         let what = match tag {
             TAG_ENTRY => What::Entry(EntryItem::decode(input)?),
+            TAG_REPORT => {
+                let entry = EntryItem::decode(input)?;
+                let about = serde_json::from_slice(input.counted()?).ok()?;
+                What::Entry(EntryItem { about: Some(about), ..entry })
+            }
             TAG_MARK => {
                 let (home, ends) = (input.u32()?, input.u8()? != 0);
                 What::Mark { home, ends, mark: MarkItem::decode(input)? }
@@ -182,8 +191,8 @@ impl MarkItem {
                 out.extend_from_slice(&recipient.to_le_bytes());
                 out.push(record::outcome_code(outcome));
             }
-            Self::Deferred { recipient, attempts, due_us } => {
-                out.push(2);
+            Self::Deferred { recipient, attempts, due_us, warned } => {
+                out.push(if warned { 4 } else { 2 });
                 out.extend_from_slice(&recipient.to_le_bytes());
                 out.extend_from_slice(&attempts.to_le_bytes());
                 out.extend_from_slice(&due_us.to_le_bytes());
@@ -196,14 +205,16 @@ impl MarkItem {
     }
 
     fn decode(input: &mut Input<'_>) -> Option<Self> {
-        Some(match input.u8()? {
+        let kind = input.u8()?;
+        Some(match kind {
             1 => {
                 let recipient = input.u32()?;
                 Self::Final { recipient, outcome: record::outcome_of(input.u8()?)? }
             }
-            2 => {
+            2 | 4 => {
                 let (recipient, attempts) = (input.u32()?, input.u32()?);
-                Self::Deferred { recipient, attempts, due_us: input.u64()? }
+                let (due_us, warned) = (input.u64()?, kind == 4);
+                Self::Deferred { recipient, attempts, due_us, warned }
             }
             3 => Self::Hold(Hold::decode(input)?),
             _ => return None,
@@ -214,7 +225,6 @@ impl MarkItem {
 impl EntryItem {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.octets.to_le_bytes());
-        out.extend_from_slice(&self.received_at_us.to_le_bytes());
         self.hold.encode(out);
         out.extend_from_slice(&count(self.marks.len()).to_le_bytes());
         self.marks.iter().for_each(|mark| mark.encode(out));
@@ -230,15 +240,15 @@ impl EntryItem {
             out.extend_from_slice(&count(recipients.len()).to_le_bytes());
             recipients.iter().for_each(|index| out.extend_from_slice(&index.to_le_bytes()));
         }
+        if let Some(about) = &self.about {
+            // Numbers and a queue id always have a form as JSON.
+            put_counted(out, &serde_json::to_vec(about).unwrap_or_default());
+        }
     }
 
     fn decode(input: &mut Input<'_>) -> Option<Self> {
-        let mut entry = Self {
-            octets: input.u64()?,
-            received_at_us: input.u64()?,
-            hold: Hold::decode(input)?,
-            ..Self::default()
-        };
+        let mut entry =
+            Self { octets: input.u64()?, hold: Hold::decode(input)?, ..Self::default() };
         for _ in 0..input.u32()? {
             entry.marks.push(MarkItem::decode(input)?);
         }
@@ -255,5 +265,36 @@ impl EntryItem {
             entry.destinations.push((domain, recipients));
         }
         Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::ReportKind;
+
+    #[test]
+    fn items_read_back_and_their_cut_forms_do_not() {
+        let about =
+            About { kind: ReportKind::Delayed, id: "4fXnrs05rqv01".into(), recipients: vec![2] };
+        let entry = EntryItem {
+            octets: 7,
+            destinations: vec![("own:a.test".into(), vec![0])],
+            ..EntryItem::default()
+        };
+        let mark = |warned| {
+            let mark = MarkItem::Deferred { recipient: 1, attempts: 2, due_us: 3, warned };
+            What::Mark { home: 4, ends: false, mark }
+        };
+        let report = EntryItem { about: Some(about), ..entry.clone() };
+        for what in [What::Entry(entry), What::Entry(report), mark(false), mark(true)] {
+            let item = Item { id: EntryId::new(5, 6).unwrap(), at: 7, what };
+            let mut bytes = Vec::new();
+            item.encode(&mut bytes);
+            assert_eq!(Item::decode(&mut Input(&bytes)).as_ref(), Some(&item));
+            for octets in 0..bytes.len() {
+                assert_eq!(Item::decode(&mut Input(&bytes[..octets])), None, "{item:?}");
+            }
+        }
     }
 }

@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
     /// The entry of `snapshot`, as it is on disk.
     pub(super) fn stored(&mut self, snapshot: &Snapshot, care: Care) -> Result<Stored, Fault> {
         let home = snapshot.entry.home;
-        let guess = snapshot.entry.octets() + META_GUESS_OCTETS;
+        let guess = META_GUESS_OCTETS + snapshot.entry.inline_octets();
         let record = self.segment(home.segment)?.record(home.offset, guess)?;
         let kind_ok = matches!(record.header.kind, Kind::Message | Kind::Commit);
         if record.header.id != snapshot.id || !kind_ok {
@@ -160,8 +160,9 @@ fn without_reply(recipient: u32, slot: Slot) -> Mark {
     match slot.outcome {
         Some(outcome) => Mark::Final { recipient, outcome, dsn: Enhanced(2, 0, 0), reply, at_us },
         None => {
-            let (attempts, due_us) = (slot.attempts(), slot.due_us());
-            Mark::Deferred { recipient, attempts, due_us, dsn: Enhanced(4, 0, 0), reply, at_us }
+            let (attempts, due_us, warned) = (slot.attempts(), slot.due_us(), slot.warned);
+            let dsn = Enhanced(4, 0, 0);
+            Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us, warned }
         }
     }
 }

@@ -17,6 +17,8 @@ const REPLY_OCTETS_MAX: usize = 4096;
 const TAG_FINAL: u8 = 1;
 const TAG_DEFERRED: u8 = 2;
 const TAG_HOLD: u8 = 3;
+/// As `TAG_DEFERRED`, and the sender has been told that it is late.
+const TAG_WARNED: u8 = 4;
 
 /// One chunk of a large message: its record, and the octets of text in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,8 +167,8 @@ fn encode_mark(mark: &Mark, out: &mut Vec<u8>) {
             out.push(outcome_code(*outcome));
             encode_reply(*dsn, *at_us, reply, out);
         }
-        Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us } => {
-            out.push(TAG_DEFERRED);
+        Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us, warned } => {
+            out.push(if *warned { TAG_WARNED } else { TAG_DEFERRED });
             out.extend_from_slice(&recipient.to_le_bytes());
             out.extend_from_slice(&attempts.to_le_bytes());
             out.extend_from_slice(&due_us.to_le_bytes());
@@ -189,16 +191,18 @@ fn encode_reply(dsn: Enhanced, at_us: u64, reply: &str, out: &mut Vec<u8>) {
 
 fn decode_mark(bytes: &[u8]) -> Option<Mark> {
     let mut input = Input(bytes);
-    match input.u8()? {
+    let tag = input.u8()?;
+    match tag {
         TAG_FINAL => {
             let (recipient, outcome) = (input.u32()?, outcome_of(input.u8()?)?);
             let (dsn, at_us, reply) = decode_reply(&mut input)?;
             Some(Mark::Final { recipient, outcome, dsn, reply, at_us })
         }
-        TAG_DEFERRED => {
+        TAG_DEFERRED | TAG_WARNED => {
+            let warned = tag == TAG_WARNED;
             let (recipient, attempts, due_us) = (input.u32()?, input.u32()?, input.u64()?);
             let (dsn, at_us, reply) = decode_reply(&mut input)?;
-            Some(Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us })
+            Some(Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us, warned })
         }
         TAG_HOLD => Some(Mark::Hold(Hold::decode(&mut input)?)),
         _ => None,
@@ -271,6 +275,16 @@ mod tests {
                 dsn: Enhanced(4, 2, 999),
                 reply: String::new(),
                 at_us: u64::MAX,
+                warned: false,
+            },
+            Mark::Deferred {
+                recipient: 0,
+                attempts: 4,
+                due_us: 1 << 60,
+                dsn: Enhanced(4, 2, 1),
+                reply: "busy".into(),
+                at_us: 7,
+                warned: true,
             },
             Mark::Hold(Hold::Operator),
             Mark::Hold(Hold::No),
@@ -318,7 +332,7 @@ mod tests {
         };
         let states = states_after(2, &[marks(), vec![again]].concat());
         assert_eq!(states[1].outcome, Some(Outcome::Suppressed));
-        assert_eq!((states[0].attempts, states[0].due_us), (3, 1 << 60));
+        assert_eq!((states[0].attempts, states[0].warned), (4, true));
     }
 
     #[test]
@@ -330,6 +344,7 @@ mod tests {
             dsn: Enhanced(4, 0, 0),
             reply: "ü".repeat(REPLY_OCTETS_MAX),
             at_us: 0,
+            warned: false,
         };
         let (_, read) = decode_mark_meta(&encode_mark_meta(1, &mark)).unwrap();
         let Mark::Deferred { reply, .. } = read else { panic!("another mark") };

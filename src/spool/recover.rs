@@ -9,7 +9,7 @@
 //! disk may have kept a later part of the last write and not an earlier one; that looks like damage
 //! and is treated so, since a false alarm is better than a message that vanished.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,9 +64,11 @@ pub(super) fn recover(fs: &dyn SpoolFs, dir: &Path) -> Result<Replayed, OpenErro
         id_floor: 0,
         cuts: Vec::new(),
         damaged: HashMap::new(),
+        headless: BTreeSet::new(),
     };
     let numbers = recovery.tidy_up()?;
     let headers = recovery.headers(&numbers)?;
+    recovery.headless = recovery.headless()?;
     let mut ends: BTreeMap<u32, u32> = BTreeMap::new();
     for (number, (header, octets)) in &headers {
         let segment = Segment {
@@ -114,6 +116,8 @@ struct Recovery<'a> {
     cuts: Vec<Cut>,
     /// Damaged records of entries that no other record has ended or replaced yet.
     damaged: HashMap<EntryId, (u32, Bad)>,
+    /// Segments that went to the quarantine because their header is damaged.
+    headless: BTreeSet<u32>,
 }
 
 impl Recovery<'_> {
@@ -188,6 +192,24 @@ impl Recovery<'_> {
         self.fs.sync_dir(self.dir).map_err(io_error("sync", self.dir))?;
         self.count_quarantined();
         Ok(())
+    }
+
+    /// The segments without a header that are in the quarantine, now and from earlier starts.
+    fn headless(&self) -> Result<BTreeSet<u32>, OpenError> {
+        let names = self.fs.list(&self.quarantine).map_err(io_error("list", &self.quarantine))?;
+        let digits = names.iter().filter_map(|name| name.strip_suffix(".seg.rec"));
+        Ok(digits.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).collect())
+    }
+
+    /// Whether an entry ended although no record says so. A segment goes as soon as nothing in it
+    /// is needed, which may be before the mark that ended the entry is synced; its record is still
+    /// there if it is in another segment than its chunks, and a crash leaves it without them. An
+    /// older copy of an entry that was moved looks the same.
+    fn has_ended(&self, entry: &EntryItem) -> bool {
+        let gone = |number: u32| {
+            self.index.segments.get(number).is_none() && !self.headless.contains(&number)
+        };
+        entry.parts.iter().any(|part| gone(part.segment))
     }
 
     /// The sidecar of a segment: the one on disk, or a new one.
@@ -313,6 +335,9 @@ impl Recovery<'_> {
         while let Some(Item { id, at, what }) = sidecar.item_at(&mut position) {
             let here = Location { segment: number, offset: at };
             match what {
+                What::Entry(entry) if self.has_ended(&entry) => {
+                    tracing::info!(%id, "its text is gone, for it had ended before the last stop");
+                }
                 What::Entry(entry) => {
                     self.damaged.remove(&id);
                     self.index.insert(id, indexed(&entry, here), &entry.parts);

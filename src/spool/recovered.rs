@@ -67,9 +67,8 @@ impl Recovered {
         let entry = index.get(item.id).filter(|entry| entry.home == home)?;
         Some(RecoveredEntry {
             id: item.id,
-            octets: entry.octets(),
-            received_at_us: found.received_at_us,
             hold: entry.hold(),
+            about: found.about,
             destinations: destinations(found.destinations, entry.slots()),
         })
     }
@@ -80,13 +79,12 @@ impl Recovered {
             Err(error) => return Some(Err(error)),
         };
         let slots = self.shared.index().get(id)?.slots().to_vec();
-        let by_domain = super::item::by_domain(&message.envelope);
+        let by_destination = super::item::by_destination(&message.envelope);
         Some(Ok(RecoveredEntry {
             id,
-            octets: message.octets,
-            received_at_us: message.received_at_us,
             hold: message.hold,
-            destinations: destinations(by_domain, &slots),
+            about: message.envelope.report.clone(),
+            destinations: destinations(by_destination, &slots),
         }))
     }
 }
@@ -129,17 +127,19 @@ impl Drop for Recovered {
     }
 }
 
-/// The recipients that are still to be delivered, by domain.
-fn destinations(by_domain: Vec<(String, Vec<u32>)>, slots: &[Slot]) -> Vec<RecoveredDestination> {
+/// The recipients that are still to be delivered, by destination.
+fn destinations(
+    by_destination: Vec<(String, Vec<u32>)>,
+    slots: &[Slot],
+) -> Vec<RecoveredDestination> {
     let slot = |index: &u32| usize::try_from(*index).ok().and_then(|index| slots.get(index));
     let pending = |index: &u32| slot(index).is_some_and(|slot| slot.outcome.is_none());
-    let mut destinations = Vec::with_capacity(by_domain.len());
-    for (domain, mut recipients) in by_domain {
+    let mut destinations = Vec::with_capacity(by_destination.len());
+    for (domain, mut recipients) in by_destination {
         recipients.retain(pending);
-        let slots = || recipients.iter().filter_map(slot);
-        let Some(due_us) = slots().map(|slot| slot.due_us()).min() else { continue };
-        let attempts = slots().map(|slot| slot.attempts()).max().unwrap_or_default();
-        destinations.push(RecoveredDestination { domain, recipients, due_us, attempts });
+        let due = recipients.iter().filter_map(slot).map(|slot| slot.due_us());
+        let Some(due_us) = due.min() else { continue };
+        destinations.push(RecoveredDestination { domain, recipients, due_us });
     }
     destinations
 }

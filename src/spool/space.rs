@@ -54,14 +54,29 @@ impl Space {
             return Ok(self.free_octets.load(Ordering::Relaxed));
         }
         let free = self.fs.free_octets(&self.dir)?;
-        METRICS.spool_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
+        METRICS.spool_free_bytes.set(gauge(free));
         self.free_octets.store(free, Ordering::Relaxed);
         self.asked_ms.store(now + 1, Ordering::Release);
         Ok(free)
+    }
+
+    /// Ask the disk, and tell the metrics.
+    pub(super) fn publish(&self) {
+        METRICS.spool_reserve_bytes.set(gauge(self.reserve_octets));
+        // What cannot be asked keeps its last value; a failing disk shows itself elsewhere.
+        let _ = self.free();
+        if let Ok((free, all)) = self.fs.inodes(&self.dir) {
+            METRICS.spool_free_inodes.set(gauge(free));
+            METRICS.spool_inodes.set(gauge(all));
+        }
     }
 
     /// Ask again next time: something has changed.
     pub(super) fn forget(&self) {
         self.asked_ms.store(0, Ordering::Release);
     }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

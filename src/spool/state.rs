@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{EntryId, Hold};
-use crate::smtp::{Enhanced, Envelope};
+use crate::smtp::{About, Enhanced, Envelope};
 
 /// How a recipient ended. There is exactly one for each accepted recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,6 +53,8 @@ pub enum Mark {
         reply: String,
         /// Wall time, microseconds since 1970.
         at_us: u64,
+        /// The sender has been told that it is late.
+        warned: bool,
     },
     /// Whether, and why, the entry is held back.
     Hold(Hold),
@@ -73,6 +75,8 @@ pub struct RecipientState {
     pub last_reply: Option<String>,
     /// When the last reply came, microseconds since 1970.
     pub at_us: Option<u64>,
+    /// The sender has been told that it is late; no longer known of one that has ended.
+    pub warned: bool,
 }
 
 impl RecipientState {
@@ -83,10 +87,11 @@ impl RecipientState {
             Mark::Final { outcome, dsn, reply, at_us, .. } => {
                 // A final mark replaces the one before, which goes.
                 (self.outcome, self.attempts, self.due_us) = (Some(*outcome), 0, 0);
+                self.warned = false;
                 self.told(*dsn, reply, *at_us);
             }
-            Mark::Deferred { attempts, due_us, dsn, reply, at_us, .. } => {
-                (self.attempts, self.due_us) = (*attempts, *due_us);
+            Mark::Deferred { attempts, due_us, dsn, reply, at_us, warned, .. } => {
+                (self.attempts, self.due_us, self.warned) = (*attempts, *due_us, *warned);
                 self.told(*dsn, reply, *at_us);
             }
             Mark::Hold(_) => {}
@@ -121,27 +126,23 @@ pub struct Queued {
 pub struct RecoveredEntry {
     /// Its id.
     pub id: EntryId,
-    /// Octets of its text.
-    pub octets: u64,
-    /// When the end of its data was reached, microseconds since 1970.
-    pub received_at_us: u64,
     /// Why it is not delivered for now.
     pub hold: Hold,
-    /// Its recipients that are still to be delivered, by domain, in the order of the envelope.
+    /// For a report that we wrote ourselves: what it is about.
+    pub about: Option<About>,
+    /// Its recipients that are still to be delivered, by destination, in the order of the envelope.
     pub destinations: Vec<RecoveredDestination>,
 }
 
-/// The recipients of a recovered entry in one domain.
+/// The recipients of a recovered entry at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredDestination {
-    /// The domain as lowercase A-label.
+    /// The domain as lowercase A-label, or a queue of our own mail ([`Envelope::destination`]).
     pub domain: String,
     /// Indexes into the envelope's recipients; never empty.
     pub recipients: Vec<u32>,
     /// The earliest due time among them, microseconds since 1970, in whole seconds; 0 is at once.
     pub due_us: u64,
-    /// The most attempts made for one of them.
-    pub attempts: u32,
 }
 
 /// What the spool holds.

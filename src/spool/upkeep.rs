@@ -122,6 +122,7 @@ pub(super) fn publish(shared: &Shared) {
         METRICS.spool_messages.with_label_values(&[state]).set(gauge(count));
     }
     METRICS.spool_bytes.set(gauge(stats.segment_octets));
+    shared.space.publish();
 }
 
 fn gauge(count: u64) -> i64 {

@@ -8,26 +8,26 @@
 //!
 //! The four delays are: until it was due, until an attempt began, for the connection, for the
 //! transaction. Lines go to a thread of their own through a bounded channel; a log that is slower
-//! than the mail loses lines, which are counted, and never holds up a delivery.
+//! than the mail loses lines, which are counted, and never holds up a delivery or a stop.
+
+mod writer;
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError, TrySendError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use self::writer::Writer;
+pub use self::writer::{Target, open};
 use super::metrics::METRICS;
 use crate::smtp::Enhanced;
 use crate::system::clock::wall_us;
 
 /// Text of a far server is cut at so many octets.
 const REPLY_OCTETS_MAX: usize = 400;
-/// After a line the writer waits so long for more, so that a busy node wakes it seldom.
-const GATHER: Duration = Duration::from_millis(20);
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,17 +128,8 @@ pub struct DeliveryLog {
 
 impl DeliveryLog {
     /// A log that keeps at most `lines_max` lines for a slow target.
-    pub fn start(
-        format: Format,
-        target: Box<dyn Write + Send>,
-        lines_max: usize,
-    ) -> io::Result<Self> {
-        let (lines, taken) = mpsc::sync_channel(lines_max);
-        let thread = thread::Builder::new()
-            .name("delivery-log".to_owned())
-            .spawn(move || write_lines(&taken, BufWriter::new(target)))?;
-        let writer = Writer { lines: Some(lines), thread: Some(thread) };
-        Ok(Self { format, writer: Arc::new(writer) })
+    pub fn start(format: Format, target: Target, lines_max: usize) -> io::Result<Self> {
+        Ok(Self { format, writer: Arc::new(Writer::start(target, lines_max)?) })
     }
 
     /// Log that a message was accepted.
@@ -147,7 +138,7 @@ impl DeliveryLog {
             Format::Text => accepted_text(acceptance, Time(wall_us())),
             Format::Json => accepted_json(acceptance, Time(wall_us())),
         };
-        self.writer.send(Item::Line(line));
+        self.writer.send(line);
     }
 
     /// Log an attempt.
@@ -156,7 +147,7 @@ impl DeliveryLog {
             Format::Text => text_line(attempt, Time(wall_us())),
             Format::Json => json_line(attempt, Time(wall_us())),
         };
-        self.writer.send(Item::Line(line));
+        self.writer.send(line);
     }
 
     /// Log that a message has left the queue: all its recipients are done with.
@@ -168,87 +159,21 @@ impl DeliveryLog {
                 format!("{{\"time\":\"{time}\",\"id\":\"{id}\",\"event\":\"removed\"}}\n")
             }
         };
-        self.writer.send(Item::Line(line));
+        self.writer.send(line);
     }
 
-    /// Wait until everything logged so far is written. Blocks for as long as the target does.
-    pub fn flush(&self) {
-        let (done, wait) = mpsc::channel();
-        if let Some(lines) = &self.writer.lines
-            && lines.send(Item::Flush(done)).is_ok()
-        {
-            let _ = wait.recv();
-        }
+    /// Go on at another target, behind what is being written.
+    pub fn replace(&self, target: Target) {
+        self.writer.replace(target);
     }
-}
 
-enum Item {
-    Line(String),
-    Flush(Sender<()>),
-}
-
-#[derive(Debug)]
-struct Writer {
-    lines: Option<SyncSender<Item>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn send(&self, item: Item) {
-        let Some(lines) = &self.lines else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(item) {
-            METRICS.delivery_log_dropped_total.inc();
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        drop(self.lines.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write_lines(items: &Receiver<Item>, mut target: BufWriter<Box<dyn Write + Send>>) {
-    let mut failing = false;
-    while let Ok(mut item) = items.recv() {
-        loop {
-            let written = match item {
-                Item::Line(line) => target.write_all(line.as_bytes()),
-                Item::Flush(done) => {
-                    let flushed = target.flush();
-                    let _ = done.send(());
-                    flushed
-                }
-            };
-            note(written, &mut failing);
-            match items.try_recv() {
-                Ok(next) => item = next,
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
-                    thread::sleep(GATHER);
-                    match items.try_recv() {
-                        Ok(next) => item = next,
-                        Err(_) => break,
-                    }
-                }
-            }
-        }
-        note(target.flush(), &mut failing);
-    }
-}
-
-/// A target that fails loses lines; it is said once, and once more when it works again.
-fn note(written: io::Result<()>, failing: &mut bool) {
-    match written {
-        Ok(()) => *failing = false,
-        Err(error) => {
-            METRICS.delivery_log_dropped_total.inc();
-            if !std::mem::replace(failing, true) {
-                tracing::error!(%error, "the delivery log cannot be written");
-            }
+    /// Wait until everything logged so far is written, but not longer than `within`; what is not
+    /// written then is given up as lost, counted, and said. Blocks.
+    pub fn flush(&self, within: Duration) {
+        let lost = self.writer.flush(within);
+        if lost > 0 {
+            METRICS.delivery_log_dropped_total.inc_by(lost);
+            tracing::error!("the reader of the delivery log stalls: {lost} lines are lost");
         }
     }
 }
@@ -394,6 +319,7 @@ impl fmt::Display for Time {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::Mutex;
 
     use super::*;
@@ -492,31 +418,9 @@ mod tests {
         let log = DeliveryLog::start(Format::Text, Box::new(target.clone()), 100).unwrap();
         log.attempt(&ATTEMPT);
         log.removed("0bVxK2pqzr001");
-        log.flush();
+        log.flush(Duration::from_secs(20));
         let text = String::from_utf8(target.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.ends_with(" 0bVxK2pqzr001: removed\n"));
-    }
-
-    #[test]
-    fn a_target_that_hangs_loses_lines_and_holds_up_nobody() {
-        struct Hangs(Receiver<()>);
-        impl Write for Hangs {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                let _ = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (go, wait) = mpsc::channel();
-        let log = DeliveryLog::start(Format::Text, Box::new(Hangs(wait)), 10).unwrap();
-        let before = METRICS.delivery_log_dropped_total.get();
-        for _ in 0..1000 {
-            log.attempt(&ATTEMPT);
-        }
-        assert!(METRICS.delivery_log_dropped_total.get() > before);
-        drop(go);
     }
 }

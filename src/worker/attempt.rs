@@ -1,5 +1,6 @@
 //! One attempt: a message, a connection, and what became of each recipient.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use crate::verdict::{Scope, Verdict, judge};
 pub(super) struct Loaded {
     pub(super) envelope: Arc<Envelope>,
     pub(super) states: Vec<RecipientState>,
-    octets: u64,
+    pub(super) octets: u64,
+    /// What goes above the text.
+    above: Bytes,
     body: Body,
 }
 
@@ -36,14 +39,18 @@ impl Loaded {
         octets: u64,
         text: Bytes,
     ) -> Self {
-        Self { envelope, states, octets, body: Body::Memory(text) }
+        let above = Bytes::from(envelope.results_field().unwrap_or_default());
+        let octets = octets + above.len() as u64;
+        Self { envelope, states, octets, above, body: Body::Memory(text) }
     }
 
     pub(super) fn from_spool(message: Message) -> Self {
+        let above = Bytes::from(message.envelope.results_field().unwrap_or_default());
         Self {
             envelope: Arc::clone(&message.envelope),
             states: message.states.clone(),
-            octets: message.octets,
+            octets: message.octets + above.len() as u64,
+            above,
             body: Body::Spool(Box::new(message)),
         }
     }
@@ -52,10 +59,48 @@ impl Loaded {
         matches!(self.body, Body::Memory(_))
     }
 
-    fn text(&self) -> Text {
+    /// Give the text as it is in the spool to `see`, piece by piece, until `most` octets are seen.
+    pub(super) async fn read(
+        &self,
+        most: usize,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<(), ReadError> {
+        let mut reader = match &self.body {
+            Body::Memory(text) => {
+                see(&text[..most.min(text.len())]);
+                return Ok(());
+            }
+            Body::Spool(message) => message.text(),
+        };
+        let mut left = most;
+        while left > 0
+            && let Some(piece) = reader.next_chunk().await?
+        {
+            let piece = &piece[..left.min(piece.len())];
+            see(piece);
+            left -= piece.len();
+        }
+        Ok(())
+    }
+
+    /// Octets of the text in the spool.
+    pub(super) fn stored_octets(&self) -> u64 {
+        self.octets - self.above.len() as u64
+    }
+
+    /// Where a recipient stands, as it was when the message was read.
+    pub(super) fn state(&self, recipient: u32) -> Option<&RecipientState> {
+        self.states.get(recipient as usize)
+    }
+
+    pub(super) fn text(&self) -> Text {
+        let above = &self.above;
         match &self.body {
-            Body::Memory(text) => Text::Whole(text.clone()),
-            Body::Spool(message) => Text::Pieces(Box::new(SpoolText(message.text()))),
+            Body::Memory(text) if above.is_empty() => Text::Whole(text.clone()),
+            Body::Memory(text) => Text::Whole([&above[..], text].concat().into()),
+            Body::Spool(message) => {
+                Text::Pieces(Box::new(SpoolText { above: above.clone(), rest: message.text() }))
+            }
         }
     }
 
@@ -71,13 +116,21 @@ impl Loaded {
     }
 }
 
-struct SpoolText(TextReader);
+struct SpoolText {
+    above: Bytes,
+    rest: TextReader,
+}
 
 impl TextSource for SpoolText {
     fn next_piece(
         &mut self,
     ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, TextError>> + Send + '_>> {
-        Box::pin(async { self.0.next_chunk().await.map_err(|error| TextError(error.to_string())) })
+        Box::pin(async {
+            if !self.above.is_empty() {
+                return Ok(Some(std::mem::take(&mut self.above)));
+            }
+            self.rest.next_chunk().await.map_err(|error| TextError(error.to_string()))
+        })
     }
 }
 
@@ -174,7 +227,7 @@ pub(super) async fn attempt(
     }
 }
 
-fn is_answer(response: &Response, verdict: &Verdict) -> bool {
+pub(super) fn is_answer(response: &Response, verdict: &Verdict) -> bool {
     let vague =
         matches!(verdict, Verdict::Retry { scope: Scope::Destination | Scope::Message, .. });
     matches!(response.answer, Answer::Reply(_)) && !vague
@@ -193,43 +246,37 @@ impl Inner {
 pub(super) fn recovered(message: &Message) -> RecoveredEntry {
     let state = |index: u32| message.states.get(index as usize);
     let pending = |index: u32| state(index).is_some_and(|state| state.outcome.is_none());
-    let destinations = by_domain(&message.envelope, pending)
+    let destinations = by_destination(&message.envelope, pending)
         .into_iter()
-        .map(|(domain, recipients)| {
+        .map(|(destination, recipients)| {
             let recipients = recipients.as_slice().to_vec();
             let due_us = recipients.iter().filter_map(|r| state(*r)).map(|s| s.due_us).min();
-            let attempts = recipients.iter().filter_map(|r| state(*r)).map(|s| s.attempts).max();
-            RecoveredDestination {
-                domain: domain.to_owned(),
-                recipients,
-                due_us: due_us.unwrap_or(0),
-                attempts: attempts.unwrap_or(0),
-            }
+            let due_us = due_us.unwrap_or(0);
+            RecoveredDestination { domain: destination.into_owned(), recipients, due_us }
         })
         .collect();
     RecoveredEntry {
         id: message.id,
-        octets: message.octets,
-        received_at_us: message.received_at_us,
         hold: message.hold,
+        about: message.envelope.report.clone(),
         destinations,
     }
 }
 
-/// The recipients that `wanted` picks, by domain.
-pub(super) fn by_domain(
+/// The recipients that `wanted` picks, by destination.
+pub(super) fn by_destination(
     envelope: &Envelope,
     wanted: impl Fn(u32) -> bool,
-) -> Vec<(&str, Recipients)> {
+) -> Vec<(Cow<'_, str>, Recipients)> {
     let recipients = (0_u32..).zip(&envelope.recipients).filter(|(index, _)| wanted(*index));
-    let mut pairs: Vec<(&str, u32)> =
-        recipients.map(|(index, recipient)| (recipient.address.domain(), index)).collect();
-    // Stable, so the order of the envelope stays within a domain.
-    pairs.sort_by_key(|(domain, _)| *domain);
+    let mut pairs: Vec<(Cow<'_, str>, u32)> =
+        recipients.map(|(index, recipient)| (envelope.destination(recipient), index)).collect();
+    // Stable, so the order of the envelope stays within a destination.
+    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
     let runs = pairs.chunk_by(|(a, _), (b, _)| a == b);
     runs.filter_map(|run| {
         let indexes: Vec<u32> = run.iter().map(|(_, index)| *index).collect();
-        Some((run.first()?.0, Recipients::new(&indexes)?))
+        Some((run.first()?.0.clone(), Recipients::new(&indexes)?))
     })
     .collect()
 }

@@ -13,6 +13,7 @@ use crate::client::{Connection, Hop};
 use crate::route::RouteFailure;
 use crate::schedule::Permit;
 use crate::smtp::Enhanced;
+use crate::smtp::about::domain_of;
 use crate::spool::ReadError;
 use crate::telemetry::delivery_log::Delays;
 use crate::verdict::{Reason, Scope, Verdict, judge};
@@ -36,9 +37,13 @@ impl Inner {
     /// Find the servers, connect to the first that answers, and carry messages to it. A server
     /// that refuses to work leaves the message to the next one.
     pub(super) async fn serve(self: &Arc<Self>, permit: Permit, work: Work) {
-        match self.parts.router.hops(permit.domain()).await {
-            Ok(hops) => self.serve_hops(&permit, hops, work).await,
-            Err(failure) => self.no_route(&permit, work, &failure).await,
+        if self.is_own_name(permit.domain()) {
+            self.take_return(&permit, work).await;
+        } else {
+            match self.parts.router.hops(permit.domain()).await {
+                Ok(hops) => self.serve_hops(&permit, hops, work).await,
+                Err(failure) => self.no_route(&permit, work, &failure).await,
+            }
         }
         self.update(|core, now| core.schedule.closed(permit, now));
     }
@@ -95,7 +100,13 @@ impl Inner {
             };
             let began = connected.max(work.taken);
             let recipients = work.ticket.recipients.as_slice();
-            let attempted = attempt(&mut connection, &message, recipients).await;
+            let attempted = match self.tagging(permit.domain(), &message) {
+                None => attempt(&mut connection, &message, recipients).await,
+                Some(tagging) => {
+                    let id = work.ticket.id;
+                    self.attempt_tagged(&mut connection, id, &message, recipients, tagging).await
+                }
+            };
             if carried == 0 && attempted.refusal().is_some() {
                 connection.quit().await;
                 return Some((message, work, attempted));
@@ -109,7 +120,9 @@ impl Inner {
             let more =
                 connection.is_usable() && carried < self.parts.limits.messages_per_connection_max;
             let delays = delays(&work, began);
-            let trial = Trial { work, message: &message, relay: Some(&relay), delays };
+            let offers_dsn = connection.offers_dsn();
+            let relay = Some(relay.as_str());
+            let trial = Trial { work, message: &message, relay, offers_dsn, delays };
             let after = self.settle(permit, trial, attempted, more.then_some(carried)).await;
             next = self.follow(permit, after).await;
         }
@@ -138,7 +151,7 @@ impl Inner {
     }
 
     /// The message, from memory or from the spool; `None` if it cannot be had.
-    async fn load(&self, work: &mut Work) -> Option<Arc<Loaded>> {
+    pub(super) async fn load(&self, work: &mut Work) -> Option<Arc<Loaded>> {
         if let Some(message) = work.message.take() {
             return Some(message);
         }
@@ -161,7 +174,7 @@ impl Inner {
         let delays = delays(&work, Instant::now());
         match why {
             NotTaken::Rejected(message, attempted) => {
-                let trial = Trial { work, message: &message, relay, delays };
+                let trial = Trial { work, message: &message, relay, offers_dsn: false, delays };
                 self.settle(permit, trial, attempted.untried_as_refused(), None).await;
             }
             NotTaken::Unreached(verdict) => {
@@ -170,7 +183,7 @@ impl Inner {
                     self.skip(permit, work, None);
                     return;
                 };
-                let trial = Trial { work, message: &message, relay, delays };
+                let trial = Trial { work, message: &message, relay, offers_dsn: false, delays };
                 self.unreached(permit, trial, &verdict);
             }
         }
@@ -194,7 +207,7 @@ impl Inner {
         let verdict = Verdict::Fail { reason, dsn, text };
         let delays = delays(&work, Instant::now());
         let attempted = Attempted::same(work.ticket.recipients.as_slice(), &verdict);
-        let trial = Trial { work, message: &message, relay: None, delays };
+        let trial = Trial { work, message: &message, relay: None, offers_dsn: false, delays };
         self.settle(permit, trial, attempted, None).await;
     }
 }
@@ -205,7 +218,7 @@ pub(super) fn unreached(dsn: Enhanced, text: String) -> Verdict {
 }
 
 /// Where the time of an attempt went, which ends now; `began` is when the server was ready.
-fn delays(work: &Work, began: Instant) -> Delays {
+pub(super) fn delays(work: &Work, began: Instant) -> Delays {
     let micros = |from: Instant, to: Instant| {
         u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
     };
@@ -229,7 +242,8 @@ impl RouteInUse {
         Self { view }
     }
 
-    fn is_current(&mut self, domain: &str, now: Arc<State>) -> bool {
+    fn is_current(&mut self, destination: &str, now: Arc<State>) -> bool {
+        let (domain, _) = domain_of(destination);
         if !Arc::ptr_eq(&self.view, &now) {
             let route =
                 |view: &State| view.domain(domain).map(|row| (row.route.clone(), row.tls.clone()));

@@ -1,5 +1,6 @@
 //! What is under the lock: the schedule, the texts of fresh messages, and who is idle.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use tokio::sync::oneshot;
 
 use super::Unread;
 use super::attempt::Loaded;
+use crate::bounce::budget::Budget;
 use crate::schedule::{Next, Permit, Recipients, Schedule, Start, Ticket};
+use crate::smtp::About;
 use crate::spool::{EntryId, Hold, Queued};
 
 /// A job for a connection.
@@ -65,6 +68,10 @@ pub(super) struct Core {
     fresh_since: VecDeque<(Instant, EntryId)>,
     idle: HashMap<u32, Vec<Idle>>,
     idle_number: u64,
+    /// What reports that were found in the queue at start are about.
+    pub(super) told: HashMap<EntryId, Vec<About>>,
+    /// What each domain has got of reports.
+    pub(super) budget: Budget,
     /// When the main loop will wake up by itself.
     armed: Option<Instant>,
 }
@@ -79,6 +86,8 @@ impl Core {
             fresh_since: VecDeque::new(),
             idle: HashMap::new(),
             idle_number: 0,
+            told: HashMap::new(),
+            budget: Budget::default(),
             armed: None,
         }
     }
@@ -89,14 +98,15 @@ impl Core {
         &mut self,
         queued: Queued,
         jobs: u32,
-        destinations: &[(&str, Recipients)],
+        destinations: &[(Cow<'_, str>, Recipients)],
         now: Instant,
     ) {
         let Queued { id, octets, envelope, text: Some(text), states, hold: Hold::No } = queued
         else {
             return;
         };
-        let failing = |(domain, _): &(&str, Recipients)| self.schedule.error_of(domain).is_some();
+        let failing =
+            |(name, _): &(Cow<'_, str>, Recipients)| self.schedule.error_of(name).is_some();
         if jobs > 0 && !destinations.iter().all(failing) {
             let message = Arc::new(Loaded::in_memory(envelope, states, octets, text));
             self.fresh.insert(id, Fresh { message, jobs });

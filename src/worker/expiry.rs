@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::Loaded;
@@ -16,6 +17,9 @@ use crate::telemetry::delivery_log::Delays;
 const EVERY: Duration = Duration::from_secs(1);
 /// Destinations and jobs looked at under one lock.
 const LOOKED_AT: usize = 256;
+/// Messages that are ended at one time: some must be looked at first, which takes name servers'
+/// time.
+const AT_ONCE: usize = 16;
 /// Looks in one search; a node with more destinations takes several searches to see all.
 const LOOKS_MAX: usize = 64;
 
@@ -51,9 +55,15 @@ impl Inner {
             });
             // Where there was one there may be more.
             looks += usize::from(!expired.is_empty());
+            let mut ending = JoinSet::new();
             for (domain, work, why) in expired {
-                self.expire_one(&domain, work, why).await;
+                if ending.len() >= AT_ONCE {
+                    ending.join_next().await;
+                }
+                let inner = Arc::clone(self);
+                ending.spawn(async move { inner.expire_one(&domain, work, why).await });
             }
+            ending.join_all().await;
             if stop.is_cancelled() {
                 break;
             }
@@ -84,7 +94,7 @@ impl Inner {
             let said = state.and_then(|state| state.last_reply.clone());
             said.or_else(|| why.clone()).unwrap_or_else(|| "it was never tried".to_owned())
         };
-        let trial = Trial { work, message: &message, relay: None, delays };
-        self.give_up(trial, domain, last);
+        let trial = Trial { work, message: &message, relay: None, offers_dsn: false, delays };
+        self.give_up(trial, domain, last).await;
     }
 }

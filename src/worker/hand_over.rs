@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attempt::{by_domain, recovered};
+use super::attempt::{by_destination, recovered};
 use super::operate::OperateError;
 use super::{Deliveries, Inner};
 use crate::schedule::{JobState, Removal};
@@ -56,15 +56,15 @@ impl Deliveries {
 impl Inner {
     /// Remove all jobs of a message, unless one is running.
     fn unschedule(self: &Arc<Self>, message: &Message) -> bool {
-        let (id, domains) = (message.id, by_domain(&message.envelope, |_| true));
+        let (id, names) = (message.id, by_destination(&message.envelope, |_| true));
         self.update(|core, now| {
-            let states = domains.iter().map(|(domain, _)| core.schedule.state(id, domain));
+            let states = names.iter().map(|(name, _)| core.schedule.state(id, name));
             if states.flatten().any(|state| state == JobState::Running) {
                 return false;
             }
             core.forget_fresh(id);
-            for (domain, _) in &domains {
-                let removal = core.schedule.remove(id, domain, now);
+            for (name, _) in &names {
+                let removal = core.schedule.remove(id, name, now);
                 debug_assert_ne!(removal, Removal::Running, "looked at under the same lock");
             }
             true

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Deliveries, Inner, OperateError};
-use crate::schedule::{DestinationSummary, JobState};
+use crate::schedule::{Census, DestinationSummary, JobState};
 use crate::spool::{EntryId, Message, Outcome};
 
 /// The queue at a glance.
@@ -29,12 +29,24 @@ pub struct QueueSummary {
     pub destinations: Vec<DestinationView>,
 }
 
+/// The queue in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueGauges {
+    /// Recipients that are still to be delivered.
+    pub recipients: u64,
+    /// Age of the oldest message; 0 when there is none.
+    pub oldest_seconds: u64,
+    /// How the destinations do.
+    pub destinations: Census,
+}
+
 /// One destination at a glance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DestinationView {
     /// The domain.
     pub domain: String,
-    /// `ok`, `failing` (the last connection failed) or `dead` (several probes failed).
+    /// `ok`, `stalled` (the server answers, and yet nothing moves), `failing` (the last connection
+    /// failed) or `dead` (several probes failed).
     pub state: Cow<'static, str>,
     /// Messages, those held and running included.
     pub messages: usize,
@@ -102,6 +114,11 @@ pub struct RecipientView {
 }
 
 impl Deliveries {
+    /// Whether this destination failed at the last attempt.
+    pub fn is_failing(&self, domain: &str) -> bool {
+        self.inner.lock().schedule.error_of(domain).is_some()
+    }
+
     /// The queue at a glance.
     pub fn summary(&self) -> QueueSummary {
         let inner = &self.inner;
@@ -109,7 +126,8 @@ impl Deliveries {
         let (now, now_us) = (Instant::now(), inner.clock.now_us());
         let (connections, mut destinations) = {
             let core = inner.lock();
-            let views = core.schedule.summary().map(|summary| view(summary, now, now_us));
+            let after = inner.stalled_after();
+            let views = core.schedule.summary().map(|summary| view(summary, now, now_us, after));
             (core.schedule.connections(), views.collect::<Vec<_>>())
         };
         destinations
@@ -121,6 +139,19 @@ impl Deliveries {
             bytes: stats.octets,
             oldest_seconds: stats.oldest_us.map(|oldest_us| age(oldest_us, now_us)),
             connections,
+            destinations,
+        }
+    }
+
+    /// The queue in numbers, for the metrics.
+    pub fn gauges(&self) -> QueueGauges {
+        let inner = &self.inner;
+        let stats = inner.parts.spool.stats();
+        let now_us = inner.clock.now_us();
+        let destinations = inner.lock().schedule.census(Instant::now(), inner.stalled_after());
+        QueueGauges {
+            recipients: stats.recipients,
+            oldest_seconds: stats.oldest_us.map_or(0, |oldest_us| age(oldest_us, now_us)),
             destinations,
         }
     }
@@ -155,6 +186,10 @@ impl Deliveries {
 }
 
 impl Inner {
+    fn stalled_after(&self) -> Duration {
+        Duration::from_millis(self.parts.limits.stalled_after_ms)
+    }
+
     fn entry(self: &Arc<Self>, message: &Message) -> EntryView {
         let envelope = &message.envelope;
         let recipients = (0..message.states.len()).map(|index| self.recipient(message, index));
@@ -173,12 +208,12 @@ impl Inner {
     fn recipient(&self, message: &Message, index: usize) -> Option<RecipientView> {
         let recipient = message.envelope.recipients.get(index)?;
         let state = message.states.get(index)?;
-        let domain = recipient.address.domain();
+        let destination = message.envelope.destination(recipient);
         let (job, error) = {
             let core = self.lock();
             (
-                core.schedule.state(message.id, domain),
-                core.schedule.error_of(domain).map(str::to_owned),
+                core.schedule.state(message.id, &destination),
+                core.schedule.error_of(&destination).map(str::to_owned),
             )
         };
         let name = match (state.outcome, job) {
@@ -206,11 +241,18 @@ impl Inner {
     }
 }
 
-fn view(summary: DestinationSummary<EntryId>, now: Instant, now_us: u64) -> DestinationView {
+fn view(
+    summary: DestinationSummary<EntryId>,
+    now: Instant,
+    now_us: u64,
+    stalled_after: Duration,
+) -> DestinationView {
+    let stuck = summary.stuck_since.map(|since| now.saturating_duration_since(since));
     let failing = summary.failing;
     DestinationView {
         domain: summary.domain.to_string(),
         state: match &failing {
+            None if stuck.is_some_and(|stuck| stuck >= stalled_after) => "stalled",
             None => "ok",
             Some(failing) if failing.dead => "dead",
             Some(_) => "failing",

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attempt::by_domain;
+use super::attempt::{Loaded, by_destination, recovered};
 use super::core::Core;
 use super::ending::final_mark;
+use super::reports::{Case, Ended};
 use super::{Deliveries, Inner};
+use crate::bounce::policy::Cause;
+use crate::letters::News;
 use crate::schedule::{JobState, Removal};
 use crate::smtp::Enhanced;
-use crate::spool::{EntryId, Mark, Message, Outcome, ReadError};
+use crate::spool::{EntryId, Mark, Message, Outcome, ReadError, RecoveredEntry, SpoolError};
+use crate::system::clock::wall_ms;
 use crate::telemetry::delivery_log::{Attempt, Delays, Status};
 
 /// Why an operator's wish cannot be met.
@@ -24,6 +28,9 @@ pub enum OperateError {
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] ReadError),
+    /// The report to its sender could not be stored.
+    #[error("the report to the sender of {0} could not be stored, so nothing was changed: {1}")]
+    NotReported(EntryId, SpoolError),
 }
 
 /// How an operator ends a message.
@@ -107,61 +114,102 @@ impl Inner {
         each: impl Fn(&mut Core, &str, Instant) -> bool,
     ) -> Result<usize, OperateError> {
         let message = self.find(id).await?;
-        let domains = by_domain(&message.envelope, |_| true);
+        let domains = by_destination(&message.envelope, |_| true);
         Ok(self.update(|core, now| {
             domains.iter().filter(|(domain, _)| each(core, domain, now)).count()
         }))
     }
 
     /// End a message for all recipients that are left; all or nothing.
+    ///
+    /// **Invariant:** a recipient's outcome is recorded by whoever took its job out of the
+    /// schedule, and by nobody else. What was read of the message before that may be of the past.
     async fn end(self: &Arc<Self>, id: EntryId, end: End) -> Result<(), OperateError> {
         let message = self.find(id).await?;
-        let domains = by_domain(&message.envelope, |_| true);
-        let removed = self.update(|core, now| {
+        let domains = by_destination(&message.envelope, |_| true);
+        let ended = self.update(|core, now| {
             let states = domains.iter().map(|(domain, _)| core.schedule.state(id, domain));
             if states.flatten().any(|state| state == JobState::Running) {
-                return false;
+                return Err(OperateError::Running(id));
             }
             core.forget_fresh(id);
+            let mut ended = Vec::new();
             for (domain, _) in &domains {
-                let removal = core.schedule.remove(id, domain, now);
-                debug_assert_ne!(removal, Removal::Running, "looked at under the same lock");
+                if let Removal::Removed(jobs) = core.schedule.remove(id, domain, now) {
+                    ended.extend_from_slice(jobs.as_slice());
+                }
             }
-            true
-        });
-        if !removed {
-            return Err(OperateError::Running(id));
+            Ok(ended)
+        })?;
+        if ended.is_empty() {
+            return Err(OperateError::NotFound(id));
         }
-        self.parts.spool.record(id, self.end_marks(&message, end));
+        let loaded = Loaded::from_spool(message.clone());
+        let failed: Vec<Ended> = match end.outcome {
+            Outcome::Failed => ended.iter().map(|recipient| end.of(*recipient)).collect(),
+            _ => Vec::new(),
+        };
+        let told = match self.tell_sender(Case::of(id, &loaded), &failed).await {
+            Ok(told) => told,
+            Err(error) => {
+                self.recover(&only(recovered(&message), &ended));
+                return Err(OperateError::NotReported(id, error));
+            }
+        };
+        if let Some(letter) = &message.envelope.letter {
+            let news = News::Failed(end.text.to_owned());
+            if let Err(error) = self.parts.letters.keep(letter, news, wall_ms()).await {
+                tracing::error!(%error, "what became of a letter is not remembered");
+            }
+        }
+        let marks = ended.into_iter().map(|recipient| {
+            self.log_end(&message, recipient, end);
+            let outcome = match end.outcome {
+                Outcome::Failed => told.outcome(recipient),
+                other => other,
+            };
+            final_mark(recipient, outcome, end.dsn, end.text.to_owned())
+        });
+        self.parts.spool.record(id, marks.collect::<Vec<Mark>>());
+        told.report.into_iter().for_each(|report| self.accept(report));
         self.parts.log.removed(&id.to_string());
         Ok(())
     }
 
-    fn end_marks(&self, message: &Message, end: End) -> Vec<Mark> {
+    fn log_end(&self, message: &Message, recipient: u32, end: End) {
         let age_us = self.clock.now_us().saturating_sub(message.id.micros());
-        let mut marks = Vec::new();
-        let recipients = (0_u32..).zip(&message.envelope.recipients).zip(&message.states);
-        for ((index, recipient), state) in recipients {
-            if state.outcome.is_some() {
-                continue;
-            }
-            self.parts.log.attempt(&Attempt {
-                id: &message.id.to_string(),
-                to: recipient.address.as_str(),
-                relay: None,
-                delays: Delays { due_us: age_us, ..Delays::default() },
-                dsn: end.dsn,
-                status: end.status,
-                reply: end.text,
-            });
-            let outcome = match end.outcome {
-                Outcome::Failed => {
-                    self.failed(message.id, &message.envelope, index, (end.dsn, end.text))
-                }
-                other => other,
-            };
-            marks.push(final_mark(index, outcome, end.dsn, end.text.to_owned()));
-        }
-        marks
+        let Some(recipient) = message.envelope.recipients.get(recipient as usize) else { return };
+        self.parts.log.attempt(&Attempt {
+            id: &message.id.to_string(),
+            to: recipient.address.as_str(),
+            relay: None,
+            delays: Delays { due_us: age_us, ..Delays::default() },
+            dsn: end.dsn,
+            status: end.status,
+            reply: end.text,
+        });
     }
+}
+
+impl End {
+    fn of(self, recipient: u32) -> Ended {
+        Ended {
+            recipient,
+            cause: Cause::GivenUp,
+            dsn: self.dsn,
+            text: self.text.to_owned(),
+            is_reply: false,
+            relay: None,
+            attempted_at_us: None,
+        }
+    }
+}
+
+/// What of an entry is to be done for these recipients.
+fn only(mut entry: RecoveredEntry, recipients: &[u32]) -> RecoveredEntry {
+    for destination in &mut entry.destinations {
+        destination.recipients.retain(|recipient| recipients.contains(recipient));
+    }
+    entry.destinations.retain(|destination| !destination.recipients.is_empty());
+    entry
 }

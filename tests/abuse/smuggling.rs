@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::support::smtp::Smtp;
 use super::{CONTROL, Relay, USER, assert_in_step, message};
 
 /// What some servers take for the end of data and others do not (CVE-2023-51764 to 51766).
@@ -33,15 +34,21 @@ const FALSE_ENDS: &[&str] = &[
 const SMUGGLED: &str = "MAIL FROM:<evil@client.test>\r\nRCPT TO:<victim@customer.test>\r\nDATA\r\n\
                         Subject: smuggled\r\n\r\nsmuggled\r\n.\r\n";
 
+/// Client and server may not agree on where the text ended, so the refusal is the last word.
+fn assert_refused_and_closed(client: &mut Smtp, what: &str, enhanced: &str) {
+    let reply = client.reply();
+    assert!(reply.is(550, enhanced), "{what:?}: {reply:?}");
+    let reply = client.reply();
+    assert!(reply.is_closed(), "{what:?}: {reply:?}");
+}
+
 #[test]
 fn no_false_end_of_data_smuggles_a_second_message_in() {
     let relay = Relay::start();
     for end in FALSE_ENDS {
         let mut client = relay.client_in_data();
         client.send(format!("Subject: outer\r\n\r\nbody{end}{SMUGGLED}").as_bytes());
-        let reply = client.reply();
-        assert_eq!(reply.code, 550, "{end:?}: {reply:?}");
-        assert_in_step(&mut client);
+        assert_refused_and_closed(&mut client, end, "5.");
     }
     relay.assert_nothing_arrives();
 }
@@ -58,9 +65,18 @@ fn a_false_end_cut_over_segments_is_still_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
         client.send(SMUGGLED.as_bytes());
-        let reply = client.reply();
-        assert_eq!(reply.code, 550, "{end:?}: {reply:?}");
-        assert_in_step(&mut client);
+        assert_refused_and_closed(&mut client, end, "5.");
+    }
+    relay.assert_nothing_arrives();
+}
+
+#[test]
+fn commands_behind_an_end_in_doubt_are_not_obeyed() {
+    let relay = Relay::start();
+    for end in ["\r\r\n.\r\n", "\n\r\n.\r\n", "\0\r\n.\r\n"] {
+        let mut client = relay.client_in_data();
+        client.send(format!("Subject: outer\r\n\r\nbody{end}{SMUGGLED}").as_bytes());
+        assert_refused_and_closed(&mut client, end, "5.");
     }
     relay.assert_nothing_arrives();
 }
@@ -91,9 +107,7 @@ fn bare_line_ends_and_nul_in_the_text_are_refused_with_their_codes() {
     ] {
         let mut client = relay.client_in_data();
         client.send(format!("{octets}.\r\n").as_bytes());
-        let reply = client.reply();
-        assert!(reply.is(550, enhanced), "{octets:?}: {reply:?}");
-        assert_in_step(&mut client);
+        assert_refused_and_closed(&mut client, octets, enhanced);
     }
     relay.assert_nothing_arrives();
 }

@@ -67,7 +67,6 @@ fn setup(case: &Case) -> Setup {
             Some((">", "spool full at DATA")) => setup.spool = SpoolState::FullAtBegin,
             Some((">", "spool fails at write")) => setup.spool = SpoolState::FailsAtPush,
             Some((">", "spool fails at sync")) => setup.spool = SpoolState::FailsAtCommit,
-            Some((">", "our own postmaster")) => setup.postmaster = Some("ops@customer.test"),
             Some((">", rest)) if rest.starts_with("limits ") => {
                 rest.split(' ').skip(1).for_each(|word| set_limit(&mut setup.limits, word));
             }

@@ -12,7 +12,9 @@ use mxfleet::connection::{
 };
 use mxfleet::policy::Policy;
 use mxfleet::smtp::Envelope;
-use mxfleet_cluster::{Cluster, Command, Customer, CustomerStatus, Domain, Request, TlsPolicy};
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, TlsPolicy,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +28,6 @@ pub(crate) const MX_NAME: &str = "mx-a.relay.test";
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) tls: bool,
-    pub(crate) postmaster: Option<&'static str>,
     pub(crate) spool: SpoolState,
 }
 
@@ -115,8 +116,6 @@ impl Server {
     pub(crate) async fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cluster = tables().await;
-        let postmaster =
-            setup.postmaster.map(|text| mxfleet::smtp::Address::parse(text, false).unwrap());
         let hostnames = vec![HOSTNAME.to_owned(), MX_NAME.to_owned()];
         let memory = Memory { state: setup.spool, ..Memory::default() };
         let accepted = Arc::clone(&memory.accepted);
@@ -124,7 +123,8 @@ impl Server {
         let inbound = Inbound::new(Parts {
             hostname: HOSTNAME.to_owned(),
             limits: Arc::new(setup.limits),
-            policy: Arc::new(Policy::new(cluster, hostnames, postmaster)),
+            policy: Arc::new(Policy::new(cluster, hostnames)),
+            authenticator: None,
             intake: memory,
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
             tls: setup.tls.then(|| Arc::new(certificate(dir.path()))),
@@ -157,6 +157,7 @@ async fn tables() -> Cluster {
             route: "127.0.0.1:25".parse().unwrap(),
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         })
     };
     let suspend =
@@ -183,5 +184,5 @@ fn certificate(dir: &Path) -> TlsIdentity {
         CertificateFiles { chain: dir.join("certificate.pem"), key: dir.join("certificate.key") };
     std::fs::write(&files.chain, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    TlsIdentity::load(vec![files]).unwrap()
+    TlsIdentity::load(&[files]).unwrap()
 }

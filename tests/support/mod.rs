@@ -7,15 +7,20 @@
 
 pub mod ca;
 pub mod disk;
+pub mod dkim;
 pub mod dns;
 pub mod fleet;
+pub mod hosts;
 pub mod load;
+pub mod maildir;
 pub mod message;
 pub mod network;
 pub mod node;
 pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
+pub mod prometheus;
+pub mod senders;
 pub mod sink;
 pub mod smtp;
 pub mod writer;

@@ -238,6 +238,11 @@ impl Node {
         self.http
     }
 
+    /// Where Prometheus reads its metrics.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
     /// A greeted client connection.
     pub fn client(&self) -> Smtp {
         Smtp::greeted(self.smtp)

@@ -2,6 +2,10 @@
 
 use std::io;
 
+/// An entry up to this size is written whole or not at all; a crash may leave the start of a larger
+/// one.
+pub(crate) const WHOLE_OCTETS_MAX: usize = 60 << 10;
+
 /// Called once, when what was written before it is durable or can never be.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 

@@ -76,6 +76,15 @@ impl Guard {
         inner.file.sync_data()
     }
 
+    /// Entries below `end` are durable, and one of them is so large that a crash while it was
+    /// written would have left its start: such a start is told from damage by this note.
+    pub(super) fn appended_large(&self, end: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.least.end = inner.least.end.max(end);
+        inner.write()?;
+        inner.file.sync_data()
+    }
+
     /// Entries below `end` are durable. To note that late only makes the guard weaker.
     pub(super) fn appended(&self, end: u64) {
         let mut inner = self.inner();

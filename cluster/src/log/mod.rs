@@ -22,6 +22,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::disk::WHOLE_OCTETS_MAX;
 #[cfg(test)]
 pub(crate) use self::disk::{Done, Entries};
 pub(crate) use self::disk::{LogDisk, MetaKey};
@@ -29,7 +30,8 @@ pub(crate) use self::guard::Guard;
 #[cfg(test)]
 pub(crate) use self::memory::MemoryDisk;
 pub(crate) use self::sled::{OpenError, SledDisk};
-use crate::codec::{self, Kind};
+use crate::codec::{self, CodecError, Kind};
+use crate::gauges::{Event, Observer};
 use crate::raft::{Entry, LogId, NodeId, StorageError, StorageIOError, Types, Vote};
 
 /// Octets of log entries read for one append. The deadline of an append is one heartbeat, so what
@@ -56,19 +58,29 @@ pub(crate) struct LogStore {
     disk: Arc<dyn LogDisk>,
     purged: Arc<Purged>,
     guard: Option<Arc<Guard>>,
+    observer: Observer,
 }
 
 impl LogStore {
-    /// The log kept on `disk`, checked from end to end: a hole or a damaged entry is an error.
+    /// The log kept on `disk`, checked from end to end: a hole or a damaged entry is an error. What
+    /// a crash left of a last entry that nobody was told is durable is removed.
     pub(crate) fn open(disk: Arc<dyn LogDisk>, guard: Option<Guard>) -> io::Result<Self> {
-        let store = Self { disk, purged: Arc::default(), guard: guard.map(Arc::new) };
+        let (guard, observer) = (guard.map(Arc::new), Arc::new(|_| ()));
+        let store = Self { disk, purged: Arc::default(), guard, observer };
         let purged: Option<LogId> = store.meta(MetaKey::Purged)?;
         store.purged.raise(purged.map_or(0, |id| id.index + 1));
         store.check()?;
         Ok(store)
     }
 
+    /// Tell how long every append takes to become durable.
+    pub(crate) fn observed(self, observer: &Observer) -> Self {
+        Self { observer: Arc::clone(observer), ..self }
+    }
+
     fn check(&self) -> io::Result<()> {
+        let least = self.guard.as_ref().map(|guard| guard.least()).unwrap_or_default();
+        let committed: Option<LogId> = self.meta(MetaKey::Committed)?;
         let mut next = None;
         let mut from = self.purged.first_kept();
         loop {
@@ -76,14 +88,25 @@ impl LogStore {
             let Some((last, _)) = batch.last() else { break };
             from = last.saturating_add(1);
             for (index, bytes) in &batch {
-                let entry: Entry = decode_entry(*index, bytes)?;
+                let entry: Entry = match codec::decode(Kind::Entry, bytes) {
+                    Err(CodecError::Short)
+                        if *index >= least.end
+                            && committed.is_none_or(|id| id.index < *index)
+                            && self.disk.read(index + 1, u64::MAX, 0)?.is_empty() =>
+                    {
+                        tracing::warn!(index, "a crash cut the last log entry short; removed");
+                        self.disk.truncate(*index)?;
+                        synced(&*self.disk)?;
+                        break;
+                    }
+                    decoded => decoded.map_err(|error| error.at(format!("entry {index}")))?,
+                };
                 if entry.log_id.index != *index || next.is_some_and(|next| next != *index) {
                     return Err(damaged(format!("entry {index} is not where it belongs")));
                 }
                 next = Some(index + 1);
             }
         }
-        let committed: Option<LogId> = self.meta(MetaKey::Committed)?;
         let end = next.unwrap_or_else(|| self.purged.first_kept());
         match committed {
             Some(id) if id.index >= end => {
@@ -92,7 +115,6 @@ impl LogStore {
             _ => {}
         }
         let vote = self.vote()?;
-        let least = self.guard.as_ref().map(|guard| guard.least()).unwrap_or_default();
         if end < least.end {
             return Err(damaged(format!("entries {end} to {} are missing", least.end - 1)));
         }
@@ -104,8 +126,7 @@ impl LogStore {
 
     fn meta<T: DeserializeOwned>(&self, key: MetaKey) -> io::Result<Option<T>> {
         let Some(bytes) = self.disk.meta(key)? else { return Ok(None) };
-        let value = codec::decode(Kind::Meta, &bytes)
-            .map_err(|error| damaged(format!("{}: {error}", key.name())))?;
+        let value = codec::decode(Kind::Meta, &bytes).map_err(|error| error.at(key.name()))?;
         Ok(Some(value))
     }
 
@@ -146,7 +167,7 @@ fn damaged(what: String) -> io::Error {
 }
 
 fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
-    codec::decode(Kind::Entry, bytes).map_err(|error| damaged(format!("entry {index}: {error}")))
+    codec::decode(Kind::Entry, bytes).map_err(|error| error.at(format!("entry {index}")))
 }
 
 impl RaftLogReader<Types> for LogStore {
@@ -237,7 +258,7 @@ impl RaftLogStorage<Types> for LogStore {
         let encode = |entry: Entry| {
             codec::encode(Kind::Entry, &entry).map(|bytes| (entry.log_id.index, bytes))
         };
-        let mut end = 0;
+        let (mut end, mut large) = (0, false);
         let written = entries
             .into_iter()
             .map(encode)
@@ -245,15 +266,23 @@ impl RaftLogStorage<Types> for LogStore {
             .map_err(io::Error::from)
             .and_then(|batch| {
                 end = batch.last().map_or(0, |(index, _)| index + 1);
+                large = batch.iter().any(|(_, bytes)| bytes.len() > WHOLE_OCTETS_MAX);
                 self.disk.append(batch)
             });
         written.map_err(|e| StorageIOError::write_logs(&e))?;
-        let guard = self.guard.clone();
+        let (guard, observer) = (self.guard.clone(), Arc::clone(&self.observer));
+        let begun = tokio::time::Instant::now();
         self.disk.barrier(Box::new(move |result| {
-            if let (Some(guard), Ok(())) = (guard, &result) {
-                guard.appended(end);
-            }
-            flushed.log_io_completed(result);
+            let noted = match (guard, result) {
+                (Some(guard), Ok(())) if large => guard.appended_large(end),
+                (Some(guard), Ok(())) => {
+                    guard.appended(end);
+                    Ok(())
+                }
+                (_, result) => result,
+            };
+            observer(Event::LogSynced(begun.elapsed()));
+            flushed.log_io_completed(noted);
         }));
         Ok(())
     }
@@ -292,15 +321,20 @@ pub(crate) fn claim(disk: &dyn LogDisk, fleet: u128, node: NodeId) -> io::Result
         None => {
             disk.set_meta(MetaKey::Owner, mine)?;
             // A node that has noted that it began must find its log claimed after any crash.
-            let (done, synced) = std::sync::mpsc::sync_channel(1);
-            disk.barrier(Box::new(move |result| {
-                // Nobody waits any more only when this call is gone.
-                let _ = done.send(result);
-            }));
-            synced.recv().map_err(io::Error::other)??;
+            synced(disk)?;
             Ok(Claim::New)
         }
     }
+}
+
+/// Block until everything written so far is durable.
+fn synced(disk: &dyn LogDisk) -> io::Result<()> {
+    let (done, synced) = std::sync::mpsc::sync_channel(1);
+    disk.barrier(Box::new(move |result| {
+        // Nobody waits any more only when this call is gone.
+        let _ = done.send(result);
+    }));
+    synced.recv().map_err(io::Error::other)?
 }
 
 /// Whether a disk was seen before.

@@ -3,8 +3,8 @@
 //! sled's `flush()` writes but does not sync: neither metadata nor the drive's cache. So one thread
 //! owns the barrier: it drains what waits, flushes sled, calls `sync_data` on its own handle of
 //! sled's file, and only then reports. It deletes purged entries when nobody waits.
-//! **Invariant:** no value is larger than [`PART_OCTETS`]; sled would put it in a file of its own
-//! that it never syncs.
+//! **Invariant:** no value is larger than [`WHOLE_OCTETS_MAX`]; sled would put it in a file of its
+//! own that it never syncs.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,10 +15,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{Done, Entries, LogDisk, MetaKey};
+use super::disk::{Done, Entries, LogDisk, MetaKey, WHOLE_OCTETS_MAX};
 
-/// A larger entry is kept in parts.
-const PART_OCTETS: usize = 60 << 10;
 /// Fixed when the database is made. sled moves leaves over a quarter of it to unsynced files.
 const SEGMENT_OCTETS: usize = 8 << 20;
 const CACHE_OCTETS: u64 = 32 << 20;
@@ -143,13 +141,13 @@ impl LogDisk for SledDisk {
         self.check()?;
         let mut batch = sled::Batch::default();
         for (index, bytes) in entries {
-            if bytes.len() <= PART_OCTETS {
+            if bytes.len() <= WHOLE_OCTETS_MAX {
                 batch.insert(&key(index, 0), bytes);
                 continue;
             }
             // Large entries go in one by one: a batch is one record, and must stay small too.
             self.kept(self.entries.apply_batch(std::mem::take(&mut batch)))?;
-            for (part, chunk) in (0_u32..).zip(bytes.chunks(PART_OCTETS)) {
+            for (part, chunk) in (0_u32..).zip(bytes.chunks(WHOLE_OCTETS_MAX)) {
                 self.kept(self.entries.insert(key(index, part), chunk))?;
             }
         }

@@ -105,6 +105,69 @@ async fn a_hole_or_a_missing_tail_is_refused_at_opening() {
     assert_eq!(error.to_string(), "entry 9 is not where it belongs");
 }
 
+/// A log of ten entries with the start of an eleventh, large one, as a crash leaves it.
+async fn torn(place: &std::path::Path) -> Vec<u8> {
+    let mut log = sled_at(place);
+    log.blocking_append((0..10).map(|n| entry(n, 10))).await.unwrap();
+    let bytes = codec::encode(Kind::Entry, &entry(10, 200_000)).unwrap();
+    log.disk.append(vec![(10, bytes[..2 * WHOLE_OCTETS_MAX].to_vec())]).unwrap();
+    log.barrier().await.unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn the_start_of_an_entry_that_was_never_acknowledged_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    torn(dir.path()).await;
+    for _ in 0..2 {
+        let mut log = sled_at(dir.path());
+        let last = log.get_log_state().await.unwrap().last_log_id;
+        assert_eq!(last, Some(log_id(1, 1, 9)), "gone for good");
+    }
+    let mut log = sled_at(dir.path());
+    log.blocking_append([entry(10, 100_000)]).await.unwrap();
+    drop(log);
+    let all = sled_at(dir.path()).try_get_log_entries(..).await.unwrap();
+    assert_eq!(all.last(), Some(&entry(10, 100_000)));
+}
+
+#[tokio::test]
+async fn an_entry_cut_short_that_was_acknowledged_or_is_not_the_last_is_refused() {
+    let open = |place: &std::path::Path| {
+        let disk = Arc::new(SledDisk::open(place).unwrap());
+        LogStore::open(disk, Some(Guard::open(&place.join("guard")).unwrap()))
+    };
+    let short = "entry 10: it is cut short";
+    let dir = tempfile::tempdir().unwrap();
+    torn(dir.path()).await;
+    Guard::open(&dir.path().join("guard")).unwrap().appended_large(11).unwrap();
+    assert_eq!(open(dir.path()).unwrap_err().to_string(), short, "it was acknowledged");
+
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = torn(dir.path()).await;
+    let disk = SledDisk::open(dir.path()).unwrap();
+    disk.append(vec![(11, bytes)]).unwrap();
+    drop(disk);
+    assert_eq!(open(dir.path()).unwrap_err().to_string(), short, "something follows it");
+
+    let dir = tempfile::tempdir().unwrap();
+    torn(dir.path()).await;
+    let disk = SledDisk::open(dir.path()).unwrap();
+    disk.set_meta(MetaKey::Committed, codec::encode(Kind::Meta, &log_id::<u64>(1, 1, 10)).unwrap())
+        .unwrap();
+    drop(disk);
+    assert_eq!(open(dir.path()).unwrap_err().to_string(), short, "it was committed");
+}
+
+#[tokio::test]
+async fn a_large_entry_is_noted_before_it_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = sled_at(dir.path());
+    log.blocking_append([entry(0, 10)]).await.unwrap();
+    log.blocking_append([entry(1, 100_000)]).await.unwrap();
+    assert_eq!(Guard::open(&dir.path().join("guard")).unwrap().least().end, 2);
+}
+
 #[tokio::test]
 async fn purged_entries_are_deleted_from_the_disk_in_the_end() {
     let dir = tempfile::tempdir().unwrap();

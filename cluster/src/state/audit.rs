@@ -10,6 +10,7 @@ use super::{Outcome, Request};
 /// How many records are kept at least.
 pub(crate) const RECORDS_MAX: usize = 10_000;
 const ACTOR_OCTETS_MAX: usize = 128;
+const WHAT_OCTETS_MAX: usize = 512;
 
 /// One change somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,7 @@ impl Audit {
     pub(crate) fn note(&mut self, index: u64, at_ms: u64, request: &Request, outcome: &Outcome) {
         let Some(what) = request.command.summary() else { return };
         let actor = clip(&request.actor, ACTOR_OCTETS_MAX).to_owned();
+        let what = clip(&what, WHAT_OCTETS_MAX).to_owned();
         let refused = outcome.as_ref().err().map(ToString::to_string);
         self.records.push(Arc::new(AuditRecord { index, at_ms, actor, what, refused }));
     }

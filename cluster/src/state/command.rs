@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::clip;
 use super::{
-    Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand, MigrationCommand,
-    NameCommand, NewHost, NoticeCommand, RecipientEvent, TrafficCount,
+    CertificateCommand, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
+    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, Secret,
+    TrafficCount,
 };
+
+const REFUSAL_OCTETS_MAX: usize = 1024;
 
 /// A command with what makes it traceable and repeatable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +110,8 @@ pub enum Command {
         address: String,
         /// What it runs.
         version: String,
+        /// The newest cluster version it speaks.
+        speaks: u16,
     },
     /// Whether a host shall vote before others.
     HostPrefer {
@@ -154,7 +160,8 @@ pub enum Command {
     },
     /// A part of an import that is too large for one command. Nothing changes yet.
     DomainStage {
-        /// Chosen by whoever imports.
+        /// The id of the request that will commit it, chosen by whoever imports. The same part may
+        /// be staged again.
         import: u128,
         /// Counted from 0, without gaps.
         part: u32,
@@ -167,6 +174,11 @@ pub enum Command {
         import: u128,
         /// How many parts it has.
         parts: u32,
+    },
+    /// All hosts speak this cluster version: the fleet runs it from now on. Never lowered.
+    ClusterVersion {
+        /// The version.
+        to: u16,
     },
     /// About MX names.
     Name(NameCommand),
@@ -188,6 +200,50 @@ pub enum Command {
         /// The largest counts.
         counts: Vec<TrafficCount>,
     },
+    /// What nodes learnt of recipients by the way. Taken as often as it comes.
+    RecipientNews {
+        /// All of it.
+        news: Vec<RecipientNews>,
+    },
+    /// A part of a list of recipients. Nothing changes yet.
+    RecipientsStage {
+        /// Chosen by whoever uploads.
+        upload: u128,
+        /// Counted from 0, without gaps.
+        part: u32,
+        /// Local parts in NFC and case-folded; a `*` stands for anything.
+        entries: Vec<String>,
+    },
+    /// The staged list is a domain's from now on: everybody else in it is unknown.
+    RecipientsCommit {
+        /// Which domain.
+        domain: String,
+        /// Which upload.
+        upload: u128,
+        /// How many parts it has.
+        parts: u32,
+    },
+    /// A domain has no list of recipients any more.
+    RecipientsRemove {
+        /// Which domain.
+        domain: String,
+    },
+    /// Whether mail for a domain leaves with a return path of ours.
+    ReturnPathSet {
+        /// Which domain.
+        domain: String,
+        /// Whether it does.
+        tagged: bool,
+    },
+    /// The key that signs return paths from now on.
+    ReturnKeyAdd {
+        /// One more than the one before.
+        number: u32,
+        /// The key.
+        secret: Secret,
+    },
+    /// About certificates of MX names.
+    Certificate(CertificateCommand),
 }
 
 impl Command {
@@ -206,8 +262,8 @@ impl Command {
                 domain.name, domain.customer, domain.route
             ),
             Self::DomainSet { name, change } => match &change.route {
-                Some(route) => format!("domain set {name} --route {route}"),
-                None => format!("domain set {name}"),
+                Some(route) => format!("domain set {name} --route {route}{}", change.recipients),
+                None => format!("domain set {name}{}", change.recipients),
             },
             Self::DomainRemove { name } => format!("domain remove {name}"),
             Self::DomainImport { domains } => format!("domain import of {}", domains.len()),
@@ -224,8 +280,9 @@ impl Command {
             }
             Self::BlacklistExempt { address, .. } => format!("blacklist unexempt {address}"),
             Self::BlacklistFreeze { domain, frozen: true } => format!("blacklist freeze {domain}"),
-            Self::BlacklistFreeze { domain, .. } => format!("blacklist unfreeze {domain}"),
+            Self::BlacklistFreeze { domain, .. } => format!("blacklist thaw {domain}"),
             Self::DomainCommit { .. } => "domain import, all of it".to_owned(),
+            Self::ClusterVersion { to } => format!("cluster version {to}"),
             Self::Name(command) => return command.summary(),
             Self::HostService(command) => return command.summary(),
             Self::Assign { customer, names } => {
@@ -233,10 +290,22 @@ impl Command {
             }
             Self::Migration(command) => return command.summary(),
             Self::Notice(command) => command.summary(),
-            Self::HostAnnounce { .. }
+            Self::Certificate(command) => command.summary(),
+            Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
+            Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
+            Self::ReturnPathSet { domain, tagged: true } => {
+                format!("domain set {domain} --return-path tagged")
+            }
+            Self::ReturnPathSet { domain, .. } => {
+                format!("domain set {domain} --return-path plain")
+            }
+            Self::ReturnKeyAdd { .. }
+            | Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
             | Self::DomainStage { .. }
+            | Self::RecipientNews { .. }
+            | Self::RecipientsStage { .. }
             | Self::Traffic { .. } => return None,
         })
     }
@@ -273,6 +342,16 @@ impl Request {
 }
 
 impl Refusal {
+    /// The same, no longer than somebody reads: it may repeat what was asked, and is remembered.
+    pub(super) fn clipped(self) -> Self {
+        let clipped = |text: String| clip(&text, REFUSAL_OCTETS_MAX).to_owned();
+        match self {
+            Self::NotFound(text) => Self::NotFound(clipped(text)),
+            Self::Conflict(text) => Self::Conflict(clipped(text)),
+            Self::Invalid(text) => Self::Invalid(clipped(text)),
+        }
+    }
+
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::NotFound(text.into())
     }

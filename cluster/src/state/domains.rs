@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::sharded::Sharded;
-use super::{Outcome, Refusal};
+use super::{Outcome, RecipientChange, RecipientPolicy, Refusal};
 
 const SERVERS_MAX: usize = 20;
 const HOST_OCTETS_MAX: usize = 253;
@@ -25,6 +25,8 @@ pub struct Domain {
     pub tls: TlsPolicy,
     /// At most so many connections to its servers from one node; `None` is the fleet's setting.
     pub connections_max: Option<u32>,
+    /// How its recipients are judged.
+    pub recipients: RecipientPolicy,
 }
 
 /// What is to change in a [`Domain`]; `None` leaves it as it is.
@@ -38,6 +40,8 @@ pub struct DomainChange {
     pub tls: Option<TlsPolicy>,
     /// A new limit; `Some(None)` goes back to the fleet's setting.
     pub connections_max: Option<Option<u32>>,
+    /// How its recipients are judged from now on.
+    pub recipients: RecipientChange,
 }
 
 /// Where a domain's mail goes.
@@ -248,6 +252,7 @@ impl Domains {
         if let Some(connections_max) = change.connections_max {
             domain.connections_max = connections_max;
         }
+        change.recipients.apply(&mut domain.recipients);
         check(&domain)?;
         self.put(at, domain)
     }
@@ -280,7 +285,13 @@ impl Domains {
         Ok(changed)
     }
 
-    fn require(&self, name: &str) -> Result<&Domain, Refusal> {
+    /// Something that belongs to the domain has changed.
+    pub(super) fn touch(&mut self, at: u64, name: &str) -> Outcome {
+        let domain = self.require(name)?.clone();
+        self.put(at, domain)
+    }
+
+    pub(super) fn require(&self, name: &str) -> Result<&Domain, Refusal> {
         self.get(name).ok_or_else(|| Refusal::not_found(format!("there is no domain {name}")))
     }
 
@@ -325,7 +336,7 @@ fn check(domain: &Domain) -> Result<(), Refusal> {
     if domain.connections_max.is_some_and(|n| n == 0 || n > CONNECTIONS_MAX) {
         return Err(Refusal::invalid("the limit of connections is 1 to 1000"));
     }
-    Ok(())
+    domain.recipients.check()
 }
 
 #[cfg(test)]
@@ -365,7 +376,9 @@ mod tests {
         let pinned = |names: Vec<String>| {
             let tls = TlsPolicy::Pinned(names);
             let (name, customer) = ("acme.test".to_owned(), "acme".to_owned());
-            check(&Domain { name, customer, route: Route::Mx, tls, connections_max: None })
+            let recipients = RecipientPolicy::default();
+            let route = Route::Mx;
+            check(&Domain { name, customer, route, tls, connections_max: None, recipients })
         };
         assert!(pinned(vec!["mail.acme.test".to_owned(); 20]).is_ok());
         assert!(pinned(vec!["mail.acme.test".to_owned(); 21]).is_err());

@@ -40,6 +40,8 @@ pub struct Host {
     pub joined_ms: u64,
     /// Whether an operator wants it to vote before others.
     pub preferred: bool,
+    /// The newest cluster version it speaks.
+    pub speaks: u16,
     /// Where mail reaches it: what DNS says of the names that point at it.
     pub addresses: Vec<IpAddr>,
     /// Whether it serves.
@@ -59,12 +61,23 @@ pub struct NewHost {
     pub version: String,
     /// SHA-256 of its public key.
     pub key: [u8; 32],
+    /// The newest cluster version it speaks.
+    pub speaks: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
     name: String,
     expires_ms: u64,
+    /// Who joined with it: it may have missed the answer, and ask again until the token expires.
+    used: Option<Used>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Used {
+    /// SHA-256 of its public key.
+    key: Hash,
+    id: u64,
 }
 
 /// Hosts and tokens.
@@ -92,6 +105,7 @@ impl Hosts {
         id <= self.last_id && !self.rows.contains_key(&id)
     }
 
+    /// Whether a token lets somebody in, or tells again who was let in with it.
     pub(crate) fn token_is_good(&self, hash: &Hash, now_ms: u64) -> bool {
         self.tokens.get(hash).is_some_and(|token| token.expires_ms > now_ms)
     }
@@ -119,25 +133,34 @@ impl Hosts {
         // A new token for a name replaces the old one.
         tokens.retain(|_, token| token.expires_ms > now && token.name != name);
         if tokens.len() >= TOKENS_MAX {
-            return Err(Refusal::conflict("100 tokens are waiting to be used; let some expire"));
+            let used = tokens.iter().filter(|(_, token)| token.used.is_some());
+            let oldest = used.min_by_key(|(_, token)| token.expires_ms).map(|(hash, _)| *hash);
+            let full = || Refusal::conflict("100 tokens are waiting to be used; let some expire");
+            tokens.remove(&oldest.ok_or_else(full)?);
         }
-        tokens.insert(hash, Token { name: name.to_owned(), expires_ms });
+        tokens.insert(hash, Token { name: name.to_owned(), expires_ms, used: None });
         Ok(1)
     }
 
-    /// Admit a host that shows a token; the outcome is its id.
+    /// Admit a host that shows a token; the outcome is its id. The same host may ask again.
     pub(crate) fn join(&mut self, token: &Hash, new: &NewHost, now_ms: u64) -> Outcome {
         let bad = || Refusal::invalid("the token is unknown, used, expired or for another name");
         let found = self.tokens.get(token).ok_or_else(bad)?;
         if found.expires_ms <= now_ms || found.name != new.name {
             return Err(bad());
         }
+        if let Some(used) = found.used {
+            let again = used.key == new.key && self.rows.contains_key(&used.id);
+            return if again { Ok(used.id) } else { Err(bad()) };
+        }
         check(new)?;
         if self.named(&new.name).is_some() {
             return Err(Refusal::conflict(format!("host {} is in the fleet", new.name)));
         }
         let id = self.admit(new, now_ms)?;
-        Arc::make_mut(&mut self.tokens).remove(token);
+        if let Some(found) = Arc::make_mut(&mut self.tokens).get_mut(token) {
+            found.used = Some(Used { key: new.key, id });
+        }
         Ok(id)
     }
 
@@ -153,6 +176,7 @@ impl Hosts {
             version: new.version.clone(),
             joined_ms: now_ms,
             preferred: false,
+            speaks: new.speaks,
             addresses: Vec::new(),
             state: HostState::InService,
             key: new.key,
@@ -161,17 +185,24 @@ impl Hosts {
         Ok(self.last_id)
     }
 
-    pub(crate) fn announce(&mut self, id: u64, address: &str, version: &str) -> Outcome {
+    pub(crate) fn announce(
+        &mut self,
+        id: u64,
+        address: &str,
+        version: &str,
+        speaks: u16,
+    ) -> Outcome {
         check_address(address)?;
         check_version(version)?;
         let host =
             self.get(id).ok_or_else(|| Refusal::not_found(format!("no host has id {id}")))?;
-        if host.address == address && host.version == version {
+        if host.address == address && host.version == version && host.speaks == speaks {
             return Ok(0);
         }
         if let Some(host) = Arc::make_mut(&mut self.rows).get_mut(&id) {
             address.clone_into(&mut host.address);
             version.clone_into(&mut host.version);
+            host.speaks = speaks;
         }
         Ok(1)
     }
@@ -254,6 +285,7 @@ mod tests {
             address: "192.0.2.1:7946".to_owned(),
             version: "0.1.0".to_owned(),
             key: [key; 32],
+            speaks: 1,
         }
     }
 
@@ -267,6 +299,33 @@ mod tests {
         assert!(hosts.join(&[7; 32], &new("mx2", 2), 1000).is_err(), "too late");
         assert_eq!(hosts.join(&[7; 32], &new("mx2", 2), 999), Ok(2));
         assert!(hosts.join(&[7; 32], &new("mx2", 3), 999).is_err(), "used");
+    }
+
+    #[test]
+    fn a_host_that_missed_the_answer_hears_it_again() {
+        let mut hosts = Hosts::default();
+        hosts.found(&new("mx1", 1), 0).unwrap();
+        hosts.issue([7; 32], "mx2", 1000, 0).unwrap();
+        assert_eq!(hosts.join(&[7; 32], &new("mx2", 2), 1), Ok(2));
+        assert_eq!(hosts.join(&[7; 32], &new("mx2", 2), 2), Ok(2));
+        assert!(hosts.token_is_good(&[7; 32], 999) && !hosts.token_is_good(&[7; 32], 1000));
+        assert!(hosts.join(&[7; 32], &new("mx2", 2), 1000).is_err(), "too late");
+        hosts.remove("mx2").unwrap();
+        assert!(hosts.join(&[7; 32], &new("mx2", 2), 3).is_err(), "removed meanwhile");
+    }
+
+    #[test]
+    fn used_tokens_do_not_keep_new_ones_out() {
+        let mut hosts = Hosts::default();
+        hosts.found(&new("mx1", 1), 0).unwrap();
+        let token = |n: usize| [u8::try_from(n).unwrap(); 32];
+        for n in 0..TOKENS_MAX {
+            hosts.issue(token(n), &format!("h{n}"), 1000, 0).unwrap();
+        }
+        assert!(hosts.issue(token(200), "late", 1000, 0).is_err());
+        hosts.join(&token(5), &new("h5", 5), 1).unwrap();
+        assert_eq!(hosts.issue(token(200), "late", 1000, 1), Ok(1));
+        assert!(!hosts.token_is_good(&token(5), 1) && hosts.token_is_good(&token(6), 1));
     }
 
     #[test]

@@ -3,20 +3,26 @@
 //! **Invariant:** no clock, no randomness, no I/O, no iteration over unordered maps. The same log
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
+mod answers;
 mod assignments;
 mod audit;
 mod blacklist;
+mod certificates;
 mod command;
 mod customers;
 mod domains;
 mod hosts;
 mod imports;
+mod lists;
 mod migrations;
 mod names;
+mod news;
 mod notices;
 mod parts;
 mod plan;
 mod recent;
+mod recipients;
+mod return_paths;
 mod ring;
 mod rotation;
 mod service;
@@ -25,25 +31,36 @@ mod sharded;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod version;
 
 pub use audit::AuditRecord;
-pub use blacklist::{BlacklistEntry, Exemption, RecipientEvent, RejectionNote};
+use blacklist::Terms;
+pub use blacklist::{
+    BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
+};
+pub use certificates::{Certificate, CertificateCommand};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
+use hosts::Hosts;
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
+pub use lists::RecipientList;
 pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
 pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
+pub use news::{RecipientNews, Verification};
 pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;
 pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
+pub use recipients::{RecipientChange, RecipientPolicy, Verify};
+pub use return_paths::{ReturnKey, Secret};
 pub use rotation::{DnsFault, NameCommand, TRAFFIC_COUNTS_MAX};
 pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]
 pub(crate) use sharded::mix;
 pub use traffic::TrafficCount;
+pub use version::CLUSTER_VERSION;
 
 /// All replicated tables. Cloning is cheap: tables share what did not change.
 #[derive(Debug, Clone, Default)]
@@ -51,12 +68,17 @@ pub struct State {
     customers: customers::Customers,
     domains: domains::Domains,
     settings: Settings,
-    hosts: hosts::Hosts,
+    hosts: Hosts,
     blacklist: blacklist::Blacklist,
-    imports: imports::Imports,
+    imports: imports::Imports<Domain>,
+    lists: lists::Lists,
     rotation: rotation::Rotation,
+    answers: answers::Answers,
     audit: audit::Audit,
     recent: recent::Recent,
+    /// The cluster version the fleet runs, once it has a host.
+    version: Option<u16>,
+    return_paths: return_paths::ReturnPaths,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -74,8 +96,10 @@ impl State {
         }
         self.clock_ms = self.clock_ms.max(request.at_ms);
         let outcome = self
-            .check_version(request.expected_version, &request.command)
-            .and_then(|()| self.change(index, &request.command));
+            .allows(&request.command)
+            .and_then(|()| self.check_version(request.expected_version, &request.command))
+            .and_then(|()| self.change(index, &request.command))
+            .map_err(Refusal::clipped);
         self.recent.remember(request.id, index, &outcome);
         self.audit.note(index, self.clock_ms, request, &outcome);
         outcome
@@ -103,8 +127,16 @@ impl State {
                 }
                 self.domains.set(at, name, change)
             }
-            Command::DomainRemove { name } => self.domains.remove(name),
+            Command::DomainRemove { name } => {
+                self.domains.remove(name)?;
+                self.lists.remove(name)?;
+                self.answers.forget_domain(name);
+                let _ = self.return_paths.set(name, false); // what is off can always be set off
+                Ok(1)
+            }
             Command::DomainImport { domains } => self.import(at, domains),
+            // Decided already; the rows would wait for a commit that does not come again.
+            Command::DomainStage { import, .. } if self.recent.outcome(*import).is_some() => Ok(0),
             Command::DomainStage { import, part, domains } => {
                 self.imports.stage(*import, *part, domains, self.clock_ms)
             }
@@ -117,26 +149,64 @@ impl State {
                 self.settings.set(at, name, value.as_deref())
             }
             Command::Tick => {
-                self.blacklist.sweep(&self.settings, self.clock_ms);
+                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                self.blacklist.sweep(terms, self.clock_ms);
                 Ok(0)
             }
             Command::BlacklistReport { node, incarnation, sequence, events } => {
                 let id = (*node, *incarnation, *sequence);
-                self.blacklist.report(&self.settings, self.clock_ms, id, events)
+                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                self.blacklist.report(terms, self.clock_ms, id, events)
             }
-            Command::BlacklistPardon { address } => self.blacklist.pardon(address),
+            Command::BlacklistPardon { address } => {
+                let had_answer = self.answers.forget(address);
+                Ok(self.blacklist.pardon(address)?.max(u64::from(had_answer)))
+            }
             Command::BlacklistExempt { address, exemption } => {
-                self.blacklist.set_exempt(address, exemption.as_ref())
+                self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }
             Command::BlacklistFreeze { domain, frozen } => {
-                self.blacklist.set_frozen(domain, *frozen, self.clock_ms)
+                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                self.blacklist.set_frozen(terms, domain, *frozen, self.clock_ms)
+            }
+            Command::RecipientNews { news } => self.learn(news),
+            _ => self.change_lists(at, command),
+        }
+    }
+
+    fn change_lists(&mut self, at: u64, command: &Command) -> Outcome {
+        match command {
+            Command::RecipientsStage { upload, part, entries } => {
+                self.lists.stage(*upload, *part, entries, self.clock_ms)
+            }
+            Command::RecipientsCommit { domain, upload, parts } => {
+                self.domains.require(domain)?;
+                let count = self.lists.commit(at, domain, *upload, *parts)?;
+                self.domains.touch(at, domain)?;
+                Ok(count)
+            }
+            Command::RecipientsRemove { domain } => {
+                self.domains.require(domain)?;
+                let changed = self.lists.remove(domain)?;
+                if changed > 0 {
+                    self.domains.touch(at, domain)?;
+                }
+                Ok(changed)
             }
             Command::Name(_)
             | Command::HostService(_)
             | Command::Assign { .. }
             | Command::Migration(_)
             | Command::Notice(_)
-            | Command::Traffic { .. } => self.change_rotation(command),
+            | Command::Traffic { .. }
+            | Command::Certificate(_) => self.change_rotation(at, command),
+            Command::ReturnPathSet { domain, tagged } => {
+                self.domains.require(domain)?;
+                self.return_paths.set(domain, *tagged)
+            }
+            Command::ReturnKeyAdd { number, secret } => {
+                self.return_paths.add_key(*number, secret, self.clock_ms)
+            }
             _ => self.change_hosts(command),
         }
     }
@@ -147,15 +217,21 @@ impl State {
             Command::HostFound { host, seed } => {
                 let id = self.hosts.found(host, now_ms)?;
                 self.blacklist.set_seed(*seed);
+                self.version = Some(host.speaks);
                 Ok(id)
             }
             Command::HostToken { hash, name, expires_ms } => {
                 self.hosts.issue(*hash, name, *expires_ms, now_ms)
             }
-            Command::HostJoin { token, host } => self.hosts.join(token, host, now_ms),
-            Command::HostAnnounce { id, address, version } => {
-                self.hosts.announce(*id, address, version)
+            Command::HostJoin { token, host } => {
+                self.is_new_enough(&host.version, host.speaks)?;
+                self.hosts.join(token, host, now_ms)
             }
+            Command::HostAnnounce { id, address, version, speaks } => {
+                self.is_new_enough(version, *speaks)?;
+                self.hosts.announce(*id, address, version, *speaks)
+            }
+            Command::ClusterVersion { to } => self.raise_version(*to),
             Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
             Command::HostRemove { name } => {
                 self.release_host(name)?;
@@ -163,6 +239,15 @@ impl State {
             }
             _ => Err(Refusal::invalid("this command is not one about hosts")),
         }
+    }
+
+    fn is_new_enough(&self, program: &str, speaks: u16) -> Result<(), Refusal> {
+        self.too_old(program, speaks).map_or(Ok(()), |why| Err(Refusal::conflict(why)))
+    }
+
+    /// What the blacklist goes by.
+    fn terms(&self) -> Terms<'_> {
+        Terms { settings: &self.settings, domains: &self.domains }
     }
 
     fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {
@@ -199,9 +284,10 @@ impl State {
             | Command::CustomerStatus { id, .. }
             | Command::CustomerRemove { id } => (id, self.customers.version(id)),
             Command::DomainAdd(domain) => (&domain.name, self.domains.version(&domain.name)),
-            Command::DomainSet { name, .. } | Command::DomainRemove { name } => {
-                (name, self.domains.version(name))
-            }
+            Command::DomainSet { name, .. }
+            | Command::DomainRemove { name }
+            | Command::RecipientsCommit { domain: name, .. }
+            | Command::RecipientsRemove { domain: name } => (name, self.domains.version(name)),
             Command::SettingSet { name, .. } => (name, self.settings.version(name)),
             _ => return Err(Refusal::invalid("this command cannot expect a version")),
         };
@@ -226,6 +312,27 @@ impl State {
     /// The version of a domain's row for [`Request::expecting`]; 0 when there is none.
     pub fn domain_version(&self, name: &str) -> u64 {
         self.domains.version(name)
+    }
+
+    /// The recipients that a domain's customer has named, if they have: everybody else is unknown.
+    pub fn recipient_list(&self, domain: &str) -> Option<&RecipientList> {
+        self.lists.get(domain)
+    }
+
+    /// Whether mail for a domain leaves with a return path of ours, so that its server's reports
+    /// come to us.
+    pub fn has_tagged_return_path(&self, domain: &str) -> bool {
+        self.return_paths.is_tagged(domain)
+    }
+
+    /// Whether that is so for any domain.
+    pub fn has_tagged_return_paths(&self) -> bool {
+        self.return_paths.any_tagged()
+    }
+
+    /// The keys that sign return paths, the newest first.
+    pub fn return_keys(&self) -> &[ReturnKey] {
+        self.return_paths.keys()
     }
 
     /// The customer with this id.
@@ -256,7 +363,7 @@ impl State {
     /// Whether a RCPT for `address` is to be refused at `now_ms`, for too many rejections.
     /// The address: domain as lowercase A-label, local part in NFC and case-folded.
     pub fn is_blacklisted(&self, address: &str, now_ms: u64) -> bool {
-        self.blacklist.is_listed(&self.settings, address, now_ms)
+        self.blacklist.is_listed(self.terms(), address, now_ms)
     }
 
     /// Whether an address has rejections, so that a message taken for it is news.
@@ -266,27 +373,32 @@ impl State {
 
     /// What is known of an address: its rejections, its listing, its exemption.
     pub fn blacklist_entry(&self, address: &str, now_ms: u64) -> Option<BlacklistEntry> {
-        self.blacklist.entry(&self.settings, address, now_ms)
+        self.blacklist.entry(self.terms(), address, now_ms)
     }
 
     /// Listed addresses with the end of their listing, in no useful order.
     pub fn blacklisted(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
-        self.blacklist.listed(&self.settings, now_ms)
+        self.blacklist.listed(self.terms(), now_ms)
     }
 
-    /// How many addresses have rejections that may still count.
-    pub fn blacklist_tracked(&self) -> u64 {
-        self.blacklist.tracked()
+    /// Whether it is worth telling that mail was taken for an address without rejections.
+    pub fn is_taken_news(&self, address: &str, now_ms: u64) -> bool {
+        self.blacklist.is_taken_news(self.terms(), address, now_ms)
+    }
+
+    /// How many addresses are known, and what was kept from being listed.
+    pub fn blacklist_counts(&self) -> BlacklistCounts {
+        self.blacklist.counted()
     }
 
     /// Addresses that are never listed, in order.
-    pub fn blacklist_exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
-        self.blacklist.exempt()
+    pub fn blacklist_exempt(&self, now_ms: u64) -> impl Iterator<Item = (&str, &Exemption)> {
+        self.blacklist.exempt(now_ms)
     }
 
-    /// Domains in which nothing new is listed, with since when.
-    pub fn blacklist_frozen(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.blacklist.frozen()
+    /// Domains in which nothing new is listed, in order.
+    pub fn blacklist_frozen(&self, now_ms: u64) -> impl Iterator<Item = FrozenDomain<'_>> {
+        self.blacklist.frozen(self.terms(), now_ms)
     }
 
     /// All hosts, in order of id.

@@ -4,11 +4,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::{Answer, AnswersChunk};
 use super::audit::AuditRecord;
-use super::blacklist::{NotesChunk, Rules};
+use super::blacklist::{NotesChunk, RulesPart};
 use super::hosts::Hosts;
 use super::imports::Staged;
+use super::lists::ListPiece;
 use super::recent::Remembered;
+use super::return_paths::ReturnPaths;
 use super::rotation::RotationPart;
 use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
@@ -21,16 +24,27 @@ const LEAVES: usize = 64;
 /// A piece of the state. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Part {
-    Core { clock_ms: u64, applied_index: u64, settings: Settings, hosts: Hosts },
+    Core {
+        clock_ms: u64,
+        applied_index: u64,
+        version: Option<u16>,
+        settings: Settings,
+        hosts: Hosts,
+    },
     Customers(Vec<(u64, Customer)>),
     Domains(Vec<(u64, Domain)>),
     Recent(Vec<Remembered>),
     Audit(Vec<AuditRecord>),
-    BlacklistRules(Rules),
+    BlacklistRules(RulesPart),
     BlacklistLeaves(Vec<(u32, Octets)>),
-    Import(Staged),
+    Import(Staged<Domain>),
     BlacklistNotes(NotesChunk),
+    RecipientList(ListPiece),
+    RecipientUpload(Staged<String>),
     Rotation(RotationPart),
+    Answers(AnswersChunk),
+    DomainAnswers(Vec<(Box<str>, Answer)>),
+    ReturnPaths(ReturnPaths),
 }
 
 impl State {
@@ -39,6 +53,7 @@ impl State {
         let core = Part::Core {
             clock_ms: self.clock_ms,
             applied_index: self.applied_index,
+            version: self.version,
             settings: self.settings.clone(),
             hosts: self.hosts.clone(),
         };
@@ -47,19 +62,25 @@ impl State {
             .chain(in_pieces(self.domains.rows(), ROWS).map(Part::Domains))
             .chain(self.recent.chunks().map(Part::Recent))
             .chain(self.audit.chunks().map(Part::Audit))
-            .chain(std::iter::once(Part::BlacklistRules(self.blacklist.rules())))
+            .chain(self.blacklist.rules(ROWS).map(Part::BlacklistRules))
             .chain(self.blacklist.notes_chunks().map(Part::BlacklistNotes))
             .chain(self.imports.staged().map(Part::Import))
             .chain(self.rotation.parts(ROWS).map(Part::Rotation))
+            .chain(self.lists.pieces().map(Part::RecipientList))
+            .chain(self.lists.staged().map(Part::RecipientUpload))
+            .chain(self.answers.chunks().map(Part::Answers))
+            .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
+            .chain(self.return_paths.iter().map(Part::ReturnPaths))
     }
 
     /// Add a part to a state that is being put together.
     pub(crate) fn absorb(&mut self, part: Part) {
         match part {
-            Part::Core { clock_ms, applied_index, settings, hosts } => {
+            Part::Core { clock_ms, applied_index, version, settings, hosts } => {
                 self.clock_ms = clock_ms;
                 self.applied_index = applied_index;
+                self.version = version;
                 self.settings = settings;
                 self.hosts = hosts;
             }
@@ -70,12 +91,18 @@ impl State {
             Part::BlacklistNotes(chunk) => self.blacklist.absorb_notes(chunk),
             Part::Rotation(part) => self.rotation.absorb(part),
             Part::Import(staged) => self.imports.absorb(staged),
-            Part::BlacklistRules(rules) => self.blacklist.absorb_rules(rules),
+            Part::RecipientList(piece) => self.lists.absorb(piece),
+            Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
+            Part::Answers(chunk) => self.answers.absorb(chunk),
+            Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
+            Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
+            Part::ReturnPaths(paths) => self.return_paths = paths,
         }
     }
 }
 
+/// Rows by the `most`, for parts within what a record holds.
 pub(super) fn in_pieces<T>(
     mut rows: impl Iterator<Item = T>,
     most: usize,

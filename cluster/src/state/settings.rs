@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::domains::is_host_name;
 use super::{Outcome, Refusal};
 
+/// Room for the longest list of servers.
+const VALUE_OCTETS_MAX: usize = 1024;
 const SERVERS_MAX: usize = 16;
 
 /// A setting the fleet shares. A host's own settings are in its configuration file.
@@ -43,10 +45,21 @@ pub enum SettingKind {
         /// Most allowed.
         max: u64,
     },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// So many in a time, such as `100/1h`; 0 is none at all.
+    Rate {
+        /// Most allowed.
+        count_max: u64,
+        /// Longest time allowed, in milliseconds.
+        period_max_ms: u64,
+    },
     /// A domain name, or nothing.
     DomainName,
     /// Addresses with ports, separated by commas, or nothing.
     Servers,
+    /// A mail address, or nothing.
+    MailAddress,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -63,6 +76,15 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: dead addresses cost deliveries again; too high: a new mailbox waits",
     },
     Setting {
+        name: "blacklist.thaw_after",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "a domain whose server refused recipients it had taken mail for is frozen, and \
+                nothing in it counted, until that has not happened for so long",
+        caution: "too low: a broken directory lists good addresses; too high: after an outage \
+                  dictionary attacks reach the customer's server for longer",
+    },
+    Setting {
         name: "blacklist.threshold",
         default: "10",
         kind: SettingKind::Count { min: 1, max: 10 },
@@ -76,6 +98,40 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "rejections older than this no longer count towards the blacklist",
         caution: "too low: slow dictionary attacks are never listed; too high: old mistakes count",
+    },
+    Setting {
+        name: "bounce.budget",
+        default: "100/1h",
+        kind: SettingKind::Rate { count_max: 1_000_000, period_max_ms: 7 * DAY_MS },
+        about: "reports that one node sends to one domain that is no customer's, or on the \
+                strength of a signature alone",
+        caution: "too low: senders do not hear of failures; too high: who abuses a domain's name \
+                  has us flood it",
+    },
+    Setting {
+        name: "bounce.non_customer",
+        default: "suppress",
+        kind: SettingKind::Choice(&["suppress", "verified", "send"]),
+        about: "who is told when a customer's server refuses mail of somebody who is no customer: \
+                nobody, those whose mail SPF or DKIM confirms (headers only), or everybody",
+        caution: "`send` makes us a source of backscatter, and blocklists list those; `verified` \
+                  costs questions to name servers for each message",
+    },
+    Setting {
+        name: "callout.known_for",
+        default: "1d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "for how long it holds that a customer's server knows a recipient, or any",
+        caution: "too low: each message costs its server a question; too high: mail for mailboxes \
+                  that were removed is accepted, and fails",
+    },
+    Setting {
+        name: "callout.unknown_for",
+        default: "2h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "for how long it holds that a customer's server does not know a recipient",
+        caution: "too low: dictionary attacks reach the customer's server as questions; too high: \
+                  a new mailbox waits for its mail",
     },
     Setting {
         name: "cluster.voters_max",
@@ -120,6 +176,14 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: needless alarm; too high: senders hear of a delay only when it failed",
     },
     Setting {
+        name: "return_path.lifetime",
+        default: "10d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "how long a customer's server may report back to a return path of ours",
+        caution: "too low: what a server gives up after days is not learnt; too high: an address \
+                  that has become known can be misused for longer",
+    },
+    Setting {
         name: "rotation.dns_primary",
         default: "",
         kind: SettingKind::Servers,
@@ -155,6 +219,13 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: needless log entries; too high: rebalancing works from old figures",
     },
     Setting {
+        name: "rotation.survey_every",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
+        about: "how often customers' MX records are looked at while a migration is announced",
+        caution: "too low: load on name servers; too high: who has moved counts as late",
+    },
+    Setting {
         name: "rotation.ttl",
         default: "1h",
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
@@ -174,6 +245,13 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::DomainName,
         about: "the service's zone: MX names are below it",
         caution: "without it there can be no MX names; it cannot change while there are some",
+    },
+    Setting {
+        name: "service.address",
+        default: "",
+        kind: SettingKind::MailAddress,
+        about: "who letters to customers come from; answers go there",
+        caution: "when empty, postmaster at the host that writes: set one that people read",
     },
 ];
 
@@ -199,6 +277,11 @@ impl Settings {
     /// A count setting.
     pub fn count(&self, name: &str) -> u64 {
         self.get(name).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// A rate: how many, in how many milliseconds.
+    pub fn rate(&self, name: &str) -> (u64, u64) {
+        self.get(name).and_then(parse_rate).unwrap_or_default()
     }
 
     /// A setting that is a list of servers.
@@ -236,22 +319,45 @@ fn find(name: &str) -> Option<&'static Setting> {
 
 fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
     let name = setting.name;
+    if value.len() > VALUE_OCTETS_MAX {
+        return Err(Refusal::invalid(format!("the value of {name} is too long")));
+    }
     match setting.kind {
-        SettingKind::Duration { min_ms, max_ms } => {
-            let range = format!("{} to {}", render_duration(min_ms), render_duration(max_ms));
-            match parse_duration_ms(value) {
-                Some(ms) if (min_ms..=max_ms).contains(&ms) => Ok(()),
-                Some(_) => Err(Refusal::invalid(format!("{name} must be {range}"))),
-                None => Err(Refusal::invalid(format!(
+        SettingKind::Duration { .. } => {
+            let number = parse_duration_ms(value).ok_or_else(|| {
+                let range = range(setting);
+                Refusal::invalid(format!(
                     "{name} is a duration such as 90s, 4h or 5d, from {range}"
-                ))),
-            }
+                ))
+            })?;
+            check_number(name, number)
         }
-        SettingKind::Count { min, max } => match value.parse::<u64>() {
-            Ok(count) if (min..=max).contains(&count) => Ok(()),
-            _ => Err(Refusal::invalid(format!("{name} is a whole number from {min} to {max}"))),
+        SettingKind::Count { .. } => {
+            let number = value.parse().map_err(|_| {
+                Refusal::invalid(format!("{name} is a whole number from {}", range(setting)))
+            })?;
+            check_number(name, number)
+        }
+        SettingKind::Choice(words) if words.contains(&value) => Ok(()),
+        SettingKind::Choice(words) => {
+            Err(Refusal::invalid(format!("{name} is one of {}", words.join(", "))))
+        }
+        SettingKind::Rate { count_max, period_max_ms } => match parse_rate(value) {
+            Some((count, ms)) if count <= count_max && (1..=period_max_ms).contains(&ms) => Ok(()),
+            _ => Err(Refusal::invalid(format!(
+                "{name} is so many in a time, such as 100/1h: at most {count_max}, in at most {}",
+                render_duration(period_max_ms)
+            ))),
         },
-        SettingKind::DomainName if value.is_empty() => Ok(()),
+        SettingKind::DomainName | SettingKind::MailAddress if value.is_empty() => Ok(()),
+        SettingKind::MailAddress => {
+            let plain = !value.chars().any(|c| c.is_control() || c.is_whitespace() || c == '<');
+            let domain = value.rsplit_once('@').filter(|(local, _)| !local.is_empty());
+            if plain && value.len() <= 320 && domain.is_some_and(|(_, d)| is_host_name(d)) {
+                return Ok(());
+            }
+            Err(Refusal::invalid(format!("{name} is a mail address such as support@relay.example")))
+        }
         SettingKind::DomainName => {
             let lower = !value.bytes().any(|b| b.is_ascii_uppercase());
             if lower && is_host_name(value) {
@@ -266,6 +372,31 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                  separated by commas"
             ))),
         },
+    }
+}
+
+/// Whether `number`, a count or milliseconds, is one that the setting `name` could have.
+pub(super) fn check_number(name: &str, number: u64) -> Result<(), Refusal> {
+    let Some(setting) = find(name) else { return Ok(()) };
+    let (min, max) = match setting.kind {
+        SettingKind::Duration { min_ms, max_ms } => (min_ms, max_ms),
+        SettingKind::Count { min, max } => (min, max),
+        // Words have no range.
+        _ => return Ok(()),
+    };
+    if (min..=max).contains(&number) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!("{name} must be {}", range(setting))))
+}
+
+fn range(setting: &Setting) -> String {
+    match setting.kind {
+        SettingKind::Duration { min_ms, max_ms } => {
+            format!("{} to {}", render_duration(min_ms), render_duration(max_ms))
+        }
+        SettingKind::Count { min, max } => format!("{min} to {max}"),
+        _ => String::new(),
     }
 }
 
@@ -293,6 +424,15 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit_ms)
 }
 
+/// `100/1h`: how many, and in how many milliseconds.
+fn parse_rate(text: &str) -> Option<(u64, u64)> {
+    let (count, period) = text.split_once('/')?;
+    if !count.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some((count.parse().ok()?, parse_duration_ms(period)?))
+}
+
 /// Milliseconds as the shortest exact text [`parse_duration_ms`] reads.
 pub fn render_duration(ms: u64) -> String {
     for (unit_ms, unit) in [(DAY_MS, "d"), (HOUR_MS, "h"), (60 * SECOND_MS, "m"), (SECOND_MS, "s")]
@@ -314,6 +454,29 @@ mod tests {
             check(setting, setting.default).unwrap();
         }
         assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+    }
+
+    #[test]
+    fn a_word_or_a_rate_that_is_none_is_refused() {
+        let mut settings = Settings::default();
+        for (name, good, bad) in [
+            ("bounce.non_customer", &["verified", "send"][..], &["", "Send", "all"][..]),
+            (
+                "bounce.budget",
+                &["0/1h", "5/1d", "1000000/7d"],
+                &["5", "5/", "/1h", "+5/1h", "5/8d"],
+            ),
+            ("bounce.budget", &["1/1ms"], &["5/0s", "1000001/1h", "-1/1h", "5/1h/1h"]),
+        ] {
+            for value in good {
+                assert_eq!(settings.set(1, name, Some(value)), Ok(1), "{name} {value}");
+            }
+            for value in bad {
+                settings.set(1, name, Some(value)).unwrap_err();
+            }
+        }
+        assert_eq!(settings.rate("bounce.budget"), (1, 1));
+        assert_eq!(Settings::default().rate("bounce.budget"), (100, 3_600_000));
     }
 
     #[test]

@@ -83,11 +83,6 @@ impl<K, V> Default for Sharded<K, V> {
 }
 
 impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(crate) fn get<Q>(&self, key: &Q) -> Option<&Row<K, V>>
     where
         K: Borrow<Q>,
@@ -209,7 +204,7 @@ mod tests {
             for (map, model) in past {
                 let rows: Vec<_> = map.sorted().iter().map(|r| (r.key, r.value)).collect();
                 prop_assert_eq!(rows, model.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
-                prop_assert_eq!(map.len(), model.len());
+                prop_assert_eq!(map.len, model.len());
                 for key in 0..60 {
                     prop_assert_eq!(map.get(&key).map(|r| r.value), model.get(&key).copied());
                 }

@@ -22,6 +22,7 @@ fn domain(name: &str, route: &str) -> Command {
         route: route.parse().unwrap(),
         tls: TlsPolicy::Opportunistic,
         connections_max: None,
+        recipients: RecipientPolicy::default(),
     })
 }
 
@@ -41,6 +42,29 @@ fn populated() -> State {
     let events = (0..500).map(rejected).collect();
     let report = Command::BlacklistReport { node: 1, incarnation: 1, sequence: 1, events };
     assert_eq!(state.apply(900, &request(900, report)), Ok(500));
+    let taken = |n| RecipientNews::Taken { address: format!("t{n}@d7.test"), at_ms: n };
+    let news = Command::RecipientNews { news: (0..500).map(taken).collect() };
+    assert_eq!(state.apply(901, &request(901, news)), Ok(500));
+    let (version, at_ms) = (state.domain_version("d8.test"), 900);
+    let answered = |n: u64| RecipientNews::Answered {
+        address: format!("a{n}@d8.test"),
+        is_known: n.is_multiple_of(2),
+        version,
+        at_ms,
+    };
+    let domain = "d8.test".to_owned();
+    let all = RecipientNews::CatchAll { domain, is_catch_all: true, version, at_ms };
+    let news = Command::RecipientNews { news: (0..500).map(answered).chain([all]).collect() };
+    assert_eq!(state.apply(902, &request(904, news)), Ok(501));
+    let entries = (0..500).map(|n| format!("r{n}")).collect();
+    let stage = Command::RecipientsStage { upload: 1, part: 0, entries };
+    assert_eq!(state.apply(902, &request(902, stage)), Ok(500));
+    let commit = Command::RecipientsCommit { domain: "d7.test".to_owned(), upload: 1, parts: 1 };
+    assert_eq!(state.apply(903, &request(903, commit)), Ok(500));
+    let key = Command::ReturnKeyAdd { number: 1, secret: Secret::new([7; 32]) };
+    assert_eq!(state.apply(904, &request(905, key)), Ok(1));
+    let tagged = Command::ReturnPathSet { domain: "d7.test".to_owned(), tagged: true };
+    assert_eq!(state.apply(905, &request(906, tagged)), Ok(1));
     state
 }
 
@@ -82,9 +106,11 @@ fn a_change_made_on_an_old_version_is_refused() {
 #[test]
 fn the_trail_says_who_asked_what() {
     let state = populated();
-    let newest = state.audit().next().unwrap();
-    assert_eq!(newest.actor, "ops");
-    assert_eq!(newest.what, "domain add d599.test --customer acme --route mx");
+    let newest: Vec<_> = state.audit().take(3).collect();
+    assert!(newest.iter().all(|record| record.actor == "ops"));
+    assert_eq!(newest[0].what, "domain set d7.test --return-path tagged");
+    assert_eq!(newest[1].what, "domain set d7.test --recipients");
+    assert_eq!(newest[2].what, "domain add d599.test --customer acme --route mx");
 }
 
 #[test]
@@ -97,8 +123,23 @@ fn a_state_put_together_from_its_parts_is_the_same_and_goes_on_the_same() {
         assert_eq!(state.apply(index, &remove), copy.apply(index, &remove));
     }
     assert!(state.parts().eq(copy.parts()));
-    assert_eq!(copy.blacklist_tracked(), state.blacklist_tracked());
+    assert_eq!(copy.blacklist_counts(), state.blacklist_counts());
+    assert_eq!(state.blacklist_counts().tracked, 500);
     assert_eq!(copy.domains().count(), 300);
+    assert!(copy.recipient_list("d7.test").is_none(), "a domain's list goes with it");
+}
+
+#[test]
+fn a_list_is_a_change_of_its_domain() {
+    let mut state = populated();
+    assert!(state.recipient_list("d7.test").unwrap().has("r499"));
+    assert_eq!(state.domain_version("d7.test"), 903);
+    let remove = Command::RecipientsRemove { domain: "d7.test".to_owned() };
+    let late = state.apply(1000, &request(1000, remove.clone()).expecting(9));
+    assert!(matches!(late, Err(Refusal::Conflict(_))), "{late:?}");
+    assert_eq!(state.apply(1001, &request(1001, remove).expecting(903)), Ok(1));
+    let commit = Command::RecipientsCommit { domain: "x.test".to_owned(), upload: 1, parts: 1 };
+    assert!(matches!(state.apply(1002, &request(1002, commit)), Err(Refusal::NotFound(_))));
 }
 
 #[test]
@@ -122,19 +163,24 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     assert_eq!(first(domain("x.test", "mx")), 4);
     assert_eq!(first(Command::DomainImport { domains: Vec::new() }), 7);
     assert_eq!(first(Command::SettingSet { name: name(), value: None }), 8);
-    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32] };
+    let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32], speaks: 1 };
     assert_eq!(first(Command::HostFound { host: host.clone(), seed: 0 }), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
     assert_eq!(first(Command::HostRemove { name: name() }), 14);
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);
-    assert_eq!(first(Command::Name(NameCommand::Keep { name: name() })), 22);
-    assert_eq!(first(Command::Traffic { counts: Vec::new() }), 27);
+    assert_eq!(first(Command::ClusterVersion { to: 1 }), 22);
+    assert_eq!(first(Command::Name(NameCommand::Keep { name: name() })), 23);
+    assert_eq!(first(Command::Traffic { counts: Vec::new() }), 28);
+    assert_eq!(first(Command::RecipientNews { news: Vec::new() }), 29);
+    assert_eq!(first(Command::RecipientsRemove { domain: name() }), 32);
 }
 
 #[test]
 fn a_large_import_goes_in_all_at_once_or_not_at_all() {
+    const FIRST: u128 = 1 << 64;
+    const SECOND: u128 = 2 << 64;
     let mut state = populated();
     let rows = |from: u32, customer: &str| -> Vec<Domain> {
         let row = |n| Domain {
@@ -143,6 +189,7 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
             route: Route::Mx,
             tls: TlsPolicy::Opportunistic,
             connections_max: None,
+            recipients: RecipientPolicy::default(),
         };
         (from..from + 300).map(row).collect()
     };
@@ -152,18 +199,166 @@ fn a_large_import_goes_in_all_at_once_or_not_at_all() {
         state.apply(id, &request(u128::from(id), command))
     };
     let stage = |import, part, domains| Command::DomainStage { import, part, domains };
-    assert_eq!(ask(&mut state, stage(1, 0, rows(0, "acme"))), Ok(300));
-    assert_eq!(ask(&mut state, stage(1, 1, rows(300, "acme"))), Ok(600));
+    assert_eq!(ask(&mut state, stage(FIRST, 0, rows(0, "acme"))), Ok(300));
+    assert_eq!(ask(&mut state, stage(FIRST, 1, rows(300, "acme"))), Ok(300));
     assert_eq!(state.domains().count(), 600, "nothing changed yet");
     let mut copy = rebuilt(&state);
     for state in [&mut state, &mut copy] {
-        assert_eq!(ask(state, Command::DomainCommit { import: 1, parts: 2 }), Ok(600));
+        assert_eq!(ask(state, Command::DomainCommit { import: FIRST, parts: 2 }), Ok(600));
         assert_eq!(state.domains().count(), 1200);
     }
-    assert!(ask(&mut state, Command::DomainCommit { import: 1, parts: 2 }).is_err(), "gone");
-    ask(&mut state, stage(2, 0, rows(1000, "acme"))).unwrap();
-    assert!(ask(&mut state, stage(2, 2, rows(1300, "acme"))).is_err(), "a part is missing");
-    ask(&mut state, stage(2, 1, rows(1300, "nobody"))).unwrap();
-    assert!(ask(&mut state, Command::DomainCommit { import: 2, parts: 2 }).is_err());
+    assert!(ask(&mut state, Command::DomainCommit { import: FIRST, parts: 2 }).is_err(), "gone");
+    ask(&mut state, stage(SECOND, 0, rows(1000, "acme"))).unwrap();
+    assert!(ask(&mut state, stage(SECOND, 2, rows(1300, "acme"))).is_err(), "a part is missing");
+    ask(&mut state, stage(SECOND, 1, rows(1300, "nobody"))).unwrap();
+    assert!(ask(&mut state, Command::DomainCommit { import: SECOND, parts: 2 }).is_err());
     assert_eq!(state.domains().count(), 1200, "not one of them");
+}
+
+#[test]
+fn every_part_of_a_full_state_fits_a_record_with_room_to_spare() {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut ask = |state: &mut State, command| {
+        index += 1;
+        state.apply(index, &request(u128::from(index), command))
+    };
+    let long = "x".repeat(300);
+    for n in 0..20_000 {
+        let address = format!("{n}{}@example.test", &long[..280]);
+        let exemption = Exemption { reason: long[..200].to_owned(), until_ms: None };
+        let exempt = Command::BlacklistExempt { address, exemption: Some(exemption) };
+        assert_eq!(ask(&mut state, exempt), Ok(1));
+        let domain = format!("{n}{}.test", &long[..300]);
+        assert_eq!(ask(&mut state, Command::BlacklistFreeze { domain, frozen: true }), Ok(1));
+    }
+    // Whatever is asked, what is remembered of it is short.
+    let endless = "y".repeat(400_000);
+    for n in 0..200 {
+        let name = format!("{n}{endless}");
+        assert!(ask(&mut state, Command::DomainRemove { name: name.clone() }).is_err());
+        let value = Some("0".repeat(400_000));
+        assert!(ask(&mut state, Command::SettingSet { name: name.clone(), value }).is_err());
+        let (name, value) = ("blacklist.threshold".to_owned(), Some("0".repeat(400_000) + "7"));
+        assert!(ask(&mut state, Command::SettingSet { name, value }).is_err());
+    }
+    let mut parts = 0;
+    for part in state.parts() {
+        let bytes = crate::codec::encode(crate::codec::Kind::SnapshotPart, &part).unwrap();
+        assert!(bytes.len() < crate::codec::BODY_OCTETS_MAX / 4, "{} octets", bytes.len());
+        parts += 1;
+    }
+    assert!(parts > 150, "{parts}");
+    let copy = rebuilt(&state);
+    assert!(state.parts().eq(copy.parts()));
+    assert_eq!(copy.blacklist_exempt(copy.clock_ms()).count(), 20_000);
+    assert_eq!(copy.blacklist_frozen(copy.clock_ms()).count(), 20_000);
+}
+
+#[test]
+fn an_import_that_is_asked_for_again_after_it_was_done_is_answered_as_then() {
+    let mut state = populated();
+    let domains = match domain("new.test", "mx") {
+        Command::DomainAdd(domain) => vec![domain],
+        other => panic!("{other:?}"),
+    };
+    let stage = Command::DomainStage { import: 7000, part: 0, domains };
+    let commit = request(7000, Command::DomainCommit { import: 7000, parts: 1 });
+    state.apply(1001, &request(6001, stage.clone())).unwrap();
+    assert_eq!(state.apply(1002, &commit), Ok(1));
+    assert_eq!(state.apply(1003, &request(6002, stage)), Ok(0));
+    assert_eq!(state.apply(1004, &commit), Ok(1));
+    let waiting = state.parts().filter(|part| matches!(part, Part::Import(_))).count();
+    assert_eq!(waiting, 0, "nothing is left over");
+}
+
+/// A state with a domain whose server is asked, and what is known there of an address.
+fn verifying() -> (State, impl Fn(&State, u64) -> Verification) {
+    let mut state = State::default();
+    state.apply(1, &request(1, customer("acme"))).unwrap();
+    state.apply(2, &request(2, domain("acme.test", "mx"))).unwrap();
+    verify(&mut state, 3, Verify::Callout);
+    (state, |state: &State, now_ms| state.verification("jane@acme.test", now_ms))
+}
+
+fn verify(state: &mut State, id: u64, verify: Verify) {
+    let recipients = RecipientChange { verify: Some(verify), ..Default::default() };
+    let change = DomainChange { recipients, ..DomainChange::default() };
+    let name = "acme.test".to_owned();
+    state.apply(id, &request(id.into(), Command::DomainSet { name, change })).unwrap();
+}
+
+fn tell(state: &mut State, id: u64, at_ms: u64, news: RecipientNews) {
+    let command = Command::RecipientNews { news: vec![news] };
+    state.apply(id, &Request::new(id.into(), "node", at_ms, command)).unwrap();
+}
+
+#[test]
+fn an_answer_lasts_for_its_time_and_until_the_domain_is_changed() {
+    const HOUR: u64 = 3_600_000;
+    let (mut state, ask) = verifying();
+    let answered = |is_known, version, at_ms| RecipientNews::Answered {
+        address: "jane@acme.test".to_owned(),
+        is_known,
+        version,
+        at_ms,
+    };
+    assert_eq!(ask(&state, HOUR), Verification::Ask);
+    tell(&mut state, 10, HOUR, answered(false, 3, HOUR));
+    assert_eq!(ask(&state, 3 * HOUR - 1), Verification::Unknown);
+    assert_eq!(ask(&state, 3 * HOUR), Verification::Ask);
+    tell(&mut state, 11, HOUR, answered(true, 3, HOUR));
+    assert_eq!(ask(&state, 25 * HOUR - 1), Verification::Passes);
+    assert_eq!(ask(&state, 25 * HOUR), Verification::Ask);
+    let address = "jane@acme.test".to_owned();
+    assert_eq!(state.apply(12, &request(12, Command::BlacklistPardon { address })), Ok(1));
+    assert_eq!(ask(&state, 2 * HOUR), Verification::Ask);
+
+    tell(&mut state, 13, HOUR, answered(false, 3, HOUR));
+    let route = Some("other.test".parse().unwrap());
+    let change = DomainChange { route, ..DomainChange::default() };
+    let name = "acme.test".to_owned();
+    state.apply(14, &request(14, Command::DomainSet { name, change })).unwrap();
+    assert_eq!(ask(&state, HOUR), Verification::Ask, "another server may know more");
+    tell(&mut state, 15, HOUR, answered(false, 3, HOUR));
+    assert_eq!(ask(&state, HOUR), Verification::Ask, "asked before the change, told after it");
+}
+
+#[test]
+fn nobody_is_asked_where_any_name_is_known_or_mail_was_taken_or_asking_is_off() {
+    let (mut state, ask) = verifying();
+    let address = "jane@acme.test".to_owned();
+    tell(&mut state, 10, 5000, RecipientNews::Taken { address: address.clone(), at_ms: 5000 });
+    assert_eq!(ask(&state, 5000), Verification::Passes);
+    let rejected = RecipientEvent::Rejected { address, at_ms: 6000, reply: String::new() };
+    let (node, incarnation, sequence, events) = (1, 1, 1, vec![rejected]);
+    let report = Command::BlacklistReport { node, incarnation, sequence, events };
+    state.apply(11, &Request::new(11, "node", 6000, report)).unwrap();
+    assert_eq!(ask(&state, 6000), Verification::Ask, "it may have gone since");
+    let catch_all = |is_catch_all| RecipientNews::CatchAll {
+        domain: "acme.test".to_owned(),
+        is_catch_all,
+        version: 3,
+        at_ms: 6000,
+    };
+    tell(&mut state, 12, 6000, catch_all(false));
+    assert_eq!(state.is_catch_all("acme.test", 6000), Some(false));
+    assert_eq!(ask(&state, 6000), Verification::Ask);
+    tell(&mut state, 13, 6000, catch_all(true));
+    assert_eq!(ask(&state, 6000), Verification::Passes);
+    assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Ask);
+    verify(&mut state, 14, Verify::Off);
+    assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Passes);
+}
+
+#[test]
+fn a_domain_that_goes_takes_its_return_path_along() {
+    let mut state = populated();
+    let set = |domain: &str| Command::ReturnPathSet { domain: domain.to_owned(), tagged: true };
+    assert!(state.apply(950, &request(950, set("nobody.test"))).is_err());
+    assert!(state.has_tagged_return_path("d7.test") && !state.has_tagged_return_path("d8.test"));
+    let remove = Command::DomainRemove { name: "d7.test".to_owned() };
+    state.apply(951, &request(951, remove)).unwrap();
+    state.apply(952, &request(952, domain("d7.test", "mx"))).unwrap();
+    assert!(!state.has_tagged_return_paths() && state.return_keys().len() == 1);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 
 use super::link::Links;
+use super::refusals::Refusals;
 use super::serve::Server;
 use super::tls::{Credentials, TlsError};
 use super::wire::Answer;
@@ -20,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(3);
 const STREAMS_MAX: u32 = 256;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Handshakes of strangers at a time; more are turned away.
+/// Connections that wait to be looked at; those are looked at soon.
 const INCOMING_MAX: usize = 64;
 
 /// Why the socket could not be set up.
@@ -36,6 +37,7 @@ pub(crate) enum EndpointError {
 pub(crate) struct QuicEndpoint {
     endpoint: quinn::Endpoint,
     links: Links,
+    refusals: Arc<Refusals>,
 }
 
 pub(super) fn transport_config(segmentation_offload: bool) -> Arc<TransportConfig> {
@@ -77,7 +79,7 @@ impl QuicEndpoint {
         )
         .map_err(failed)?;
         let links = Links::new(endpoint.clone(), client);
-        Ok(Self { endpoint, links })
+        Ok(Self { endpoint, links, refusals: Arc::default() })
     }
 
     /// The address that was bound.
@@ -87,12 +89,23 @@ impl QuicEndpoint {
 
     /// Answer calls until the endpoint is closed.
     pub(crate) async fn serve(&self, fleet: u128, node: NodeId, handler: Arc<dyn Handler>) {
-        Server::new(fleet, node, handler).run(self.endpoint.clone()).await;
+        let refusals = Arc::clone(&self.refusals);
+        Server::new(fleet, node, handler, refusals).run(self.endpoint.clone()).await;
+    }
+
+    /// Who was turned away.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Waits until a member of the fleet says that this node was removed from it.
     pub(crate) async fn removed(&self) {
         self.links.removed().await;
+    }
+
+    /// There and back to a peer, if there is a connection.
+    pub(crate) fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        self.links.round_trip(node)
     }
 
     /// Close all connections and wait until the peers were told.

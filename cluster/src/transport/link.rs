@@ -95,6 +95,16 @@ impl Links {
         Some(self.now_ms().saturating_sub(answered))
     }
 
+    pub(super) fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = Arc::clone(links.get(&node)?);
+        drop(links);
+        match &link.slot.lock().unwrap_or_else(PoisonError::into_inner).1 {
+            Slot::Up(connection) if connection.close_reason().is_none() => Some(connection.rtt()),
+            _ => None,
+        }
+    }
+
     pub(super) async fn call(
         &self,
         to: NodeId,

@@ -5,12 +5,16 @@
 
 mod endpoint;
 mod link;
+mod refusals;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod tls;
 pub(crate) mod wire;
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -69,6 +73,9 @@ pub(crate) trait Transport: Send + Sync + 'static {
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Whether this node, known by its certificate, may call at all.
     fn admits(&self, from: NodeId) -> bool;
+
+    /// Whether a host of the fleet is at this address.
+    fn knows(&self, address: IpAddr) -> bool;
 
     /// Answer a call. `from` is what the certificate says; the call must say the same.
     fn answer(&self, from: NodeId, call: Call, rest: Rest) -> BoxFuture<'_, Answer>;

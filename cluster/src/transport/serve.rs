@@ -6,18 +6,20 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{
+    Connection, Endpoint, Incoming, ReadExactError, ReadToEndError, RecvStream, SendStream, VarInt,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
 use super::Handler;
 use super::link::{JOIN_MAGIC, JOIN_OCTETS_MAX};
+use super::refusals::{LOG_EVERY, Offence, Reason, Refusals};
 use super::tls::{JOIN_PROTOCOL, NODE_PROTOCOL, node_in};
 use super::wire::{Answer, Ask, Call, Joining};
 use crate::authority;
@@ -26,6 +28,13 @@ use crate::raft::NodeId;
 use crate::snapshot::FILE_OCTETS_MAX;
 
 const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Handshakes at a time with peers nobody knows yet; more are not answered. When half of them are
+/// under way, a peer must first show that it gets what is sent to its address.
+pub(super) const HANDSHAKES_MAX: usize = 64;
+/// Beside these, so many with peers at a host's address, so that strangers do not keep hosts out.
+const HOST_HANDSHAKES_MAX: usize = 64;
+/// Memory for a call grows as it arrives, whatever length it announces.
+const READ_OCTETS: usize = 64 << 10;
 /// Every call has a deadline on this side too; snapshots have one for each piece.
 const READ: Duration = Duration::from_secs(5);
 const JOIN: Duration = Duration::from_secs(10);
@@ -34,7 +43,6 @@ const JOINS_MAX: usize = 8;
 const REFUSED: VarInt = VarInt::from_u32(1);
 /// Tells a node that it was removed. It cannot learn that otherwise when it was down meanwhile.
 pub(super) const REMOVED: VarInt = VarInt::from_u32(2);
-const LOG_EVERY_SECONDS: u64 = 60;
 
 /// What follows a call in its stream.
 pub(crate) enum Rest {
@@ -80,14 +88,15 @@ impl Rest {
         }
     }
 
-    /// Nothing may follow.
-    async fn end(&mut self) -> bool {
+    /// Nothing may follow. `None` when the caller gave up and nobody knows.
+    async fn ends(&mut self) -> Option<bool> {
         match self {
-            Self::Stream(stream) => {
-                matches!(timeout(READ, stream.read(&mut [0])).await, Ok(Ok(None)))
-            }
+            Self::Stream(stream) => match timeout(READ, stream.read(&mut [0])).await {
+                Ok(Ok(more)) => Some(more.is_none()),
+                Ok(Err(_)) | Err(_) => None,
+            },
             #[cfg(test)]
-            Self::Simulated(file) => file.is_none(),
+            Self::Simulated(file) => Some(file.is_none()),
         }
     }
 }
@@ -96,54 +105,83 @@ pub(super) struct Server {
     fleet: u128,
     node: NodeId,
     handler: Arc<dyn Handler>,
+    handshakes: Arc<Semaphore>,
+    host_handshakes: Arc<Semaphore>,
     joins: Semaphore,
-    refused: AtomicU64,
-    logged_at: AtomicU64,
-    start: tokio::time::Instant,
+    refusals: Arc<Refusals>,
 }
 
 impl Server {
-    pub(super) fn new(fleet: u128, node: NodeId, handler: Arc<dyn Handler>) -> Self {
+    pub(super) fn new(
+        fleet: u128,
+        node: NodeId,
+        handler: Arc<dyn Handler>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         Self {
             fleet,
             node,
             handler,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            host_handshakes: Arc::new(Semaphore::new(HOST_HANDSHAKES_MAX)),
             joins: Semaphore::new(JOINS_MAX),
-            refused: AtomicU64::new(0),
-            logged_at: AtomicU64::new(0),
-            start: tokio::time::Instant::now(),
+            refusals,
         }
     }
 
     pub(super) async fn run(self, endpoint: Endpoint) {
         let server = Arc::new(self);
-        while let Some(incoming) = endpoint.accept().await {
-            tokio::spawn(Arc::clone(&server).connection(incoming));
+        let mut minute = tokio::time::interval(LOG_EVERY);
+        loop {
+            tokio::select! {
+                incoming = endpoint.accept() => match incoming {
+                    Some(incoming) => server.greet(incoming),
+                    None => return,
+                },
+                _ = minute.tick() => server.refusals.sum_up(),
+            }
         }
     }
 
-    /// Counted always, logged once a minute: a stranger must not fill the log.
-    fn refuse(&self, peer: impl std::fmt::Display, why: impl std::fmt::Display) {
-        let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = self.start.elapsed().as_secs() + LOG_EVERY_SECONDS;
-        let logged = self.logged_at.load(Ordering::Relaxed);
-        if now >= logged + LOG_EVERY_SECONDS
-            && self
-                .logged_at
-                .compare_exchange(logged, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            tracing::warn!(%peer, %why, count, "a peer was refused on the cluster port");
+    fn refuse(&self, peer: impl std::fmt::Display, reason: Reason, why: impl std::fmt::Display) {
+        self.refusals.note(peer, &Offence::new(reason, why));
+    }
+
+    /// Begin a handshake, if there is room for it.
+    fn greet(self: &Arc<Self>, incoming: Incoming) {
+        let few = self.handshakes.available_permits() <= HANDSHAKES_MAX / 2;
+        if few && !incoming.remote_address_validated() {
+            let _ = incoming.retry(); // it may: its address is not validated
+            return;
+        }
+        match self.turn(&incoming) {
+            Ok(turn) => {
+                tokio::spawn(Arc::clone(self).connection(incoming, turn));
+            }
+            Err(_) => {
+                self.refuse(incoming.remote_address(), Reason::Busy, "too many handshakes");
+                incoming.ignore();
+            }
         }
     }
 
-    async fn connection(self: Arc<Self>, incoming: Incoming) {
+    fn turn(&self, incoming: &Incoming) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        Arc::clone(&self.handshakes).try_acquire_owned().or_else(|full| {
+            if self.handler.knows(incoming.remote_address().ip()) {
+                return Arc::clone(&self.host_handshakes).try_acquire_owned();
+            }
+            Err(full)
+        })
+    }
+
+    async fn connection(self: Arc<Self>, incoming: Incoming, turn: OwnedSemaphorePermit) {
         let peer = incoming.remote_address();
         let connection = match timeout(HANDSHAKE, incoming).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return self.refuse(peer, error),
-            Err(_) => return self.refuse(peer, "the handshake took too long"),
+            Ok(Err(error)) => return self.refuse(peer, Reason::Handshake, error),
+            Err(_) => return self.refuse(peer, Reason::Handshake, "it took too long"),
         };
+        drop(turn);
         let protocol = connection
             .handshake_data()
             .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
@@ -151,25 +189,26 @@ impl Server {
         match protocol.as_deref() {
             Some(NODE_PROTOCOL) => match certified_node(&connection) {
                 Some(from) => self.node_connection(&connection, from).await,
-                None => self.refuse(peer, "it has no certificate of a node"),
+                None => self.refuse(peer, Reason::Certificate, "it shows no node's certificate"),
             },
             Some(JOIN_PROTOCOL) => self.join_connection(&connection).await,
-            _ => self.refuse(peer, "it speaks another protocol"),
+            _ => self.refuse(peer, Reason::Protocol, "it speaks another protocol"),
         }
         connection.close(REFUSED, b"refused");
     }
 
     async fn node_connection(self: &Arc<Self>, connection: &Connection, from: NodeId) {
+        let peer = format!("node {from}");
         while let Ok((send, receive)) = connection.accept_bi().await {
             if !self.handler.admits(from) {
                 connection.close(REMOVED, b"removed");
-                return self.refuse(format!("node {from}"), "it was removed from the fleet");
+                return self.refuse(peer, Reason::Removed, "it was removed from the fleet");
             }
             let server = Arc::clone(self);
-            let connection = connection.clone();
+            let (connection, peer) = (connection.clone(), peer.clone());
             tokio::spawn(async move {
-                if let Err(error) = server.call(from, send, receive).await {
-                    server.refuse(format!("node {from}"), error);
+                if let Err(offence) = server.call(from, send, receive).await {
+                    server.refusals.note(peer, &offence);
                     connection.close(REFUSED, b"refused");
                 }
             });
@@ -181,63 +220,67 @@ impl Server {
         from: NodeId,
         mut send: SendStream,
         mut receive: RecvStream,
-    ) -> io::Result<()> {
-        let bytes = match timeout(READ, read_envelope(&mut receive)).await {
-            Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => return Ok(()),
-            Ok(read) => read?,
-            Err(_) => return Ok(()), // the caller gave up; that is not an offence
-        };
+    ) -> Result<(), Offence> {
+        // A caller that gave up is not an offence.
+        let Ok(read) = timeout(READ, read_envelope(&mut receive)).await else { return Ok(()) };
+        let Some(bytes) = read? else { return Ok(()) };
         let call = Call::decode(&bytes)?;
         if call.fleet != self.fleet {
-            return Err(refused("it belongs to another fleet"));
+            return Err(Offence::new(Reason::Fleet, "it belongs to another fleet"));
         }
-        if call.from != from || call.to != self.node {
-            return Err(refused("the call says other nodes than the certificates"));
+        if call.from != from || call.to != self.node || !call.is_its_senders() {
+            let why = "the call says other nodes than the certificates";
+            return Err(Offence::new(Reason::Identity, why));
         }
         let mut rest = Rest::Stream(receive);
-        let has_tail = matches!(call.ask, Ask::Snapshot { .. } | Ask::Peer { .. });
-        if !has_tail && !rest.end().await {
-            return Err(refused("something follows the call"));
+        if !matches!(call.ask, Ask::Snapshot { .. } | Ask::Peer { .. }) {
+            match rest.ends().await {
+                Some(true) => {}
+                Some(false) => {
+                    return Err(Offence::new(Reason::Trailing, "something follows the call"));
+                }
+                None => return Ok(()),
+            }
         }
         let answer = self.handler.answer(from, call, rest).await;
-        reply(&mut send, &answer).await
+        reply(&mut send, &answer).await;
+        Ok(())
     }
 
     async fn join_connection(&self, connection: &Connection) {
         let peer = connection.remote_address();
         let Ok(_permit) = self.joins.try_acquire() else {
-            return self.refuse(peer, "too many nodes want to join at a time");
+            return self.refuse(peer, Reason::Busy, "too many nodes want to join at a time");
         };
-        if let Err(error) = timeout(JOIN, self.join(connection))
-            .await
-            .unwrap_or_else(|late| Err(io::Error::from(late)))
-        {
-            self.refuse(peer, error);
+        match timeout(JOIN, self.join(connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(offence)) => self.refusals.note(peer, &offence),
+            Err(_) => self.refuse(peer, Reason::Handshake, "its join took too long"),
         }
     }
 
-    async fn join(&self, connection: &Connection) -> io::Result<()> {
-        let (mut send, mut receive) = connection.accept_bi().await?;
+    async fn join(&self, connection: &Connection) -> Result<(), Offence> {
+        let Ok((mut send, mut receive)) = connection.accept_bi().await else { return Ok(()) };
         let mut prefix = [0; 40];
-        receive.read_exact(&mut prefix).await.map_err(io::Error::other)?;
+        receive.read_exact(&mut prefix).await.map_err(|e| Offence::new(Reason::Length, e))?;
         let token = authority::hash(&prefix[8..]);
         if prefix[..8] != JOIN_MAGIC || !self.handler.token_is_good(&token) {
             let why = "the token is unknown, used or expired";
-            reply(&mut send, &Answer::Refused(why.to_owned())).await?;
+            reply(&mut send, &Answer::Refused(why.to_owned())).await;
             connection.closed().await; // it leaves when it has read that
-            return Err(refused(why));
+            return Err(Offence::new(Reason::Token, why));
         }
-        let bytes = receive.read_to_end(JOIN_OCTETS_MAX).await.map_err(io::Error::other)?;
+        let bytes = match receive.read_to_end(JOIN_OCTETS_MAX).await {
+            Ok(bytes) => bytes,
+            Err(ReadToEndError::TooLong) => return Err(CodecError::TooLarge.into()),
+            Err(ReadToEndError::Read(_)) => return Ok(()), // it gave up
+        };
         let (host, csr) = codec::decode(Kind::Join, &bytes)?;
         let answer = self.handler.join(Joining { token, host, csr }).await;
-        reply(&mut send, &answer).await?;
+        reply(&mut send, &answer).await;
         connection.closed().await;
         Ok(())
     }
-}
-
-fn refused(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
 fn certified_node(connection: &Connection) -> Option<NodeId> {
@@ -246,23 +289,42 @@ fn certified_node(connection: &Connection) -> Option<NodeId> {
     node_in(chain.first()?)
 }
 
-async fn reply(send: &mut SendStream, answer: &Answer) -> io::Result<()> {
-    let bytes = answer.encode()?;
+async fn reply(send: &mut SendStream, answer: &Answer) {
+    let bytes = match answer.encode() {
+        Ok(bytes) => bytes,
+        Err(error) => return tracing::warn!(%error, "an answer to a peer is not sent"),
+    };
     if send.write_all(&bytes).await.is_ok() {
         let _ = send.finish(); // the caller gave up; it asks again if it must
     }
-    Ok(())
 }
 
-async fn read_envelope(stream: &mut RecvStream) -> io::Result<Vec<u8>> {
+/// A call's envelope; `None` when the caller gave it up.
+async fn read_envelope(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, Offence> {
     let mut head = [0; HEAD_OCTETS];
-    stream.read_exact(&mut head).await.map_err(io::Error::other)?;
+    if !read_exact(stream, &mut head).await? {
+        return Ok(None);
+    }
     let (kind, length) = codec::read_head(&head)?;
     if kind != Kind::Call {
         return Err(CodecError::Kind(kind as u8).into());
     }
     let mut bytes = head.to_vec();
-    bytes.resize(HEAD_OCTETS + length, 0);
-    stream.read_exact(&mut bytes[HEAD_OCTETS..]).await.map_err(io::Error::other)?;
-    Ok(bytes)
+    while bytes.len() < HEAD_OCTETS + length {
+        let at = bytes.len();
+        bytes.resize((at + READ_OCTETS).min(HEAD_OCTETS + length), 0);
+        if !read_exact(stream, &mut bytes[at..]).await? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// Whether all of it came; a stream that ends before is an offence.
+async fn read_exact(stream: &mut RecvStream, place: &mut [u8]) -> Result<bool, Offence> {
+    match stream.read_exact(place).await {
+        Ok(()) => Ok(true),
+        Err(ReadExactError::FinishedEarly(_)) => Err(CodecError::Short.into()),
+        Err(ReadExactError::ReadError(_)) => Ok(false),
+    }
 }

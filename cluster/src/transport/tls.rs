@@ -143,13 +143,18 @@ pub(crate) fn node_in(certificate: &CertificateDer<'_>) -> Option<NodeId> {
 
 /// What a joining node connects with: it trusts whoever shows the authority its token names.
 pub(crate) fn joining(fingerprint: Hash) -> Result<QuicClientConfig, TlsError> {
+    nameless(fingerprint, JOIN_PROTOCOL)
+}
+
+/// The same for any protocol: no certificate is shown.
+pub(super) fn nameless(fingerprint: Hash, protocol: &[u8]) -> Result<QuicClientConfig, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(err)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Fingerprint(fingerprint)))
         .with_no_client_auth();
-    config.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     QuicClientConfig::try_from(config).map_err(err)
 }

@@ -1,7 +1,8 @@
 //! What nodes say to each other.
 //!
 //! Each call has a stream of its own: one [`Call`], then for a snapshot its file, then the end;
-//! back comes one [`Answer`]. Enums are only ever appended to.
+//! back comes one [`Answer`]. Enums are only ever appended to, and what was appended is sent only
+//! once the fleet's cluster version says that everybody knows it.
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{VoteRequest, VoteResponse};
@@ -48,6 +49,8 @@ pub(crate) enum Ask {
     Peer {
         body: Vec<u8>,
     },
+    /// To the leader: the key for replicated secrets.
+    Vault,
 }
 
 /// A node that wants to join, with the hash of its token's secret.
@@ -97,6 +100,9 @@ pub(crate) enum Answer {
     Peer {
         body: Vec<u8>,
     },
+    Vault {
+        key: [u8; 32],
+    },
 }
 
 /// How far the leader knows a member to be.
@@ -108,6 +114,17 @@ pub(crate) struct Progress {
 }
 
 impl Call {
+    /// Whether a call for a candidate or by a leader comes from that node itself.
+    pub(super) fn is_its_senders(&self) -> bool {
+        let vote = match &self.ask {
+            Ask::Append(rpc) => &rpc.vote,
+            Ask::Vote(rpc) => &rpc.vote,
+            Ask::Snapshot { vote, .. } => vote,
+            _ => return true,
+        };
+        vote.leader_id().voted_for() == Some(self.from)
+    }
+
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
         codec::encode(Kind::Call, self)
     }

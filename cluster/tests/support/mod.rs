@@ -2,15 +2,20 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is its job")]
 
+mod port;
+
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use mxfleet_cluster::{
-    Cluster, ClusterConfig, Command, Customer, CustomerStatus, Request, State, Status, random_id,
+    CLUSTER_VERSION, Cluster, ClusterConfig, Command, Customer, CustomerStatus, Request, State,
+    Status, Token, random_id,
 };
 use tempfile::TempDir;
+
+use self::port::Port;
 
 pub(crate) const HOUR_MS: u64 = 3_600_000;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,15 +42,29 @@ pub(crate) fn customer(id: &str) -> Request {
 
 pub(crate) struct Fleet {
     dir: TempDir,
-    addresses: BTreeMap<u64, SocketAddr>,
+    ports: BTreeMap<u64, Port>,
     nodes: BTreeMap<u64, Cluster>,
+    /// Nodes that speak another cluster version than this program.
+    speaks: BTreeMap<u64, u16>,
 }
 
 impl Fleet {
     /// Nodes `mx1` to `mx<size>`, all of them caught up.
     pub(crate) async fn of(size: u64) -> Self {
+        Self::speaking(size, CLUSTER_VERSION).await
+    }
+
+    /// Room for nodes of a fleet that is elsewhere.
+    pub(crate) fn nobody() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut fleet = Self { dir, addresses: BTreeMap::new(), nodes: BTreeMap::new() };
+        let (ports, nodes, speaks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { dir, ports, nodes, speaks }
+    }
+
+    /// The same of nodes that speak this cluster version.
+    pub(crate) async fn speaking(size: u64, version: u16) -> Self {
+        let mut fleet = Self::nobody();
+        fleet.speaks = (1..=size).map(|id| (id, version)).collect();
         Cluster::init(&fleet.config(1), "mx1").unwrap();
         fleet.start(1).await;
         for id in 2..=size {
@@ -55,22 +74,21 @@ impl Fleet {
     }
 
     pub(crate) fn config(&mut self, id: u64) -> ClusterConfig {
-        let listen = *self
-            .addresses
-            .entry(id)
-            .or_insert_with(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let listen = self.ports.entry(id).or_insert_with(Port::reserve).address;
         ClusterConfig {
             dir: self.dir.path().join(format!("mx{id}")),
             listen,
             advertise: None,
             version: "test".to_owned(),
+            speaks: self.speaks.get(&id).copied().unwrap_or(CLUSTER_VERSION),
             clock: Arc::new(now_ms),
+            observer: Arc::new(|_| ()),
             segmentation_offload: true,
         }
     }
 
     pub(crate) fn address(&self, id: u64) -> SocketAddr {
-        self.addresses[&id]
+        self.ports[&id].address
     }
 
     pub(crate) fn node(&self, id: u64) -> &Cluster {
@@ -84,6 +102,11 @@ impl Fleet {
     pub(crate) async fn start(&mut self, id: u64) {
         let config = self.config(id);
         self.nodes.insert(id, Cluster::start(config).await.unwrap());
+    }
+
+    /// Another program runs from the next start on.
+    pub(crate) fn set_speaks(&mut self, id: u64, version: u16) {
+        self.speaks.insert(id, version);
     }
 
     pub(crate) async fn stop(&mut self, id: u64) {
@@ -101,8 +124,13 @@ impl Fleet {
         let name = format!("mx{id}");
         let through = *self.nodes.keys().next_back().unwrap();
         let token = self.node(through).token(&name, HOUR_MS, "ops").await.unwrap();
-        let config = self.config(id);
-        Cluster::join(&config, &name, self.address(through), &token).await.unwrap();
+        self.join_through(id, self.address(through), &token).await;
+    }
+
+    /// The same through the node at `peer`, which may be of another process.
+    pub(crate) async fn join_through(&mut self, id: u64, peer: SocketAddr, token: &Token) {
+        let (config, name) = (self.config(id), format!("mx{id}"));
+        Cluster::join(&config, &name, peer, token).await.unwrap();
         self.start(id).await;
         tokio::time::timeout(PATIENCE, self.node(id).settled()).await.unwrap();
     }

@@ -23,7 +23,7 @@ fn reported(recipient: u32, diagnostic: &str) -> Reported {
 
 fn report<'a>(envelope: &'a Envelope, recipients: &'a [Reported]) -> Report<'a> {
     Report {
-        kind: Kind::Failed,
+        kind: ReportKind::Failed,
         host: "mx1.relay.test",
         id: "R1",
         about: "Q1",
@@ -31,6 +31,7 @@ fn report<'a>(envelope: &'a Envelope, recipients: &'a [Reported]) -> Report<'a> 
         retry_until_us: None,
         envelope,
         recipients,
+        headers_only: false,
         text: MESSAGE,
         octets: MESSAGE.len() as u64,
     }
@@ -128,7 +129,7 @@ fn the_whole_message_comes_back_when_asked_for_and_small() {
     assert!(full.contains("\r\n\r\n..dots\r\nbody\r\n\r\n--"));
     let large = Report { octets: 70_000, ..report(&envelope, &recipients) };
     assert!(text(&large).contains("text/rfc822-headers"));
-    for kind in [Kind::Delayed, Kind::Relayed] {
+    for kind in [ReportKind::Delayed, ReportKind::Relayed] {
         let other = Report { kind, ..report(&envelope, &recipients) };
         assert!(text(&other).contains("text/rfc822-headers"));
     }
@@ -141,14 +142,17 @@ fn a_delay_says_until_when_and_a_relayed_message_that_it_was() {
     recipients[0].is_reply = false;
     recipients[0].status = Enhanced(4, 4, 1);
     let until = Some(1_764_432_000_000_000);
-    let delayed =
-        Report { kind: Kind::Delayed, retry_until_us: until, ..report(&envelope, &recipients) };
+    let delayed = Report {
+        kind: ReportKind::Delayed,
+        retry_until_us: until,
+        ..report(&envelope, &recipients)
+    };
     let delayed = text(&delayed);
     assert!(delayed.contains("Action: delayed\r\nStatus: 4.4.1\r\n"));
     assert!(delayed.contains("Diagnostic-Code: x-mxfleet; connection timed out\r\n"));
     assert!(delayed.contains("Will-Retry-Until: Sat, 29 Nov 2025 16:00:00 +0000\r\n"));
     assert_eq!(classify_dsn(delayed.as_bytes())[0].class, Class::Temporary);
-    let relayed = Report { kind: Kind::Relayed, ..report(&envelope, &recipients) };
+    let relayed = Report { kind: ReportKind::Relayed, ..report(&envelope, &recipients) };
     assert!(text(&relayed).contains("Action: relayed\r\n"));
 }
 

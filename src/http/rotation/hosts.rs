@@ -153,11 +153,13 @@ mod tests {
             lag_entries: None,
             last_contact_seconds: None,
             version: String::new(),
+            speaks: Some(1),
         };
         Status {
             node: "mx1".to_owned(),
             leader: None,
             term: 1,
+            cluster_version: Some(1),
             applied_index: 1,
             state_digest: String::new(),
             members: members.iter().map(member).collect(),

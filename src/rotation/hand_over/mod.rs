@@ -21,6 +21,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Service, ServiceState};
+use crate::letters::Letters;
 use crate::spool::{EntryId, Hold, Spool};
 use crate::system::clock::wall_ms;
 use crate::worker::Deliveries;
@@ -29,7 +30,7 @@ use crate::worker::Deliveries;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often the queue of a draining host is counted for the fleet.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// An arriving message that its sender says nothing of is asked about after this, and then as often.
+/// An arriving message that its sender says nothing of is asked about after this, again and again.
 const ASK_AFTER: Duration = Duration::from_secs(5);
 /// Who reports, for the audit trail.
 const ACTOR: &str = "node";
@@ -41,12 +42,19 @@ pub(super) struct HandOver {
     inner: Arc<Inner>,
 }
 
+/// What it is made of.
+pub(super) struct Parts {
+    pub(super) cluster: Cluster,
+    pub(super) spool: Spool,
+    pub(super) deliveries: Deliveries,
+    pub(super) service: Service,
+    /// This node's id.
+    pub(super) node: u64,
+    pub(super) letters: Letters,
+}
+
 struct Inner {
-    cluster: Cluster,
-    spool: Spool,
-    deliveries: Deliveries,
-    service: Service,
-    node: u64,
+    parts: Parts,
     /// Messages that are being offered, or taken.
     busy: Mutex<HashSet<EntryId>>,
     /// When an arriving message was last offered or asked about.
@@ -67,26 +75,19 @@ impl Drop for Busy<'_> {
 }
 
 impl HandOver {
-    /// Of node `node`. `service` follows the fleet's word from now on.
-    pub(super) fn new(
-        cluster: Cluster,
-        spool: Spool,
-        deliveries: Deliveries,
-        service: Service,
-        node: u64,
-    ) -> Self {
+    /// `service` follows the fleet's word from now on.
+    pub(super) fn new(parts: Parts) -> Self {
         let (busy, touched, receivers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let inner = Inner { cluster, spool, deliveries, service, node, busy, touched, receivers };
-        let hand_over = Self { inner: Arc::new(inner) };
-        hand_over.inner.follow();
-        hand_over
+        let inner = Arc::new(Inner { parts, busy, touched, receivers });
+        inner.follow();
+        Self { inner }
     }
 
     /// Do what the fleet wants of this host, until `stop`. What was found in the spool at start is
     /// scheduled before: from now on other nodes say what of it is ours.
     pub(super) async fn run(self, stop: CancellationToken) {
         let inner = &self.inner;
-        inner.cluster.answer_peers(Arc::new(self.clone()));
+        inner.parts.cluster.answer_peers(Arc::new(self.clone()));
         let work = async {
             tokio::join!(inner.follow_fleet(), inner.empty(), inner.settle(), inner.resolve());
         };
@@ -100,7 +101,7 @@ impl HandOver {
 impl Inner {
     /// Take mail, or not, as the fleet says; and say how much is left.
     async fn follow_fleet(&self) {
-        let (mut look, mut moved) = (interval(LOOK_EVERY), self.cluster.watch());
+        let (mut look, mut moved) = (interval(LOOK_EVERY), self.parts.cluster.watch());
         let (mut reported, mut told) = (Instant::now(), None);
         loop {
             tokio::select! {
@@ -111,10 +112,10 @@ impl Inner {
             let left = self.left();
             let due = reported.elapsed() >= REPORT_EVERY && told != Some(left);
             if self.is_emptying() && due {
-                let report = HostCommand::MailLeft { id: self.node, messages: left };
+                let report = HostCommand::MailLeft { id: self.parts.node, messages: left };
                 let command = Command::HostService(report);
                 let request = Request::new(random_id(), ACTOR, wall_ms(), command);
-                if matches!(self.cluster.propose(request).await, Ok(Ok(_))) {
+                if matches!(self.parts.cluster.propose(request).await, Ok(Ok(_))) {
                     told = Some(left);
                 }
                 reported = Instant::now();
@@ -125,31 +126,32 @@ impl Inner {
     }
 
     fn follow(&self) {
-        let (state, now_ms) = (self.cluster.view(), wall_ms());
-        let before = self.service.state();
-        let now = match state.host(self.node).map(|host| &host.state) {
+        let (state, now_ms) = (self.parts.cluster.view(), wall_ms());
+        let before = self.parts.service.state();
+        let now = match state.host(self.parts.node).map(|host| &host.state) {
             Some(HostState::Retired { .. }) => ServiceState::Retired,
-            Some(_) if !state.accepts_mail(self.node, now_ms) => ServiceState::Away,
+            Some(_) if !state.accepts_mail(self.parts.node, now_ms) => ServiceState::Away,
             _ => ServiceState::Serving,
         };
         if now != before {
             tracing::info!("this host is {now:?} from now on");
-            self.service.set(now);
+            self.parts.service.set(now);
         }
     }
 
     /// Whether this host is drained, and its names lead elsewhere.
     fn is_emptying(&self) -> bool {
-        let state = self.cluster.view();
-        let draining =
-            state.host(self.node).is_some_and(|host| matches!(host.state, HostState::Draining(_)));
-        draining && !self.service.is_serving()
+        let state = self.parts.cluster.view();
+        let draining = state
+            .host(self.parts.node)
+            .is_some_and(|host| matches!(host.state, HostState::Draining(_)));
+        draining && !self.parts.service.is_serving()
     }
 
     /// Messages in the queue, and those that are just coming in.
     fn left(&self) -> u64 {
-        let arriving = u64::try_from(self.spool.arriving()).unwrap_or(u64::MAX);
-        self.spool.stats().messages.saturating_add(arriving)
+        let arriving = u64::try_from(self.parts.spool.arriving()).unwrap_or(u64::MAX);
+        self.parts.spool.stats().messages.saturating_add(arriving)
     }
 
     fn begin(&self, id: EntryId) -> Option<Busy<'_>> {
@@ -163,7 +165,7 @@ impl Inner {
     /// Entries whose hold is about another node.
     fn on_their_way(&self, wanted: impl Fn(Hold) -> Option<u16>) -> HashMap<u16, Vec<EntryId>> {
         let mut by_node: HashMap<u16, Vec<EntryId>> = HashMap::new();
-        for (id, hold) in self.spool.on_their_way() {
+        for (id, hold) in self.parts.spool.on_their_way() {
             if let Some(node) = wanted(hold).filter(|_| !self.is_busy(id)) {
                 by_node.entry(node).or_default().push(id);
             }

@@ -37,9 +37,9 @@ impl PeerHandler for HandOver {
 impl Inner {
     /// Store a message that node `from` offers, on hold.
     async fn take_in(&self, from: u64, offer: Offer, mut tail: PeerTail) -> Reply {
-        let state = self.cluster.view();
+        let state = self.parts.cluster.view();
         let serves = |id| state.host(id).is_some_and(|host| host.state == HostState::InService);
-        if !serves(self.node) {
+        if !serves(self.parts.node) {
             return Reply::refused("this host is not in service");
         }
         let Some(_busy) = self.begin(offer.id) else {
@@ -47,7 +47,7 @@ impl Inner {
         };
         let id = offer.id;
         lock(&self.touched).insert(id, Instant::now());
-        if self.spool.hold_of(id).is_some() {
+        if self.parts.spool.hold_of(id).is_some() {
             // It came before, and its sender did not hear that. The text is read all the same.
             while let Ok(Some(_)) = tail.next().await {}
             return self.stored();
@@ -67,7 +67,7 @@ impl Inner {
     async fn store(&self, from: u64, offer: Offer, mut tail: PeerTail) -> Result<(), String> {
         let from = u16::try_from(from).map_err(|error| error.to_string())?;
         let hold = Hold::Arriving { from, held: offer.held };
-        let draft = self.spool.begin_copy(offer.id, offer.octets);
+        let draft = self.parts.spool.begin_copy(offer.id, offer.octets);
         let mut draft = draft.map_err(|error| error.to_string())?;
         let mut octets = 0_u64;
         while let Some(piece) = tail.next().await.map_err(|error| error.to_string())? {
@@ -85,27 +85,27 @@ impl Inner {
     }
 
     fn stored(&self) -> Reply {
-        Reply::Stored { queued: self.spool.stats().messages }
+        Reply::Stored { queued: self.parts.spool.stats().messages }
     }
 
     /// Messages that node `from` has recorded as ours: deliver them.
     async fn own(&self, from: u64, ids: &[EntryId]) -> Reply {
         let mut owned = Vec::new();
         for id in ids {
-            match self.spool.hold_of(*id) {
+            match self.parts.spool.hold_of(*id) {
                 Some(Hold::Arriving { from: sender, held }) if u64::from(sender) == from => {
-                    self.spool.set_hold(*id, if held { Hold::Operator } else { Hold::No });
+                    self.parts.spool.set_hold(*id, if held { Hold::Operator } else { Hold::No });
                     owned.push(*id);
                 }
                 _ => {} // it was told before
             }
         }
-        if let Err(error) = self.spool.flush().await {
+        if let Err(error) = self.parts.spool.flush().await {
             return Reply::refused(error.to_string());
         }
         for id in owned {
             lock(&self.touched).remove(&id);
-            if let Err(error) = self.deliveries.adopt(id).await {
+            if let Err(error) = self.parts.deliveries.adopt(id).await {
                 tracing::error!(%id, %error, "a message that was handed over cannot be read");
             }
         }
@@ -133,14 +133,15 @@ impl Inner {
     }
 
     async fn ask_about(&self, from: u64, ids: &[EntryId]) {
-        if self.cluster.view().host(from).is_none() {
+        if self.parts.cluster.view().host(from).is_none() {
             tracing::warn!(from, "the sender of {} messages is gone; they are ours", ids.len());
             self.own(from, ids).await;
             return;
         }
         let asked_at = Instant::now();
         let ask = Ask::Whose { ids: ids.to_vec() };
-        let answered = timeout(ASK_AFTER, self.cluster.ask_peer(from, ask.encode(), None)).await;
+        let answered =
+            timeout(ASK_AFTER, self.parts.cluster.ask_peer(from, ask.encode(), None)).await;
         let Ok(Ok(Reply::Owners { owners })) = answered.map(parse) else { return };
         let (mut ours, mut not_ours) = (Vec::new(), Vec::new());
         for (id, owner) in ids.iter().zip(owners) {
@@ -165,8 +166,8 @@ impl Inner {
         if lock(&self.touched).get(&id).is_some_and(|touched| *touched >= asked_at) {
             return;
         }
-        self.spool.forget_copy(id);
-        while let Err(error) = self.spool.flush().await {
+        self.parts.spool.forget_copy(id);
+        while let Err(error) = self.parts.spool.flush().await {
             tracing::warn!(%id, %error, "a message that is not ours is not forgotten yet");
             sleep(ASK_AFTER).await;
         }

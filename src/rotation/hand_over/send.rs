@@ -12,7 +12,9 @@ use tokio::time::sleep;
 
 use super::words::{Ask, Offer, Owner, Reply};
 use super::{Inner, LOOK_EVERY, lock};
+use crate::letters::News;
 use crate::spool::{EntryId, Hold, Message};
+use crate::system::clock::wall_ms;
 use crate::telemetry::metrics::METRICS;
 
 /// Messages on their way at a time.
@@ -44,15 +46,15 @@ impl Inner {
         );
         loop {
             sleep(LOOK_EVERY).await;
-            if self.service.is_serving() {
+            if self.parts.service.is_serving() {
                 continue;
             }
             let mut tasks = JoinSet::new();
-            for id in self.spool.ids() {
-                if self.service.is_serving() {
+            for id in self.parts.spool.ids() {
+                if self.parts.service.is_serving() {
                     break;
                 }
-                if self.spool.hold_of(id).is_none_or(|hold| !hold.is_ours()) {
+                if self.parts.spool.hold_of(id).is_none_or(|hold| !hold.is_ours()) {
                     continue;
                 }
                 let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
@@ -71,7 +73,7 @@ impl Inner {
     async fn hand_over(&self, id: EntryId, room: &Semaphore) {
         let Some(to) = self.receiver() else { return sleep(LOOK_EVERY).await };
         let Some(_busy) = self.begin(id) else { return };
-        let message = match self.deliveries.take(id).await {
+        let message = match self.parts.deliveries.take(id).await {
             Ok(Some(message)) => message,
             Ok(None) => return,
             // It is looked at again in the next pass.
@@ -84,14 +86,21 @@ impl Inner {
             lock(&self.receivers).pause_until.insert(to, Instant::now() + PAUSE);
             return self.give_back(id).await;
         }
+        if let Some(letter) = &message.envelope.letter
+            && let Err(error) = self.parts.letters.keep(letter, News::Moved, wall_ms()).await
+        {
+            // The other one lets it go when it asks.
+            tracing::error!(%id, %error, "a letter stays: that it moves is not remembered");
+            return self.give_back(id).await;
+        }
         let to = u16::try_from(to).unwrap_or_default();
-        self.spool.set_hold(id, Hold::Handed { to });
+        self.parts.spool.set_hold(id, Hold::Handed { to });
         METRICS.handed_over_total.with_label_values(&["sent"]).inc();
         self.tell(to, vec![id]).await;
     }
 
     async fn give_back(&self, id: EntryId) {
-        while let Err(error) = self.deliveries.adopt(id).await {
+        while let Err(error) = self.parts.deliveries.adopt(id).await {
             tracing::error!(%id, %error, "a message that was not handed over cannot be read");
             sleep(PAUSE).await;
         }
@@ -108,7 +117,7 @@ impl Inner {
         }));
         let (pieces, tail) = mpsc::channel(PIECES);
         let text = send_text(message, pieces);
-        let call = self.cluster.ask_peer(to, ask.encode(), Some(tail));
+        let call = self.parts.cluster.ask_peer(to, ask.encode(), Some(tail));
         let (read, answered) = tokio::join!(text, call);
         read?;
         match parse(answered)? {
@@ -124,13 +133,13 @@ impl Inner {
     /// Tell a node that messages are its own, once that is recorded here; and forget them. What
     /// fails is done again by [`Inner::settle`].
     async fn tell(&self, to: u16, ids: Vec<EntryId>) {
-        if let Err(error) = self.spool.flush().await {
+        if let Err(error) = self.parts.spool.flush().await {
             return tracing::warn!(%error, "what was handed over is not recorded yet");
         }
         for ids in ids.chunks(IDS_MAX) {
             let ask = Ask::Yours { ids: ids.to_vec() };
-            match parse(self.cluster.ask_peer(u64::from(to), ask.encode(), None).await) {
-                Ok(Reply::Done) => ids.iter().for_each(|id| self.spool.forget_copy(*id)),
+            match parse(self.parts.cluster.ask_peer(u64::from(to), ask.encode(), None).await) {
+                Ok(Reply::Done) => ids.iter().for_each(|id| self.parts.spool.forget_copy(*id)),
                 Ok(other) => tracing::warn!(to, ?other, "a node does not take what is its own"),
                 Err(why) => tracing::debug!(to, "a node was not told what is its own: {why}"),
             }
@@ -153,14 +162,14 @@ impl Inner {
 
     /// Whose messages are that this node once offered to `from`.
     pub(super) async fn owners(&self, from: u64, ids: &[EntryId]) -> Reply {
-        if let Err(error) = self.spool.flush().await {
+        if let Err(error) = self.parts.spool.flush().await {
             return Reply::refused(error.to_string()); // what we know might be forgotten
         }
         let owner = |id: &EntryId| {
             if self.is_busy(*id) {
                 return Owner::Undecided;
             }
-            match self.spool.hold_of(*id) {
+            match self.parts.spool.hold_of(*id) {
                 Some(Hold::Handed { to }) if u64::from(to) == from => Owner::Yours,
                 _ => Owner::NotYours,
             }
@@ -170,12 +179,12 @@ impl Inner {
 
     /// The host in service that has the least to do.
     fn receiver(&self) -> Option<u64> {
-        let state = self.cluster.view();
+        let state = self.parts.cluster.view();
         let mut receivers = lock(&self.receivers);
         let now = Instant::now();
         receivers.pause_until.retain(|_, until| *until > now);
         let serves = |host: &&mxfleet_cluster::Host| {
-            host.id != self.node && host.state == HostState::InService
+            host.id != self.parts.node && host.state == HostState::InService
         };
         let ids = state.hosts().filter(serves).map(|host| host.id);
         let free = ids.filter(|id| !receivers.pause_until.contains_key(id));

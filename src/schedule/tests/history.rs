@@ -29,7 +29,7 @@ impl History {
 
     fn step(&mut self) {
         let domain = format!("d{}.test", self.pick(8));
-        match self.pick(10) {
+        match self.pick(11) {
             0..=2 => _ = self.alive.insert(self.world.add(&domain, Due::Fresh)),
             3 => {
                 let later = Due::At(self.world.now + self.seconds(100));
@@ -47,6 +47,7 @@ impl History {
             }
             6 => self.operate(&domain),
             7 => _ = self.world.schedule.retry_domain(&domain, self.world.now),
+            8 => self.sweep(),
             _ if !self.busy.is_empty() => self.end_one(),
             _ => {}
         }
@@ -61,6 +62,19 @@ impl History {
         }
     }
 
+    /// Look at some jobs, and let them wait on.
+    fn sweep(&mut self) {
+        let (rows, most, odd) = (self.pick(20), self.pick(5), self.pick(2));
+        let World { schedule, now, .. } = &mut self.world;
+        let swept = schedule.sweep(|id| id as usize % 2 == odd, rows, most);
+        assert!(swept.taken.len() <= most);
+        for (_, ticket) in swept.taken {
+            assert_eq!(ticket.id as usize % 2, odd);
+            let left = Some((ticket.recipients.clone(), ticket.due));
+            schedule.finish(ticket, left, *now);
+        }
+    }
+
     fn operate(&mut self, domain: &str) {
         let id = u32::try_from(self.pick(self.world.next_id as usize)).unwrap();
         let choice = self.pick(4);
@@ -70,7 +84,7 @@ impl History {
             1 => _ = schedule.release(id, domain, *now),
             2 => _ = schedule.retry(id, domain, *now),
             _ => {
-                if schedule.remove(id, domain, *now) == Removal::Removed {
+                if let Removal::Removed(_) = schedule.remove(id, domain, *now) {
                     self.alive.remove(&id);
                 }
             }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::*;
 
 mod history;
+mod stalled;
+mod sweep;
 
 const BOUNDS: Bounds = Bounds {
     connections_max: 100,
@@ -448,7 +450,8 @@ fn a_job_can_be_removed_unless_it_runs() {
     let ids = world.fresh("a.test", 6);
     let _opened = world.open();
     assert_eq!(world.schedule.remove(ids[0], "a.test", world.now), Removal::Running);
-    assert_eq!(world.schedule.remove(ids[5], "a.test", world.now), Removal::Removed);
+    let removed = world.schedule.remove(ids[5], "a.test", world.now);
+    assert_eq!(removed, Removal::Removed(Recipients::One(0)));
     assert_eq!(world.schedule.remove(ids[5], "a.test", world.now), Removal::Absent);
     assert_eq!(world.schedule.remove(ids[0], "b.test", world.now), Removal::Absent);
     assert_eq!(world.schedule.len(), 5);

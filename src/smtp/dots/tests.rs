@@ -104,6 +104,22 @@ proptest! {
     }
 
     #[test]
+    fn what_was_stuffed_is_unstuffed_wherever_it_is_cut(
+        input in "(\\.|a|\r\n){0,30}",
+        size in 1..9_usize,
+    ) {
+        let (text, _) = chunks(input.as_bytes(), &[]);
+        let (mut unstuffer, mut read) = (Unstuffer::default(), Vec::new());
+        for mut piece in text.chunks(size) {
+            while let Some(part) = unstuffer.next(&mut piece) {
+                read.extend_from_slice(part);
+            }
+        }
+        let end = if input.is_empty() || input.ends_with("\r\n") { "" } else { "\r\n" };
+        prop_assert_eq!(String::from_utf8(read).unwrap(), input + end);
+    }
+
+    #[test]
     fn the_first_end_is_the_first_crlf_dot_crlf(input in octets()) {
         let (text, end, behind, ..) = data(&input, &[]);
         let framed = [b"\r\n", &input[..]].concat();

@@ -1,6 +1,7 @@
 //! Commit, load, mark, restart, as they are meant to go.
 
 use super::support::*;
+use crate::smtp::{About, Envelope, ReportKind};
 use crate::spool::sim_fs::SimFs;
 use crate::spool::{OpenError, OsFs, Outcome, RecoveredDestination, Spool, SpoolConfig};
 use std::sync::Arc;
@@ -30,27 +31,33 @@ async fn entries_survive_a_restart_with_their_marks() {
     let one = put(&spool, &["a@one.test", "b@two.test", "c@one.test"], b"one").await.unwrap();
     let two = put(&spool, &["d@one.test"], &text(1, 200_000)).await.unwrap();
     let gone = put(&spool, &["e@one.test"], b"gone").await.unwrap();
+    let about = About { kind: ReportKind::Failed, id: one.id.to_string(), recipients: vec![1, 3] };
+    let report = Envelope { report: Some(about.clone()), ..envelope(&["f@one.test"]) };
+    let mut draft = spool.begin(0).unwrap();
+    draft.push(b"report").await.unwrap();
+    draft.commit(report).await.unwrap();
     spool.record(one.id, vec![delivered(0), deferred(2, 3, 77_000_000)]);
     spool.record(gone.id, vec![delivered(0)]);
     spool.hold(two.id);
     spool.close().await.unwrap();
 
     let (spool, recovered) = open(&fs.kill());
-    assert_eq!(recovered.report().entries, 2);
+    assert_eq!(recovered.report().entries, 3);
     assert_eq!((recovered.report().torn_tails, recovered.report().quarantined), (0, 0));
     let entries: Vec<_> = recovered.map(Result::unwrap).collect();
     assert_eq!(entries[0].id, one.id);
-    let destination = |domain: &str, recipient, due_us, attempts| RecoveredDestination {
+    let destination = |domain: &str, recipient, due_us| RecoveredDestination {
         domain: domain.into(),
         recipients: vec![recipient],
         due_us,
-        attempts,
     };
     assert_eq!(
         entries[0].destinations,
-        [destination("one.test", 2, 77_000_000, 3), destination("two.test", 1, 0, 0)]
+        [destination("one.test", 2, 77_000_000), destination("two.test", 1, 0)]
     );
     assert!(entries[1].hold.is_operators() && !entries[0].hold.is_operators());
+    assert_eq!((&entries[0].about, &entries[2].about), (&None, &Some(about.clone())));
+    assert_eq!(entries[2].destinations, [destination("own:one.test", 0, 0)]);
     let message = spool.load(one.id).unwrap().unwrap();
     assert_eq!(message.states[0].outcome, Some(Outcome::Delivered));
     assert_eq!(message.states[0].last_reply.as_deref(), Some("250 ok"));

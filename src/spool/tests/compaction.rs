@@ -54,6 +54,27 @@ async fn a_segment_whose_entries_are_done_is_removed() {
 }
 
 #[tokio::test]
+async fn a_message_whose_end_was_not_synced_does_not_come_back_without_its_text() {
+    let fs = SimFs::new();
+    let (spool, _) = open(&fs);
+    // The chunks of the second begin in the first segment, its record is in the next one.
+    let first = put(&spool, &["a@one.test"], &text(1, 40_000)).await.unwrap();
+    spool.record(first.id, vec![delivered(0)]);
+    let second = put(&spool, &["a@one.test"], &text(2, 40_000)).await.unwrap();
+    spool.record(second.id, vec![delivered(0)]);
+    while spool.stats().messages > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(spool.stats().segments, 2);
+    upkeep(&spool);
+    assert_eq!(spool.stats().segments, 1);
+    for seed in 0..20 {
+        let (spool, recovered) = open(&fs.crash(seed));
+        assert_eq!((recovered.count(), spool.stats().messages), (0, 0), "seed {seed}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_left_of_mostly_done_segments_moves_with_all_its_state() {
     let fs = SimFs::new();
     let (spool, _) = open(&fs);

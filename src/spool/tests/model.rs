@@ -159,6 +159,7 @@ impl Life {
                     dsn: Enhanced(4, 0, 1),
                     reply,
                     at_us: 9,
+                    warned: number % 2 == 0,
                 }
             } else {
                 let outcome = [Outcome::Delivered, Outcome::Failed][usize::from(number % 2 == 0)];

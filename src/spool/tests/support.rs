@@ -54,6 +54,9 @@ pub(super) fn envelope(recipients: &[&str]) -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
+        report: None,
+        letter: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),
             helo: "client.test".into(),
@@ -112,6 +115,7 @@ pub(super) fn deferred(recipient: u32, attempts: u32, due_us: u64) -> Mark {
         dsn: Enhanced(4, 2, 1),
         reply: format!("450 busy {attempts}"),
         at_us: 6,
+        warned: false,
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Manners {
 pub(super) struct Seen {
     /// Recipients and text of each message taken.
     pub(super) taken: Vec<(Vec<String>, String)>,
+    /// MAIL and RCPT commands, as they came.
+    pub(super) commands: Vec<String>,
     /// Recipients of each message, by how often it was offered.
     pub(super) offered: BTreeMap<String, usize>,
     pub(super) connections: usize,
@@ -123,6 +125,9 @@ impl CustomerServer {
         let mut messages = 0;
         while let Some(line) = lines.next_line().await? {
             let manners = self.manners.lock().unwrap().clone();
+            if line.starts_with("MAIL") || line.starts_with("RCPT") {
+                self.seen.lock().unwrap().commands.push(line.clone());
+            }
             let reply = match line.split_at_checked(4).map_or("", |(verb, _)| verb) {
                 "EHLO" => {
                     let offer = manners.offer.unwrap_or("8BITMIME");

@@ -2,6 +2,7 @@
 
 mod customer;
 mod queue;
+mod reports;
 mod trouble;
 
 use std::collections::{BTreeMap, HashSet};
@@ -9,7 +10,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, Request, TlsPolicy};
+use mxfleet_cluster::{
+    Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request, TlsPolicy,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -17,6 +20,7 @@ use self::customer::{CustomerServer, Manners};
 use super::*;
 use crate::blacklist::Reports;
 use crate::client::Roots;
+use crate::letters::Letters;
 use crate::route::{Dns, Own};
 use crate::smtp::envelope::Origin;
 use crate::smtp::{Address, BodyType, Envelope, Recipient};
@@ -90,6 +94,7 @@ impl World {
                 route: route.parse().unwrap(),
                 tls: TlsPolicy::Opportunistic,
                 connections_max: None,
+                recipients: RecipientPolicy::default(),
             };
             world.propose(Command::DomainAdd(domain)).await;
         }
@@ -106,15 +111,26 @@ impl World {
         let own = Own { names: HashSet::new(), allow_loopback: true, ..Own::default() };
         let name_server = "127.0.0.1:1".parse().unwrap();
         let dns = Dns::new(&[name_server], &limits).unwrap();
+        let authenticator = Authenticator::new(
+            cluster.clone(),
+            dns.resolver(),
+            "mx1.relay.test",
+            Arc::clone(&limits),
+        );
         let client =
             Client::new("mx1.relay.test".into(), Arc::clone(&limits), &Roots::System).unwrap();
         let deliveries = Deliveries::new(Parts {
             spool: spool.clone(),
             router: Router::new(cluster.clone(), dns, own, 25, &limits),
             client,
+            authenticator,
+            hostname: "mx1.relay.test".into(),
+            own_names: vec!["mx1.relay.test".into()],
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
-            journal: Journal::start(&dir.path().join("journal"), 1000).unwrap(),
+            journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
+            letters: Letters::open(&dir.path().join("letters")).unwrap(),
+            returns: Returns::open(&dir.path().join("returns")).unwrap(),
             log: log.clone(),
             limits,
         });
@@ -141,12 +157,30 @@ impl World {
     }
 
     async fn send(&self, recipients: &[&str], text: &str) -> EntryId {
-        let mut draft = self.spool.begin(0).unwrap();
-        let id = draft.id();
-        draft.push(text.as_bytes()).await.unwrap();
-        let queued = draft.commit(envelope(recipients)).await.unwrap();
+        self.send_as(envelope(recipients), text).await
+    }
+
+    async fn send_as(&self, envelope: Envelope, text: &str) -> EntryId {
+        let queued = self.store(envelope, text).await;
+        let id = queued.id;
         self.deliveries.accept(queued);
         id
+    }
+
+    /// As if the process had ended right after the message was stored.
+    async fn store(&self, envelope: Envelope, text: &str) -> Queued {
+        let mut draft = self.spool.begin(0).unwrap();
+        draft.push(text.as_bytes()).await.unwrap();
+        draft.commit(envelope).await.unwrap()
+    }
+
+    /// End this life, and begin the next one with these limits.
+    async fn restart(mut self, limits: Limits) -> Self {
+        self.stop().await;
+        self.spool.close().await.unwrap();
+        let (dir, cluster) = (Arc::clone(&self.dir), self.cluster.clone());
+        drop(self);
+        Self::open(dir, cluster, limits)
     }
 
     /// Wait until nothing is queued.
@@ -160,7 +194,7 @@ impl World {
     }
 
     fn log(&self) -> String {
-        self.log.flush();
+        self.log.flush(Duration::from_secs(20));
         String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -170,7 +204,9 @@ impl World {
 }
 
 fn open_spool(dir: &Path, limits: &Arc<Limits>) -> (Spool, crate::spool::Recovered) {
-    let limits = Limits { disk_reserve_octets: 0, ..Limits::clone(limits) };
+    let usual = Limits::default().disk_reserve_octets;
+    let reserve = if limits.disk_reserve_octets == usual { 0 } else { limits.disk_reserve_octets };
+    let limits = Limits { disk_reserve_octets: reserve, ..Limits::clone(limits) };
     let config = SpoolConfig { dir: dir.to_owned(), node_id: 1, limits: Arc::new(limits) };
     Spool::open(config, Arc::new(OsFs)).unwrap()
 }
@@ -185,6 +221,9 @@ fn envelope(recipients: &[&str]) -> Envelope {
         smtputf8: false,
         ret: None,
         envid: None,
+        authentication: None,
+        report: None,
+        letter: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

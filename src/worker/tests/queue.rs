@@ -79,6 +79,52 @@ async fn an_operator_deletes_and_bounces_what_waits() {
     assert!(matches!(gone, OperateError::NotFound(id) if id == deleted));
 }
 
+/// What the log says of how each recipient ended: its id and address, and `status=` or `removed`.
+fn endings(log: &str) -> BTreeMap<(String, String), Vec<String>> {
+    let mut endings: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for line in log.lines().filter(|line| !line.contains("status=deferred")) {
+        let Some((head, rest)) = line.split_once(": to=<") else { continue };
+        let (id, to) = (head.rsplit_once(' ').unwrap().1, rest.split_once('>').unwrap().0);
+        let status = rest.split_once("status=").unwrap().1.to_owned();
+        endings.entry((id.to_owned(), to.to_owned())).or_default().push(status);
+    }
+    endings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_operators_and_a_delivery_give_each_recipient_one_ending() {
+    let rcpt = BTreeMap::from([("busy", "450 4.2.1 busy")]);
+    let server = CustomerServer::start(Manners { rcpt, ..Manners::default() }).await;
+    let world = World::new(&[("acme.test", server.address.to_string())]).await;
+    let to = ["good@acme.test", "busy@acme.test", "busy2@acme.test"];
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        ids.push(world.send(&to, "text\r\n").await);
+    }
+    // Some are waiting, some on their way, some in the middle of what the other operator does.
+    for id in ids {
+        let (mut deleted, mut bounced) = (None, None);
+        while world.spool.load(id).unwrap().is_some() {
+            let both = tokio::join!(world.deliveries.delete(id), world.deliveries.bounce(id));
+            deleted = deleted.or(both.0.ok());
+            bounced = bounced.or(both.1.ok());
+        }
+        assert!(deleted.is_some() != bounced.is_some(), "{id}: {deleted:?} {bounced:?}");
+    }
+    world.empty().await;
+    wait_until("all are gone", || world.log_lines(": removed") >= 200).await;
+    let log = world.log();
+    let endings = endings(&log);
+    assert_eq!(endings.len(), 600, "{log}");
+    for ((id, to), statuses) in &endings {
+        assert_eq!(statuses.len(), 1, "{id} {to}: {statuses:?}");
+    }
+    assert_eq!(world.log_lines(": removed"), 200);
+    // What the log says is what the server knows.
+    let sent = endings.values().filter(|statuses| statuses[0].starts_with("sent")).count();
+    assert_eq!(sent, server.taken());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_has_waiting_mail_tried_now() {
     let rcpt = BTreeMap::from([("busy", "450 4.2.1 busy")]);

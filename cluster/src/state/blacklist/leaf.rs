@@ -1,12 +1,14 @@
-//! A few dozen addresses with the times of their rejections, as one byte string.
+//! A few dozen addresses with their histories, as one byte string.
 //!
 //! ```text
-//! record: length of the rest u16 | length of the address u16 | address |
-//!         oldest time, ms since 1970, u48 | the steps to the next times, as varints
+//! record: length of the rest u16 | length of the address, and its top bit, u16 | address |
+//!         if the top bit is set: when mail was taken for it u48 |
+//!         if it was rejected: oldest time u48 | the steps to the next times, as varints
 //! ```
 //!
-//! Numbers are little-endian; records are in order of address. An address rejected once costs its
-//! own length and 10 octets, which is how ten million of them fit; copying a leaf is one `memcpy`.
+//! Times are ms since 1970; numbers are little-endian; records are in order of address. An address
+//! rejected once costs its own length and 10 octets, which is how ten million of them fit; copying
+//! a leaf is one `memcpy`.
 //! **Invariant:** whatever the bytes are, reading them ends and does not panic.
 
 use std::ops::Range;
@@ -15,6 +17,8 @@ use bytes::Bytes;
 
 /// How many times are kept for an address; also the largest threshold.
 pub(crate) const TIMES_MAX: usize = 10;
+/// In the length of the address: the time at which mail was taken follows.
+const TAKEN_BIT: u16 = 1 << 15;
 
 /// The times of an address's newest rejections, the oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +47,10 @@ impl Times {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// The oldest first.
     pub(crate) fn as_slice(&self) -> &[u64] {
         self.at_ms.get(..self.count).unwrap_or_default()
@@ -59,11 +67,32 @@ impl Times {
     }
 }
 
+/// What became of mail for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct History {
+    /// The rejections that counted.
+    pub(crate) rejected: Times,
+    /// When its server last took mail while there was nothing against the address, give or take a
+    /// part of the window.
+    pub(crate) taken_ms: Option<u64>,
+}
+
+impl History {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rejected.is_empty() && self.taken_ms.is_none()
+    }
+
+    /// The newest of all it holds.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.rejected.newest().max(self.taken_ms)
+    }
+}
+
 /// One record of a leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
     pub(crate) address: &'a str,
-    pub(crate) times: Times,
+    pub(crate) history: History,
     place: Range<usize>,
 }
 
@@ -75,21 +104,22 @@ pub(crate) fn records(leaf: &[u8]) -> impl Iterator<Item = Record<'_>> {
         let place = at..at + 2 + length;
         let body = leaf.get(at + 2..place.end)?;
         at = place.end;
-        let address_end = 2 + usize::from(u16_at(body, 0)?);
+        let head = u16_at(body, 0)?;
+        let address_end = 2 + usize::from(head & !TAKEN_BIT);
         let address = std::str::from_utf8(body.get(2..address_end)?).ok()?;
-        let times = read_times(body.get(address_end..)?)?;
-        Some(Record { address, times, place })
+        let history = read(body.get(address_end..)?, head & TAKEN_BIT != 0)?;
+        Some(Record { address, history, place })
     })
 }
 
-/// The times of `address`.
-pub(crate) fn find(leaf: &[u8], address: &str) -> Option<Times> {
+/// The history of `address`.
+pub(crate) fn find(leaf: &[u8], address: &str) -> Option<History> {
     let found = records(leaf).find(|record| record.address >= address)?;
-    (found.address == address).then_some(found.times)
+    (found.address == address).then_some(found.history)
 }
 
-/// The leaf with these times for `address`; with none, without it.
-pub(crate) fn replace(leaf: &[u8], address: &str, times: Option<&Times>) -> Bytes {
+/// The leaf with this history for `address`; with an empty one, without it.
+pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Bytes {
     let place = records(leaf).find(|record| record.address >= address).map_or(
         leaf.len()..leaf.len(),
         |record| {
@@ -102,25 +132,30 @@ pub(crate) fn replace(leaf: &[u8], address: &str, times: Option<&Times>) -> Byte
     );
     let mut bytes = Vec::with_capacity(leaf.len() + address.len() + 64);
     bytes.extend_from_slice(leaf.get(..place.start).unwrap_or_default());
-    if let Some(times) = times {
-        write(&mut bytes, address, times);
+    if !history.is_empty() {
+        write(&mut bytes, address, history);
     }
     bytes.extend_from_slice(leaf.get(place.end..).unwrap_or_default());
     bytes.shrink_to_fit();
     bytes.into()
 }
 
-fn write(bytes: &mut Vec<u8>, address: &str, times: &Times) {
-    let Some((oldest, newer)) = times.as_slice().split_first() else { return };
+fn write(bytes: &mut Vec<u8>, address: &str, history: &History) {
     let mut body = Vec::with_capacity(address.len() + 60);
     let Ok(length) = u16::try_from(address.len()) else { return };
-    body.extend_from_slice(&length.to_le_bytes());
+    let taken_bit = if history.taken_ms.is_some() { TAKEN_BIT } else { 0 };
+    body.extend_from_slice(&(length | taken_bit).to_le_bytes());
     body.extend_from_slice(address.as_bytes());
-    body.extend_from_slice(oldest.to_le_bytes().get(..6).unwrap_or_default());
-    let mut before = *oldest;
-    for at_ms in newer {
+    if let Some(taken_ms) = history.taken_ms {
+        write_time(&mut body, taken_ms);
+    }
+    let mut before = None;
+    for at_ms in history.rejected.as_slice() {
+        let Some(before) = before.replace(*at_ms) else {
+            write_time(&mut body, *at_ms);
+            continue;
+        };
         let mut step = at_ms.saturating_sub(before);
-        before = *at_ms;
         while step >= 0x80 {
             body.push((step & 0x7f) as u8 | 0x80);
             step >>= 7;
@@ -132,24 +167,39 @@ fn write(bytes: &mut Vec<u8>, address: &str, times: &Times) {
     bytes.append(&mut body);
 }
 
-fn read_times(bytes: &[u8]) -> Option<Times> {
-    let (oldest, steps) = bytes.split_first_chunk::<6>()?;
-    let mut wide = [0; 8];
-    wide[..6].copy_from_slice(oldest);
-    let mut before = u64::from_le_bytes(wide);
-    let mut times = Times::one(before);
-    let (mut step, mut shift) = (0_u64, 0_u32);
-    for octet in steps {
-        step |= u64::from(octet & 0x7f).checked_shl(shift)?;
-        if octet & 0x80 == 0 {
-            before = before.saturating_add(step);
-            times.push(before);
-            (step, shift) = (0, 0);
-        } else {
-            shift += 7;
+fn read(mut bytes: &[u8], is_taken: bool) -> Option<History> {
+    let mut history = History::default();
+    if is_taken {
+        history.taken_ms = Some(read_time(&mut bytes)?);
+    }
+    if !bytes.is_empty() {
+        let mut before = read_time(&mut bytes)?;
+        history.rejected.push(before);
+        let (mut step, mut shift) = (0_u64, 0_u32);
+        for octet in bytes {
+            step |= u64::from(octet & 0x7f).checked_shl(shift)?;
+            if octet & 0x80 == 0 {
+                before = before.saturating_add(step);
+                history.rejected.push(before);
+                (step, shift) = (0, 0);
+            } else {
+                shift += 7;
+            }
         }
     }
-    Some(times)
+    Some(history)
+}
+
+fn write_time(bytes: &mut Vec<u8>, at_ms: u64) {
+    bytes.extend_from_slice(at_ms.to_le_bytes().get(..6).unwrap_or_default());
+}
+
+fn read_time(bytes: &mut &[u8]) -> Option<u64> {
+    let (time, rest) = bytes.split_first_chunk::<6>()?;
+    *bytes = rest;
+    let mut wide = [0; 8];
+    wide[..6].copy_from_slice(time);
+    Some(u64::from_le_bytes(wide))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -168,29 +218,25 @@ mod tests {
         #[test]
         fn a_leaf_behaves_as_an_ordered_map(
             steps in proptest::collection::vec(
-                ("[a-c]{1,3}@d", proptest::option::of(
-                    proptest::collection::vec(0_u64..1 << 40, 1..14)
-                )), 1..60)
+                ("[a-c]{1,3}@d", proptest::collection::vec(0_u64..1 << 40, 0..14),
+                proptest::option::of(0_u64..1 << 40)), 1..60)
         ) {
             let mut leaf = Bytes::new();
             let mut model = BTreeMap::new();
-            for (address, times) in steps {
-                let times = times.map(|mut all| {
-                    all.sort_unstable();
-                    let mut times = Times::default();
-                    all.into_iter().for_each(|at| times.push(at));
-                    times
-                });
-                leaf = replace(&leaf, &address, times.as_ref());
-                match times {
-                    Some(times) => { model.insert(address, times); }
-                    None => { model.remove(&address); }
+            for (address, mut times, taken_ms) in steps {
+                times.sort_unstable();
+                let mut history = History { taken_ms, ..History::default() };
+                times.into_iter().for_each(|at| history.rejected.push(at));
+                leaf = replace(&leaf, &address, &history);
+                match history.is_empty() {
+                    false => { model.insert(address, history); }
+                    true => { model.remove(&address); }
                 }
-                let rows = records(&leaf).map(|r| (r.address.to_owned(), r.times));
+                let rows = records(&leaf).map(|r| (r.address.to_owned(), r.history));
                 let rows: Vec<_> = rows.collect();
                 prop_assert_eq!(rows, model.clone().into_iter().collect::<Vec<_>>());
-                for (address, times) in &model {
-                    prop_assert_eq!(find(&leaf, address), Some(*times));
+                for (address, history) in &model {
+                    prop_assert_eq!(find(&leaf, address), Some(*history));
                 }
             }
         }
@@ -198,13 +244,14 @@ mod tests {
         #[test]
         fn any_bytes_can_be_read(bytes in proptest::collection::vec(0_u8.., 0..100)) {
             records(&bytes).count();
-            replace(&bytes, "a@b", Some(&Times::one(1)));
+            replace(&bytes, "a@b", &History { taken_ms: Some(1), ..History::default() });
         }
     }
 
     #[test]
     fn an_address_rejected_once_costs_its_length_and_ten_octets() {
-        let leaf = replace(&[], "someone@example.org", Some(&Times::one(1_700_000_000_000)));
+        let rejected = Times::one(1_700_000_000_000);
+        let leaf = replace(&[], "someone@example.org", &History { rejected, taken_ms: None });
         assert_eq!(leaf.len(), 19 + 10);
     }
 }

@@ -1,40 +1,51 @@
 //! Recipients that are refused because of too many rejections.
 //!
-//! Kept for each address: the times of its newest rejections that counted. Everything else follows
-//! from them and from the settings in force, so a changed setting is true at once for what was
-//! counted before: with threshold `k`, an address is listed while the `k`-th newest time is less
-//! than a window before the newest, and the newest less than a hold ago. A rejection while listed
-//! neither counts nor extends; the first one after a hold starts anew.
+//! Kept for each address: the times of its newest rejections that counted, and when its server last
+//! took mail for it. Everything else follows from them and from the settings in force, so a changed
+//! setting is true at once for what was counted before: with threshold `k`, an address is listed
+//! while the `k`-th newest time is less than a window before the newest, and the newest less than a
+//! hold ago. A rejection while listed neither counts nor extends; the first one after a hold starts
+//! anew.
+//!
+//! Mail that is taken clears the rejections of its address. An address without rejections is
+//! *trusted* for a window when mail is taken for it, and not listed in that time; `guard` says what
+//! else follows when trusted ones are refused.
 
+mod guard;
 mod leaf;
 mod notes;
+mod policy;
+mod rules;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use self::leaf::{Record, Times};
+pub use self::guard::FrozenDomain;
+use self::guard::Guarded;
+use self::leaf::{History, Record, Times};
 use self::notes::Notes;
 pub(crate) use self::notes::NotesChunk;
 pub use self::notes::RejectionNote;
+pub(crate) use self::policy::Terms;
+use self::rules::Rules;
+pub(crate) use self::rules::RulesPart;
 use super::sharded::{Sharded, mix};
-use super::{Outcome, Refusal, Settings};
+use super::{Outcome, Refusal};
 use crate::octets::Octets;
 
 const BRANCHES: usize = 512;
 const LEAVES: usize = 512;
-/// Tracked addresses. Above that, one goes for each that comes.
-const TRACKED_MAX: u64 = 12_000_000;
+/// Addresses with a history. Above that, one goes for each that comes.
+const RECORDS_MAX: u64 = 12_000_000;
+/// Trusted addresses of one domain: a server that takes mail for any name has no end of them.
+const TRUSTED_MAX: u64 = 200_000;
 /// A leaf holds some 40 addresses; many more only if somebody found a way to choose their leaf.
 const LEAF_OCTETS_MAX: usize = 48 << 10;
 const ADDRESS_OCTETS_MAX: usize = 320;
 const EVENTS_MAX: usize = 5_000;
-const EXEMPT_MAX: usize = 100_000;
-const FROZEN_MAX: usize = 100_000;
-const REASON_OCTETS_MAX: usize = 200;
 /// Leaves looked at in one tick of a minute: all of them in about four hours.
 const SWEPT_LEAVES: usize = BRANCHES * LEAVES / 240;
 
@@ -75,28 +86,47 @@ pub struct BlacklistEntry {
     pub notes: Vec<RejectionNote>,
     /// Until when it is listed, if it is or was.
     pub listed_until_ms: Option<u64>,
+    /// Until when it is trusted, because mail was taken for it, if it is or was.
+    pub trusted_until_ms: Option<u64>,
     /// Why it is never listed, if so.
     pub exemption: Option<Exemption>,
 }
 
-/// The newest report taken from a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Report {
-    incarnation: u64,
-    sequence: u64,
+/// How much is known, and what the guard has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlacklistCounts {
+    /// Addresses with rejections that may still count.
+    pub tracked: u64,
+    /// Addresses that are or were trusted.
+    pub trusted: u64,
+    /// Addresses that are exempt, or were lately.
+    pub exempt: u64,
+    /// Times that a domain was frozen because trusted recipients were refused.
+    pub freezes: u64,
+    /// Rejections that would have listed a recipient, had it not been trusted.
+    pub withheld: u64,
 }
 
-/// The small tables beside the addresses.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(crate) struct Rules {
-    exempt: Arc<BTreeMap<String, Exemption>>,
-    /// Domains in which nothing new is listed, since when.
-    frozen: Arc<BTreeMap<String, u64>>,
-    reports: Arc<BTreeMap<u64, Report>>,
-    /// Secret of the fleet: who chooses addresses must not be able to choose their leaf too.
-    seed: u64,
-    /// The leaf the next sweep begins at.
-    sweep: u64,
+/// Addresses of a domain, or of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Counts {
+    records: u64,
+    tracked: u64,
+    trusted: u64,
+}
+
+impl Counts {
+    fn add(&mut self, history: &History) {
+        self.records += u64::from(!history.is_empty());
+        self.tracked += u64::from(!history.rejected.is_empty());
+        self.trusted += u64::from(history.taken_ms.is_some());
+    }
+
+    fn remove(&mut self, history: &History) {
+        self.records -= u64::from(!history.is_empty());
+        self.tracked -= u64::from(!history.rejected.is_empty());
+        self.trusted -= u64::from(history.taken_ms.is_some());
+    }
 }
 
 type Branch = Arc<Vec<Bytes>>;
@@ -109,72 +139,46 @@ pub(crate) struct Blacklist {
     empty: Branch,
     rules: Rules,
     notes: Notes,
-    len: u64,
-    /// Tracked addresses in each domain; follows from the leaves.
-    tracked: Sharded<Box<str>, u64>,
+    all: Counts,
+    /// The same for each domain; both follow from the leaves.
+    domains: Sharded<Box<str>, Counts>,
 }
 
 impl Default for Blacklist {
     fn default() -> Self {
         let empty: Branch = Arc::new(vec![Bytes::new(); LEAVES]);
         let root = Arc::new(vec![Arc::clone(&empty); BRANCHES]);
-        let (rules, notes, tracked) = (Rules::default(), Notes::default(), Sharded::default());
-        Self { root, empty, rules, notes, len: 0, tracked }
-    }
-}
-
-/// The settings the rules need.
-#[derive(Debug, Clone, Copy)]
-struct Policy {
-    threshold: usize,
-    window_ms: u64,
-    hold_ms: u64,
-}
-
-impl Policy {
-    fn of(settings: &Settings) -> Self {
-        Self {
-            threshold: usize::try_from(settings.count("blacklist.threshold")).unwrap_or(usize::MAX),
-            window_ms: settings.duration_ms("blacklist.window"),
-            hold_ms: settings.duration_ms("blacklist.hold"),
-        }
-    }
-
-    /// Until when these times list an address, whether that is over or not.
-    fn listed_until(&self, times: &Times) -> Option<u64> {
-        let (newest, nth) = (times.newest()?, times.nth_newest(self.threshold)?);
-        (newest - nth < self.window_ms).then(|| newest.saturating_add(self.hold_ms))
+        let (rules, notes, domains) = (Rules::default(), Notes::default(), Sharded::default());
+        Self { root, empty, rules, notes, all: Counts::default(), domains }
     }
 }
 
 impl Blacklist {
     /// Whether a RCPT for this address is to be refused now.
-    pub(crate) fn is_listed(&self, settings: &Settings, address: &str, now_ms: u64) -> bool {
-        let Some(times) = self.times(address) else { return false };
-        let until = Policy::of(settings).listed_until(&times);
-        until.is_some_and(|until| now_ms < until)
-            && self.exemption(address, now_ms).is_none()
-            && !self.is_frozen_for(address, &times)
+    pub(crate) fn is_listed(&self, terms: Terms<'_>, address: &str, now_ms: u64) -> bool {
+        let Some(history) = self.history(address) else { return false };
+        let until = terms.policy(domain_of(address)).listed_until(&history);
+        until.is_some_and(|until| now_ms < until) && !self.is_exempt(address, now_ms)
     }
 
     pub(crate) fn entry(
         &self,
-        settings: &Settings,
+        terms: Terms<'_>,
         address: &str,
         now_ms: u64,
     ) -> Option<BlacklistEntry> {
-        let times = self.times(address);
-        let exemption = self.exemption(address, now_ms).cloned();
-        if times.is_none() && exemption.is_none() {
+        let history = self.history(address);
+        let exemption = self.rules.exemption(address, now_ms).cloned();
+        if history.is_none() && exemption.is_none() {
             return None;
         }
-        let times = times.unwrap_or_default();
-        let listed = exemption.is_none() && !self.is_frozen_for(address, &times);
-        let until = Policy::of(settings).listed_until(&times);
+        let history = history.unwrap_or_default();
+        let policy = terms.policy(domain_of(address));
         Some(BlacklistEntry {
-            rejections_ms: times.as_slice().to_vec(),
+            rejections_ms: history.rejected.as_slice().to_vec(),
             notes: self.notes.get(address).to_vec(),
-            listed_until_ms: until.filter(|_| listed),
+            listed_until_ms: policy.listed_until(&history).filter(|_| exemption.is_none()),
+            trusted_until_ms: policy.trusted_until(&history),
             exemption,
         })
     }
@@ -182,32 +186,60 @@ impl Blacklist {
     /// Listed addresses with the end of their listing, in no useful order.
     pub(crate) fn listed(
         &self,
-        settings: &Settings,
+        terms: Terms<'_>,
         now_ms: u64,
     ) -> impl Iterator<Item = (&str, u64)> {
-        let policy = Policy::of(settings);
         self.records().filter_map(move |record| {
-            let until = policy.listed_until(&record.times).filter(|until| now_ms < *until)?;
-            let held = self.exemption(record.address, now_ms).is_some()
-                || self.is_frozen_for(record.address, &record.times);
-            (!held).then_some((record.address, until))
+            let policy = terms.policy(domain_of(record.address));
+            let until = policy.listed_until(&record.history).filter(|until| now_ms < *until)?;
+            (!self.is_exempt(record.address, now_ms)).then_some((record.address, until))
         })
     }
 
     pub(crate) fn is_tracked(&self, address: &str) -> bool {
-        self.times(address).is_some()
+        self.history(address).is_some_and(|history| !history.rejected.is_empty())
     }
 
-    pub(crate) fn tracked(&self) -> u64 {
-        self.len
+    pub(crate) fn is_exempt(&self, address: &str, now_ms: u64) -> bool {
+        self.rules.exemption(address, now_ms).is_some()
     }
 
-    pub(crate) fn exempt(&self) -> impl Iterator<Item = (&str, &Exemption)> {
-        self.rules.exempt.iter().map(|(address, exemption)| (address.as_str(), exemption))
+    /// Whether mail was taken for an address lately, and nothing refused since.
+    pub(crate) fn took_within(&self, address: &str, lately_ms: u64, now_ms: u64) -> bool {
+        self.history(address).is_some_and(|history| {
+            let taken = history.taken_ms.filter(|_| history.rejected.is_empty());
+            taken.is_some_and(|taken| now_ms < taken.saturating_add(lately_ms))
+        })
     }
 
-    pub(crate) fn frozen(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.rules.frozen.iter().map(|(domain, since_ms)| (domain.as_str(), *since_ms))
+    /// Whether it is worth telling that mail was taken for an address without rejections.
+    pub(crate) fn is_taken_news(&self, terms: Terms<'_>, address: &str, now_ms: u64) -> bool {
+        let domain = domain_of(address);
+        let policy = terms.policy(domain);
+        let history = self.history(address).unwrap_or_default();
+        let may_be_trusted =
+            history.taken_ms.is_some() || self.counts(domain).trusted < TRUSTED_MAX;
+        !policy.is_off
+            && (policy.is_stale(&history, now_ms) && may_be_trusted
+                || self.rules.guard.asks_for(domain, now_ms, terms.thaw_ms()))
+    }
+
+    pub(crate) fn counted(&self) -> BlacklistCounts {
+        let Counts { tracked, trusted, .. } = self.all;
+        let Guarded { freezes, withheld } = self.rules.guard.guarded;
+        BlacklistCounts { tracked, trusted, exempt: self.rules.exempt_len(), freezes, withheld }
+    }
+
+    pub(crate) fn exempt(&self, now_ms: u64) -> impl Iterator<Item = (&str, &Exemption)> {
+        self.rules.exempt(now_ms)
+    }
+
+    pub(crate) fn frozen(
+        &self,
+        terms: Terms<'_>,
+        now_ms: u64,
+    ) -> impl Iterator<Item = FrozenDomain<'_>> {
+        self.rules.guard.frozen(now_ms, terms.thaw_ms())
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
@@ -225,18 +257,7 @@ impl Blacklist {
             .filter(|(_, leaf)| !leaf.is_empty())
     }
 
-    fn exemption(&self, address: &str, now_ms: u64) -> Option<&Exemption> {
-        let exemption = self.rules.exempt.get(address)?;
-        exemption.until_ms.is_none_or(|until| now_ms < until).then_some(exemption)
-    }
-
-    /// Listings of a frozen domain count only if they are older than the freeze.
-    fn is_frozen_for(&self, address: &str, times: &Times) -> bool {
-        let since = self.rules.frozen.get(domain_of(address));
-        since.is_some_and(|since| times.newest().is_some_and(|newest| newest >= *since))
-    }
-
-    fn times(&self, address: &str) -> Option<Times> {
+    fn history(&self, address: &str) -> Option<History> {
         let (branch, leaf) = self.place(address);
         leaf::find(self.root.get(branch)?.get(leaf)?, address)
     }
@@ -244,27 +265,24 @@ impl Blacklist {
     /// Take a node's report once. The outcome is the number of events that counted.
     pub(crate) fn report(
         &mut self,
-        settings: &Settings,
+        terms: Terms<'_>,
         now_ms: u64,
-        (node, incarnation, sequence): (u64, u64, u64),
+        id: (u64, u64, u64),
         events: &[RecipientEvent],
     ) -> Outcome {
-        let report = Report { incarnation, sequence };
-        if self.rules.reports.get(&node).is_some_and(|last| report <= *last) {
-            return Ok(0);
-        }
         if events.len() > EVENTS_MAX {
             return Err(Refusal::invalid("a report has at most 5000 events"));
         }
-        Arc::make_mut(&mut self.rules.reports).insert(node, report);
-        let policy = Policy::of(settings);
+        if !self.rules.is_new(id) {
+            return Ok(0);
+        }
         let mut counted = 0;
         for event in events {
             counted += u64::from(match event {
                 RecipientEvent::Rejected { address, at_ms, reply } => {
-                    self.reject(policy, address, *at_ms, now_ms, (node, reply))
+                    self.reject(terms, address, (*at_ms, now_ms), (id.0, reply))
                 }
-                RecipientEvent::Accepted { address } => self.forget(address),
+                RecipientEvent::Accepted { address } => self.accept(terms, address, now_ms),
             });
         }
         Ok(counted)
@@ -272,102 +290,128 @@ impl Blacklist {
 
     fn reject(
         &mut self,
-        policy: Policy,
+        terms: Terms<'_>,
         address: &str,
-        at_ms: u64,
-        now_ms: u64,
+        (at_ms, now_ms): (u64, u64),
         (node, reply): (u64, &str),
     ) -> bool {
-        if !is_address(address) || local_of(address) == "postmaster" {
+        let domain = domain_of(address);
+        let (policy, thaw_ms) = (terms.policy(domain), terms.thaw_ms());
+        if policy.is_off || !is_address(address) || local_of(address) == "postmaster" {
             return false;
         }
-        let known = self.times(address);
-        let newest = known.and_then(|times| times.newest()).unwrap_or(0);
-        let at_ms = at_ms.min(now_ms).max(newest);
-        let times = match known {
-            None => Times::one(at_ms),
-            Some(mut times) => match policy.listed_until(&times) {
-                Some(until) if at_ms < until => return false,
-                Some(_) => Times::one(at_ms),
-                None => {
-                    times.push(at_ms);
-                    times
-                }
-            },
-        };
-        if known.is_none() {
-            self.make_room(address);
+        let known = self.history(address).unwrap_or_default();
+        let at_ms = at_ms.min(now_ms).max(known.rejected.newest().unwrap_or(0));
+        // What was not counted cannot list it when the exemption ends.
+        if self.is_exempt(address, at_ms) {
+            return false;
         }
-        self.put(address, Some(&times));
-        if times.as_slice().len() == 1 {
+        let mut history = known;
+        match policy.listed_until(&known) {
+            Some(until) if at_ms < until => return false,
+            Some(_) => history.rejected = Times::one(at_ms),
+            None => history.rejected.push(at_ms),
+        }
+        if policy.trusts(&known, at_ms) {
+            let is_first = known.rejected.newest() < known.taken_ms;
+            let trusted = self.counts(domain).trusted;
+            self.rules.guard.refused(domain, is_first, trusted, (at_ms, thaw_ms));
+            let withheld = policy.is_over_threshold(&history.rejected);
+            self.rules.guard.guarded.withheld += u64::from(withheld);
+        } else if self.rules.guard.is_frozen(domain, at_ms, thaw_ms) {
+            return false;
+        }
+        self.put(address, &history);
+        if history.rejected.as_slice().len() == 1 {
             self.notes.forget(address);
         }
         self.notes.add(address, node, at_ms, reply);
         true
     }
 
-    fn forget(&mut self, address: &str) -> bool {
-        let known = self.times(address).is_some();
-        if known {
-            self.put(address, None);
+    /// Mail was taken for an address that had rejections, or was said to have some. It is trusted
+    /// from now on only if it was before: one whose server says now this and now that is not.
+    fn accept(&mut self, terms: Terms<'_>, address: &str, now_ms: u64) -> bool {
+        self.rules.guard.taken(domain_of(address), now_ms, terms.thaw_ms());
+        let Some(known) = self.history(address) else { return false };
+        let taken_ms = known.taken_ms.map(|_| now_ms);
+        self.put(address, &History { rejected: Times::default(), taken_ms });
+        !known.rejected.is_empty()
+    }
+
+    /// Mail was taken for an address without rejections.
+    pub(crate) fn taken(&mut self, terms: Terms<'_>, address: &str, at_ms: u64, now_ms: u64) {
+        if !is_address(address) || !self.is_taken_news(terms, address, now_ms) {
+            return;
         }
-        known
+        let (domain, at_ms) = (domain_of(address), at_ms.min(now_ms));
+        self.rules.guard.taken(domain, at_ms, terms.thaw_ms());
+        let known = self.history(address).unwrap_or_default();
+        if known.taken_ms.is_some() || self.counts(domain).trusted < TRUSTED_MAX {
+            self.put(address, &History { taken_ms: known.taken_ms.max(Some(at_ms)), ..known });
+        }
+    }
+
+    /// Forget the rejections of an address.
+    fn forget(&mut self, address: &str) -> bool {
+        let Some(known) = self.history(address) else { return false };
+        self.put(address, &History { rejected: Times::default(), ..known });
+        !known.rejected.is_empty()
     }
 
     /// When the table or the leaf is full, one address of the leaf goes for the new one: one that
-    /// was rejected once, if there is one, of the domain with the most addresses, the oldest.
+    /// was rejected at most once, if there is one, of the domain with the most addresses, the
+    /// oldest.
     fn make_room(&mut self, address: &str) {
         let (branch, leaf) = self.place(address);
         let Some(bytes) = self.root.get(branch).and_then(|branch| branch.get(leaf)) else { return };
-        if self.len < TRACKED_MAX && bytes.len() < LEAF_OCTETS_MAX {
+        if self.all.records < RECORDS_MAX && bytes.len() < LEAF_OCTETS_MAX {
             return;
         }
         let goes = leaf::records(bytes)
             .max_by_key(|record| {
-                let single = record.times.as_slice().len() == 1;
-                let tracked = self.tracked_in(domain_of(record.address));
-                (single, tracked, Reverse(record.times.newest()))
+                let single = record.history.rejected.as_slice().len() <= 1;
+                let records = self.counts(domain_of(record.address)).records;
+                (single, records, Reverse(record.history.newest()))
             })
             .map(|record| record.address.to_owned());
         if let Some(goes) = goes {
-            self.put(&goes, None);
+            self.put(&goes, &History::default());
         }
     }
 
-    fn tracked_in(&self, domain: &str) -> u64 {
-        self.tracked.get(domain).map_or(0, |row| row.value)
+    fn counts(&self, domain: &str) -> Counts {
+        self.domains.get(domain).map(|row| row.value).unwrap_or_default()
     }
 
     /// The only place where a leaf changes: the counts change with it.
-    fn put(&mut self, address: &str, times: Option<&Times>) {
+    fn put(&mut self, address: &str, history: &History) {
+        let before = self.history(address).unwrap_or_default();
+        if before.is_empty() && !history.is_empty() {
+            self.make_room(address);
+        }
         let (branch, leaf) = self.place(address);
         let Some(branch) = Arc::make_mut(&mut self.root).get_mut(branch) else { return };
         let Some(leaf) = Arc::make_mut(branch).get_mut(leaf) else { return };
-        let before = leaf::find(leaf, address).is_some();
-        *leaf = leaf::replace(leaf, address, times);
-        if times.is_none() {
+        *leaf = leaf::replace(leaf, address, history);
+        if history.rejected.is_empty() {
             self.notes.forget(address);
         }
-        self.count(address, before, times.is_some());
+        self.count(address, &before, history);
     }
 
-    fn count(&mut self, address: &str, before: bool, after: bool) {
+    fn count(&mut self, address: &str, before: &History, after: &History) {
         let domain = domain_of(address);
-        let count = match (before, after) {
-            (false, true) => {
-                self.len += 1;
-                self.tracked_in(domain) + 1
-            }
-            (true, false) => {
-                self.len -= 1;
-                self.tracked_in(domain).saturating_sub(1)
-            }
-            _ => return,
-        };
-        if count == 0 {
-            self.tracked.remove(domain);
-        } else {
-            self.tracked.put(domain.into(), 0, count);
+        let known = self.counts(domain);
+        let mut counts = known;
+        for counts in [&mut counts, &mut self.all] {
+            counts.add(after);
+            counts.remove(before);
+        }
+        if counts.records == 0 {
+            self.domains.remove(domain);
+        } else if counts != known {
+            self.domains.put(domain.into(), 0, counts);
         }
     }
 
@@ -396,64 +440,55 @@ impl Blacklist {
         Ok(u64::from(self.forget(address)))
     }
 
-    pub(crate) fn set_exempt(&mut self, address: &str, exemption: Option<&Exemption>) -> Outcome {
+    pub(crate) fn set_exempt(
+        &mut self,
+        address: &str,
+        exemption: Option<&Exemption>,
+        now_ms: u64,
+    ) -> Outcome {
         check_address(address)?;
-        let exempt = Arc::make_mut(&mut self.rules.exempt);
-        let Some(exemption) = exemption else {
-            return Ok(u64::from(exempt.remove(address).is_some()));
-        };
-        if exemption.reason.len() > REASON_OCTETS_MAX || exemption.reason.contains(char::is_control)
-        {
-            return Err(Refusal::invalid("a reason is at most 200 octets of plain text"));
+        let changed = self.rules.set_exempt(address, exemption, now_ms)?;
+        if exemption.is_some() {
+            self.forget(address);
         }
-        if exempt.len() >= EXEMPT_MAX && !exempt.contains_key(address) {
-            return Err(Refusal::conflict("100000 addresses are exempt; remove some first"));
-        }
-        exempt.insert(address.to_owned(), exemption.clone());
-        self.forget(address);
-        Ok(1)
+        Ok(changed)
     }
 
-    pub(crate) fn set_frozen(&mut self, domain: &str, frozen: bool, now_ms: u64) -> Outcome {
-        let table = Arc::make_mut(&mut self.rules.frozen);
-        if !frozen {
-            return Ok(u64::from(table.remove(domain).is_some()));
-        }
-        if table.contains_key(domain) {
-            return Ok(0);
-        }
-        if domain.is_empty() || domain.len() > ADDRESS_OCTETS_MAX || table.len() >= FROZEN_MAX {
-            return Err(Refusal::invalid("this domain cannot be frozen"));
-        }
-        table.insert(domain.to_owned(), now_ms);
-        Ok(1)
+    /// An operator freezes or thaws a domain.
+    pub(crate) fn set_frozen(
+        &mut self,
+        terms: Terms<'_>,
+        domain: &str,
+        frozen: bool,
+        now_ms: u64,
+    ) -> Outcome {
+        self.rules.guard.set(domain, frozen, (now_ms, terms.thaw_ms()))
     }
 
     /// Forget what can never matter again, in a slice of the table.
-    pub(crate) fn sweep(&mut self, settings: &Settings, now_ms: u64) {
-        let policy = Policy::of(settings);
-        let keep_ms = policy.window_ms.max(policy.hold_ms);
+    pub(crate) fn sweep(&mut self, terms: Terms<'_>, now_ms: u64) {
+        self.rules.sweep(terms, now_ms);
         let all = BRANCHES * LEAVES;
         let first = usize::try_from(self.rules.sweep).unwrap_or(0);
         for at in (first..first + SWEPT_LEAVES).map(|at| at % all) {
             let leaf = self.root.get(at / LEAVES).and_then(|branch| branch.get(at % LEAVES));
             let Some(leaf) = leaf.filter(|leaf| !leaf.is_empty()).cloned() else { continue };
             for record in leaf::records(&leaf) {
-                let newest = record.times.newest().unwrap_or(0);
+                let newest = record.history.newest().unwrap_or(0);
+                let keep_ms = terms.policy(domain_of(record.address)).keep_ms();
                 if newest.saturating_add(keep_ms) <= now_ms {
-                    self.put(record.address, None);
+                    self.put(record.address, &History::default());
                 }
             }
         }
         self.rules.sweep = ((first + SWEPT_LEAVES) % all) as u64;
     }
 
-    /// The small tables, as a snapshot holds them.
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules.clone()
+    /// The small values, as a snapshot holds them.
+    pub(crate) fn rules(&self, rows: usize) -> impl Iterator<Item = RulesPart> {
+        self.rules.parts(rows)
     }
 
-    /// The addresses, as a snapshot holds them.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, Octets)> {
         let number = |at| u32::try_from(at).unwrap_or(u32::MAX);
         self.used_leaves().map(move |(at, leaf)| (number(at), Octets(leaf.clone())))
@@ -467,15 +502,15 @@ impl Blacklist {
         self.notes.absorb(chunk);
     }
 
-    pub(crate) fn absorb_rules(&mut self, rules: Rules) {
-        self.rules = rules;
+    pub(crate) fn absorb_rules(&mut self, part: RulesPart) {
+        self.rules.absorb(part);
     }
 
     pub(crate) fn absorb_leaves(&mut self, leaves: Vec<(u32, Octets)>) {
         for (at, octets) in leaves {
             let at = at as usize;
             for record in leaf::records(&octets.0) {
-                self.count(record.address, false, true);
+                self.count(record.address, &History::default(), &record.history);
             }
             let branch = Arc::make_mut(&mut self.root).get_mut(at / LEAVES);
             let Some(leaf) = branch.and_then(|b| Arc::make_mut(b).get_mut(at % LEAVES)) else {

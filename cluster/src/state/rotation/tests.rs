@@ -31,6 +31,7 @@ impl Bench {
             address: format!("192.0.2.{n}:7946"),
             version: "0.1.0".to_owned(),
             key: [u8::try_from(n).unwrap(); 32],
+            speaks: 1,
         };
         bench.must(Command::HostFound { host: new(1), seed: 1 });
         for n in 2..=4 {

@@ -1,0 +1,142 @@
+//! `mxfleet domain import`: a file in parts, and then all of them at once.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mxfleet_cluster::random_id;
+
+use super::Output;
+use super::domain::refuse_wrong;
+use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind};
+use crate::http::client::{Admin, AdminError};
+
+/// A part must fit a log entry: so many rows, or so many octets of them.
+const PART_ROWS: usize = 500;
+const PART_OCTETS: usize = 128 << 10;
+/// While the fleet has no leader, a part is sent again.
+const ATTEMPTS_MAX: usize = 4;
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) fn import(file: &Path, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let domains = read_csv(file)?;
+    anyhow::ensure!(!domains.is_empty(), "there is no domain in {}", file.display());
+    let id = admin.request_id().unwrap_or_else(random_id);
+    let import = format!("{id:032x}");
+    let go_on = format!("`mxfleet domain import {} --request-id {import}`", file.display());
+    let mut progress = Progress { total: domains.len(), shown: std::io::stderr().is_terminal() };
+    let (mut part, mut sent) = (0, 0);
+    for rows in parts(&domains) {
+        sent += rows.len();
+        let call = Call::DomainStage { import: import.clone(), part, domains: rows.to_vec() };
+        let _: Changed = patiently(admin, &call).with_context(|| {
+            progress.end();
+            format!("nothing was imported; once this is mended, {go_on} goes on")
+        })?;
+        part += 1;
+        progress.show(sent);
+    }
+    progress.end();
+    let changed: Changed = patiently(admin, &Call::DomainCommit { import, parts: part })
+        .with_context(|| format!("the import was not confirmed; {go_on} asks again"))?;
+    output.say(&changed, &format!("{sent} domains read, {} changed", changed.changed))
+}
+
+/// What is told while an import runs, to people only.
+struct Progress {
+    total: usize,
+    shown: bool,
+}
+
+impl Progress {
+    fn show(&self, sent: usize) {
+        if self.shown {
+            let percent = 100 * sent / self.total.max(1);
+            eprint!("\r{sent} of {} domains sent ({percent}%)", self.total);
+            let _ = std::io::stderr().flush(); // nobody sees it then
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            eprintln!();
+        }
+    }
+}
+
+/// The rows in parts, cut the same way each time.
+fn parts(domains: &[DomainRow]) -> impl Iterator<Item = &[DomainRow]> {
+    let mut rest = domains;
+    std::iter::from_fn(move || {
+        let mut octets = 0;
+        let fitting = rest.iter().take(PART_ROWS).take_while(|row| {
+            octets += row.name.len() + row.customer.len() + row.route.len() + row.tls.len();
+            octets <= PART_OCTETS
+        });
+        // A row that fits nowhere is sent by itself, and refused with a reason.
+        let count = fitting.count().max(1).min(rest.len());
+        let (part, more) = rest.split_at(count);
+        rest = more;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// Ask, and ask again while the fleet has no leader. Each of these calls is done once.
+fn patiently(admin: &Admin, call: &Call) -> anyhow::Result<Changed> {
+    let mut attempt = 1;
+    loop {
+        let answer = admin.call(call);
+        let unavailable = answer.as_ref().is_err_and(|error: &anyhow::Error| {
+            matches!(
+                error.downcast_ref(),
+                Some(AdminError::Refused(Refused { kind: RefusedKind::Unavailable, .. }))
+            )
+        });
+        if !unavailable || attempt == ATTEMPTS_MAX {
+            return answer;
+        }
+        attempt += 1;
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Every bad line is told, and nothing is sent when there is one.
+fn read_csv(file: &Path) -> anyhow::Result<Vec<DomainRow>> {
+    let mut reader =
+        csv::Reader::from_path(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut domains = Vec::new();
+    let mut wrong = Vec::new();
+    for row in reader.deserialize::<DomainRow>() {
+        match row {
+            Ok(row) => domains.push(row),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    refuse_wrong(&wrong, file)?;
+    Ok(domains)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: usize, route: usize) -> DomainRow {
+        DomainRow::new(format!("d{name}.test"), "acme".to_owned(), "x".repeat(route))
+    }
+
+    #[test]
+    fn parts_are_bounded_in_rows_and_octets_and_hold_everything_in_order() {
+        let mut rows: Vec<_> = (0..1200).map(|n| row(n, 20)).collect();
+        rows.extend((1200..1300).map(|n| row(n, 5000)));
+        rows.push(row(1300, 2 * PART_OCTETS));
+        rows.push(row(1301, 1));
+        let cut: Vec<_> = parts(&rows).collect();
+        assert_eq!(cut.concat(), rows);
+        assert!(cut.iter().all(|part| part.len() <= PART_ROWS));
+        let octets = |part: &[DomainRow]| part.iter().map(|row| row.route.len()).sum::<usize>();
+        let large = cut.iter().filter(|part| octets(part) > PART_OCTETS);
+        assert_eq!(large.map(|part| part.len()).collect::<Vec<_>>(), [1]);
+        assert_eq!(parts(&[]).count(), 0);
+    }
+}

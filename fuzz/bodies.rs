@@ -1,12 +1,15 @@
 //! What each fuzz target checks. `tests/fuzz_twins.rs` runs the same bodies in every test run.
 //!
-//! To look for new inputs: `cargo install cargo-fuzz`, then `cargo fuzz run -s none command` in the
-//! project's root (a nightly toolchain adds the sanitizers and makes `-s none` needless).
+//! `fuzz/run` looks for new inputs, guided by what of the code they reach, with the stable
+//! toolchain.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use mail_auth::common::parse::TxtRecordParser as _;
+use mail_auth::common::verify::DomainKey;
+use mail_auth::spf::{Macro, Mechanism, Spf, Variables};
 use mxfleet::authentication::Evidence;
 use mxfleet::config::Limits;
 use mxfleet::returns::Tag;
@@ -143,6 +146,34 @@ pub(crate) fn report(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for word in text.split_whitespace() {
         assert!(Tag::open(&[], word).is_err(), "nobody has signed it");
+    }
+}
+
+/// What strangers publish for SPF and DKIM: whatever it is, it is read and filled in.
+pub(crate) fn record(data: &[u8]) {
+    let mut variables = Variables::new();
+    variables.set_ip(&std::net::Ipv4Addr::LOCALHOST.into());
+    variables.set_sender(data);
+    for set in [Variables::set_domain, Variables::set_helo_domain, Variables::set_host_domain] {
+        set(&mut variables, data);
+    }
+    let _ = DomainKey::parse(&[b"v=DKIM1; ", data].concat()).map(|key| key.p.public_key_bits());
+    let mut filled = Macro::parse(data).ok().into_iter().collect::<Vec<_>>();
+    if let Ok(spf) = Spf::parse(&[b"v=spf1 ", data].concat()) {
+        filled.extend(spf.redirect.clone().into_iter().chain(spf.exp.clone()));
+        filled.extend(spf.directives.iter().filter_map(|directive| match &directive.mechanism {
+            Mechanism::Include { macro_string }
+            | Mechanism::A { macro_string, .. }
+            | Mechanism::Mx { macro_string, .. }
+            | Mechanism::Ptr { macro_string }
+            | Mechanism::Exists { macro_string } => Some(macro_string.clone()),
+            Mechanism::All | Mechanism::Ip4 { .. } | Mechanism::Ip6 { .. } => None,
+        }));
+    }
+    for text in filled {
+        for fqdn in [false, true] {
+            std::hint::black_box(text.eval(&variables, "a.test", fqdn));
+        }
     }
 }
 

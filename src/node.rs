@@ -161,7 +161,7 @@ impl Stores {
         let outbox = data_dir.join("outbox");
         let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), limits)?;
         let journal = journal(config).context("cannot write the journal")?;
-        let returns = Returns::open(&data_dir.join("returns"))
+        let returns = Returns::open(&data_dir.join("returns"), limits.returns_kept_max)
             .context("cannot read what is remembered of return paths")?;
         let letters =
             Letters::open(&data_dir.join("letters")).context("cannot read old letters")?;
@@ -170,6 +170,7 @@ impl Stores {
 }
 
 impl Node {
+    #[expect(clippy::too_many_lines, reason = "the one place that joins all stages")]
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());

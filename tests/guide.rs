@@ -171,7 +171,7 @@ fn the_guide_does_what_it_says() {
     let refused = site.hosts.try_run("mx1", "mxfleet customer add other --contact a@b.test");
     assert_eq!(refused.status.code(), Some(1));
     site.follow(LOSE_QUORUM, 0..1);
-    site.hosts.run("mx1", "mxfleet customer add other --contact a@b.test");
+    site.hosts.run("mx1", "mxfleet customer add third --contact a@b.test");
     site.mail_passes("192.0.2.1");
     assert_eq!(site.blocks.len(), 14, "every block of the guide was run");
 }

@@ -6,6 +6,7 @@ mod support;
 
 use serde_json::Value;
 use support::fleet::{Fleet, refused};
+use support::node::Node;
 use support::sink::Sink;
 use support::smtp::Smtp;
 use support::{SOON, eventually, message};
@@ -187,4 +188,25 @@ fn nodes_tell_the_fleet_how_much_mail_each_customer_gets() {
     }
     // Three parts of it are the first name's.
     eventually("both reports", SOON, || load("mx1").max(load("mx2")).unwrap() >= before + 60);
+}
+
+#[test]
+fn a_drained_host_takes_no_mail_is_retired_and_can_come_back() {
+    let fleet = Fleet::start(3);
+    let (node, leaving) = (&fleet.nodes[0], &fleet.nodes[2]);
+    let name = leaving.name();
+    let banner = || Smtp::open(leaving.smtp()).unwrap().reply();
+    let state = |node: &Node| row(&node.json(&["host", "list"]), "name", name)["state"].clone();
+    assert!(banner().code == 220);
+    let mut waiting = Smtp::greeted(leaving.smtp());
+    node.admin(&["host", "drain", name]);
+    eventually("no new mail", SOON, || banner().code != 220);
+    assert_eq!(waiting.command("MAIL FROM:<a@b.test>").code, 421, "nor in an open session");
+    assert!(!leaving.is_ready());
+    eventually("the end", SOON, || state(node) == "retired");
+    eventually("a host that says it is gone", SOON, || banner().is(521, "5.3.2"));
+    node.admin(&["host", "resume", name]);
+    eventually("mail again", SOON, || banner().code == 220);
+    node.admin(&["host", "drain", name]);
+    eventually("the end again", SOON, || state(leaving) == "retired");
 }

@@ -112,7 +112,8 @@ const PROTOCOL_VERSION: u8 = 70;
 #[test]
 fn hellos_of_old_versions_are_answered_with_an_alert() {
     let (_folder, _ca, node, _sink) = relay();
-    let failed = "mxfleet_tls_handshakes_total{direction=\"inbound\",result=\"failed\"}";
+    let failed =
+        "mxfleet_tls_handshakes_total{direction=\"in\",result=\"failed\",version=\"none\"}";
     for version in [[3, 0], [3, 1], [3, 2]] {
         let before = node.metric(failed);
         let answer = answer_in_handshake(&node, &client_hello(version));

@@ -149,6 +149,9 @@ pub struct Limits {
     pub journal_octets_max: u64,
     /// A stop: how long each log's last lines are waited for, should its reader or disk stall.
     pub log_flush_timeout_ms: u64,
+    /// Reports to return paths of ours that are remembered, so that none counts twice; more count
+    /// for nothing.
+    pub returns_kept_max: usize,
 
     // HTTP: the health and metrics listeners, each.
     /// Connections; when there are more, those that ask nothing are closed first.
@@ -241,6 +244,7 @@ impl Default for Limits {
             log_flush_timeout_ms: 5 * SECOND_MS,
             http_connections_max: 512,
             http_header_timeout_ms: 30 * SECOND_MS,
+            returns_kept_max: 1_000_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
             news_waiting_max: 20_000,
@@ -357,6 +361,7 @@ impl Limits {
             log_flush_timeout_ms,
             http_connections_max,
             http_header_timeout_ms,
+            returns_kept_max,
             blacklist_backlog_max,
             blacklist_linger_ms,
             news_waiting_max,

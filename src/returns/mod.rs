@@ -18,5 +18,5 @@ mod records;
 mod tag;
 
 pub use keys::{ensure, rotate};
-pub use records::{Returns, Sent};
+pub use records::{Before, Returns, Sent};
 pub use tag::{Forged, Tag, is_tag};

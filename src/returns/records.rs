@@ -46,42 +46,62 @@ enum Record {
 /// The records of a node. Clones are handles to the same ones.
 #[derive(Debug, Clone)]
 pub struct Returns {
-    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
+    files: Mutex<Files>,
+    /// What has come back, with the day of its file. Never locked while a file is written.
+    came: Mutex<HashMap<(EntryId, u16), u64>>,
+    came_max: usize,
+}
+
+#[derive(Debug)]
+struct Files {
     dir: PathBuf,
     /// The day and its file, the last one that was written to.
     open: Option<(u64, File)>,
-    /// What has come back, with the day of its file.
-    came: HashMap<(EntryId, u16), u64>,
+}
+
+/// Whether a report about a recipient has come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// It has not.
+    New,
+    /// It has.
+    Seen,
+    /// Too many are remembered to say: `returns_kept_max`.
+    Full,
 }
 
 impl Returns {
-    /// The records in `dir`; made if missing. Those of days that are over are removed.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    /// The records in `dir`; made if missing. Those of days that are over are removed, and of what
+    /// has come back at most `came_max` are remembered.
+    pub fn open(dir: &Path, came_max: usize) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let mut inner = Inner { dir: dir.to_owned(), open: None, came: HashMap::new() };
-        inner.forget_old(wall_ms() / 1000 / DAY_S)?;
-        for (day, path) in inner.days()? {
+        let files = Files { dir: dir.to_owned(), open: None };
+        files.remove_before(today())?;
+        let mut came = HashMap::new();
+        for (day, path) in files.days()? {
             read(&path, |record| {
                 if let Record::Came { id, recipient } = record {
-                    inner.came.insert((id, recipient), day);
+                    came.insert((id, recipient), day);
                 }
             })?;
         }
-        Ok(Self { inner: Arc::new(Mutex::new(inner)) })
+        let shared = Shared { files: Mutex::new(files), came: Mutex::new(came), came_max };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Remember a delivery under this tag. Blocks for a sync.
     pub fn keep(&self, tag: &Tag, sent: Sent) -> io::Result<()> {
-        self.lock().write(day(tag), &Record::Sent(Box::new(sent)))
+        self.write(day(tag), &Record::Sent(Box::new(sent)))
     }
 
     /// The delivery under this tag; `None` if this node knows of none. Blocks.
     pub fn sent(&self, tag: &Tag) -> io::Result<Option<Sent>> {
-        let path = self.lock().path(day(tag));
+        let path = self.files().path(day(tag));
         let mut found = None;
         read(&path, |record| {
             if let Record::Sent(sent) = record
@@ -94,25 +114,43 @@ impl Returns {
     }
 
     /// Whether a report about this recipient has come before.
-    pub fn has_come(&self, tag: &Tag) -> bool {
-        self.lock().came.contains_key(&(tag.id, tag.recipient))
+    pub fn before(&self, tag: &Tag) -> Before {
+        let came = self.came();
+        match came.contains_key(&(tag.id, tag.recipient)) {
+            true => Before::Seen,
+            false if came.len() >= self.shared.came_max => Before::Full,
+            false => Before::New,
+        }
     }
 
     /// A report about this recipient has come. Blocks for a sync.
-    pub fn came(&self, tag: &Tag) -> io::Result<()> {
+    pub fn note(&self, tag: &Tag) -> io::Result<()> {
         let (id, recipient) = (tag.id, tag.recipient);
-        let mut inner = self.lock();
-        inner.write(day(tag), &Record::Came { id, recipient })?;
-        inner.came.insert((id, recipient), day(tag));
+        self.write(day(tag), &Record::Came { id, recipient })?;
+        self.came().insert((id, recipient), day(tag));
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self, day: u64, record: &Record) -> io::Result<()> {
+        let is_new_day = self.files().write(day, record)?;
+        if is_new_day {
+            let today = today();
+            self.files().remove_before(today)?;
+            self.came().retain(|_, day| *day >= today);
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn came(&self) -> MutexGuard<'_, HashMap<(EntryId, u16), u64>> {
+        self.shared.came.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl Files {
     fn path(&self, day: u64) -> PathBuf {
         self.dir.join(format!("{day:06}{SUFFIX}"))
     }
@@ -129,13 +167,12 @@ impl Inner {
         Ok(days)
     }
 
-    fn write(&mut self, day: u64, record: &Record) -> io::Result<()> {
+    /// Append and sync; whether it is the first record of its day.
+    fn write(&mut self, day: u64, record: &Record) -> io::Result<bool> {
+        let mut is_new = false;
         if self.open.as_ref().is_none_or(|(open, _)| *open != day) {
             let path = self.path(day);
-            let is_new = !path.exists();
-            if is_new {
-                self.forget_old(wall_ms() / 1000 / DAY_S)?;
-            }
+            is_new = !path.exists();
             let mut file = File::options().create(true).append(true).mode(PRIVATE).open(&path)?;
             // After a crash the last line may have no end.
             file.write_all(b"\n")?;
@@ -144,19 +181,17 @@ impl Inner {
             }
             self.open = Some((day, file));
         }
-        let Some((_, file)) = &mut self.open else { return Ok(()) };
+        let Some((_, file)) = &mut self.open else { return Ok(false) };
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         let written = file.write_all(&line).and_then(|()| file.sync_data());
         if written.is_err() {
             self.open = None;
         }
-        written
+        written.map(|()| is_new)
     }
 
-    /// Forget the days before `today`.
-    fn forget_old(&mut self, today: u64) -> io::Result<()> {
-        self.came.retain(|_, day| *day >= today);
+    fn remove_before(&self, today: u64) -> io::Result<()> {
         let old = self.days()?.into_iter().filter(|(day, _)| *day < today);
         old.map(|(_, path)| path).try_for_each(std::fs::remove_file)
     }
@@ -174,6 +209,10 @@ fn read(path: &Path, mut see: impl FnMut(Record)) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn today() -> u64 {
+    wall_ms() / 1000 / DAY_S
 }
 
 fn day(tag: &Tag) -> u64 {
@@ -200,18 +239,23 @@ mod tests {
         Sent { id: tag.id, recipient: tag.recipient, envelope, header }
     }
 
+    fn open(dir: &tempfile::TempDir) -> Returns {
+        Returns::open(dir.path(), 3).unwrap()
+    }
+
     #[test]
     fn what_was_sent_and_what_came_is_known_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let returns = Returns::open(dir.path()).unwrap();
+        let returns = open(&dir);
         let (one, two, far) = (tag(1, 0, 5), tag(1, 1, 5), tag(2, 0, 9));
         for tag in [&one, &two, &far] {
             returns.keep(tag, sent(tag)).unwrap();
         }
-        returns.came(&one).unwrap();
-        returns.came(&far).unwrap();
-        for returns in [returns, Returns::open(dir.path()).unwrap()] {
-            assert!(returns.has_come(&one) && !returns.has_come(&two) && returns.has_come(&far));
+        returns.note(&one).unwrap();
+        returns.note(&far).unwrap();
+        for returns in [returns, open(&dir)] {
+            let before = [&one, &two, &far].map(|tag| returns.before(tag));
+            assert_eq!(before, [Before::Seen, Before::New, Before::Seen]);
             for tag in [&one, &two, &far] {
                 assert_eq!(returns.sent(tag).unwrap(), Some(sent(tag)));
             }
@@ -221,27 +265,31 @@ mod tests {
     }
 
     #[test]
-    fn a_day_that_is_over_is_forgotten() {
+    fn a_day_that_is_over_is_forgotten_and_so_much_is_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let returns = Returns::open(dir.path()).unwrap();
-        let (old, new) = (tag(1, 0, -1), tag(2, 0, 1));
-        returns.came(&old).unwrap();
-        assert!(returns.has_come(&old));
-        returns.came(&new).unwrap();
-        assert!(!returns.has_come(&old) && returns.has_come(&new));
+        let returns = open(&dir);
+        let old = tag(1, 0, -1);
+        returns.note(&old).unwrap();
+        assert_eq!(returns.before(&old), Before::Seen);
+        for recipient in 0..3 {
+            assert_eq!(returns.before(&tag(2, recipient, 1)), Before::New);
+            returns.note(&tag(2, recipient, 1)).unwrap();
+        }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(returns.before(&old), Before::Full);
+        assert_eq!(returns.before(&tag(2, 2, 1)), Before::Seen);
     }
 
     #[test]
     fn a_line_that_a_crash_cut_spoils_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (tag(1, 0, 5), tag(2, 0, 5));
-        Returns::open(dir.path()).unwrap().came(&one).unwrap();
+        open(&dir).note(&one).unwrap();
         let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(b"{\"came\":{\"id\":").unwrap();
-        Returns::open(dir.path()).unwrap().came(&two).unwrap();
-        let returns = Returns::open(dir.path()).unwrap();
-        assert!(returns.has_come(&one) && returns.has_come(&two));
+        open(&dir).note(&two).unwrap();
+        let returns = open(&dir);
+        assert_eq!([one, two].map(|tag| returns.before(&tag)), [Before::Seen; 2]);
     }
 }

@@ -1,4 +1,4 @@
-//! Moving MX names and hosts without losing mail: DNS, drain and hand-over, customer notices.
+//! Moving MX names and hosts without losing mail: DNS, drain, traffic.
 //!
 //! What is to be is in the replicated state; this is what makes it so.
 

@@ -14,7 +14,7 @@ use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::bounce::policy::{Because, Cause, Rule};
 use crate::client::{Answer, Connection, Outgoing};
-use crate::returns::{Sent, Tag};
+use crate::returns::{Before, Sent, Tag};
 use crate::schedule::Permit;
 use crate::smtp::dots::Unstuffer;
 use crate::smtp::{Address, Enhanced, Envelope, Reply};
@@ -25,7 +25,7 @@ use crate::telemetry::metrics::METRICS;
 use crate::verdict::{Class, DsnRecipient, Scope, Verdict, classify_dsn, judge};
 
 /// So much of a header is remembered for a sender who may be told.
-const HEADER_OCTETS_MAX: usize = 4096;
+const HEADER_OCTETS_MAX: usize = 1024;
 /// So much of a report is looked at.
 const REPORT_OCTETS_MAX: usize = 512 * 1024;
 /// Where reports are taken, for the log.
@@ -143,6 +143,9 @@ impl Inner {
     }
 
     async fn remember(&self, tag: Tag, message: &Loaded, envelope: Envelope) -> bool {
+        if !self.parts.spool.is_writable() {
+            return false;
+        }
         let mut header = Vec::new();
         let read = message.read(HEADER_OCTETS_MAX, |piece| header.extend_from_slice(piece));
         if let Err(error) = read.await {
@@ -230,8 +233,13 @@ impl Inner {
         if !told.is_failure {
             return Taken::Done("no_failure", format!("{address}: {}", told.why));
         }
-        if self.parts.returns.has_come(&tag) {
-            return self.forged(Some(&tag), &to.address, Some(told), "seen_before");
+        let because = match self.parts.returns.before(&tag) {
+            Before::New => None,
+            Before::Seen => Some("seen_before"),
+            Before::Full => Some("too_many_kept"),
+        };
+        if let Some(because) = because {
+            return self.forged(Some(&tag), &to.address, Some(told), because);
         }
         match self.tell_of_return(id, (&tag, &to.address), (told, &address)).await {
             Ok(report) => reports.extend(report),
@@ -282,7 +290,7 @@ impl Inner {
             self.parts.reports.record(vec![event]).await;
         }
         let (returns, of) = (self.parts.returns.clone(), *tag);
-        if let Err(error) = on_disk(move || returns.came(&of)).await {
+        if let Err(error) = on_disk(move || returns.note(&of)).await {
             tracing::error!(%tag, %error, "a second report of the same would count again");
         }
         let result = if is_unknown { "unknown_user" } else { "other_permanent" };

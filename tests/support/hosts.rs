@@ -20,10 +20,14 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 mkfifo /run/init
 touch "$HOME_DIR/up"
-while read -r word </run/init; do
+exec 3<>/run/init
+while true; do
+  # A node that ends interrupts the reading.
+  read -r word <&3 || continue
   setpriv --reuid mxfleet --regid mxfleet --init-groups --inh-caps=+net_bind_service \
     --ambient-caps=+net_bind_service setpriv --pdeathsig KILL \
-    /usr/bin/mxfleet run --config /etc/mxfleet/mxfleet.toml </dev/null >>"$HOME_DIR/node.log" 2>&1 &
+    /usr/bin/mxfleet run --config /etc/mxfleet/mxfleet.toml \
+    </dev/null >>"$HOME_DIR/node.log" 2>&1 3>&- &
   echo $! >/run/mxfleet.pid
 done
 "#;
@@ -143,7 +147,10 @@ impl Hosts {
         let mut words = words.map(str::to_owned).to_vec();
         words.extend([self.path(), shims]);
         let script = format!("cd /root\n{script}");
-        words.extend(["bash", "-eo", "pipefail", "-c", &script].map(str::to_owned));
+        // What waits for something that does not come must end, so that the test can say why.
+        let limit = ["timeout", "--kill-after=5", "120"];
+        let shell = ["bash", "-eo", "pipefail", "-c", script.as_str()];
+        words.extend(limit.iter().chain(&shell).map(|&word| word.to_owned()));
         attempt_with(&words, "")
     }
 
@@ -181,6 +188,9 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
+        for name in self.names.iter().take(self.holders.len()) {
+            self.try_run(name, "kill -9 $(cat /run/mxfleet.pid)");
+        }
         for holder in &mut self.holders {
             holder.kill();
         }

@@ -130,7 +130,7 @@ impl World {
             reports: reports(&dir, &spool, &limits),
             journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
             letters: Letters::open(&dir.path().join("letters")).unwrap(),
-            returns: Returns::open(&dir.path().join("returns")).unwrap(),
+            returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             log: log.clone(),
             limits,
         });

@@ -3,7 +3,8 @@
 //!
 //! A letter is claimed in the replicated state before it is queued, and its outcome is in a file
 //! here before the spool forgets it. So a claim without a message in the spool and without a file
-//! was never queued; and a letter is written exactly once, whoever crashes.
+//! was never queued; and a letter is written exactly once, whoever crashes. Files of the newest
+//! migration stay: after a start a node's state may be older than they are.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::smtp::Letter;
 
 const SUFFIX: &str = "json";
+/// Where those are that the fleet knows of.
+const TOLD: &str = "told";
 
 /// The outcomes that wait for the fleet. Clones are handles to the same ones.
 #[derive(Debug, Clone)]
@@ -51,18 +54,25 @@ pub enum News {
 impl Letters {
     /// Outcomes are kept in `dir`, which is made if missing.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        std::fs::create_dir_all(dir.join(TOLD))?;
         Ok(Self { dir: dir.into(), one_at_a_time: Arc::default() })
     }
 
-    /// Keep news of a letter. When this returns `Ok` they are on stable storage.
+    /// Keep news of a letter. When this returns `Ok` they outlive this process; that it moved is
+    /// on stable storage by then, anything else soon. A disk would be waited for between a server's
+    /// answer and the spool's record of it, and whoever is killed there repeats the letter.
     pub async fn keep(&self, letter: &Letter, news: News, now_ms: u64) -> io::Result<()> {
-        let (this, letter) = (self.clone(), letter.clone());
+        let (this, letter, moves) = (self.clone(), letter.clone(), news == News::Moved);
         let work = move || this.keep_now(&letter, news, now_ms);
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.into()))
+        let kept = tokio::task::spawn_blocking(work).await?;
+        let (file, dir) = (kept?, Arc::clone(&self.dir));
+        let sync = tokio::task::spawn_blocking(move || {
+            file.sync_all().and_then(|()| File::open(dir)?.sync_all())
+        });
+        if moves { sync.await? } else { Ok(()) }
     }
 
-    fn keep_now(&self, letter: &Letter, news: News, now_ms: u64) -> io::Result<()> {
+    fn keep_now(&self, letter: &Letter, news: News, now_ms: u64) -> io::Result<File> {
         let _one = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = self.known(letter)?.unwrap_or_default();
         match news {
@@ -73,21 +83,20 @@ impl Letters {
         let (path, draft) = (self.path(letter), self.dir.join("draft"));
         let mut file = File::create(&draft)?;
         file.write_all(&serde_json::to_vec(&known)?)?;
-        file.sync_all()?;
         std::fs::rename(&draft, &path)?;
-        File::open(&self.dir)?.sync_all()
+        Ok(file)
     }
 
     /// What is known of a letter; `None` is nothing.
     pub fn known(&self, letter: &Letter) -> io::Result<Option<Known>> {
-        match std::fs::read(self.path(letter)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let path = self.path(letter);
+        match read(&path)? {
+            Some(known) => Ok(Some(known)),
+            None => read(&self.told_path(letter)),
         }
     }
 
-    /// All letters of which something is known.
+    /// All letters of which something is known that the fleet may not know.
     pub fn all(&self) -> io::Result<Vec<(Letter, Known)>> {
         let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
@@ -103,17 +112,42 @@ impl Letters {
     }
 
     /// The fleet knows it.
-    pub fn forget(&self, letter: &Letter) -> io::Result<()> {
-        match std::fs::remove_file(self.path(letter)) {
+    pub fn told(&self, letter: &Letter) -> io::Result<()> {
+        match std::fs::rename(self.path(letter), self.told_path(letter)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Forget what the fleet knows of letters of migrations before this one.
+    pub fn forget_before(&self, migration: u64) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.dir.join(TOLD))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let letter = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(letter);
+            if letter.is_some_and(|letter| letter.migration < migration) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn told_path(&self, letter: &Letter) -> PathBuf {
+        self.dir.join(TOLD).join(self.path(letter).file_name().unwrap_or_default())
     }
 
     /// Ids of customers are letters, digits and hyphens (the state holds that).
     fn path(&self, letter: &Letter) -> PathBuf {
         let Letter { migration, round, customer } = letter;
         self.dir.join(format!("{migration}.{round}.{customer}.{SUFFIX}"))
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Known>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -138,9 +172,13 @@ mod tests {
         let letters = Letters::open(dir.path()).unwrap();
         let known =
             Known { accepted_ms: Some(7), failed: Some((5, "550 no".to_owned())), moved: false };
-        assert_eq!(letters.all().unwrap(), [(acme.clone(), known)]);
-        letters.forget(&acme).unwrap();
-        letters.forget(&acme).unwrap();
+        assert_eq!(letters.all().unwrap(), [(acme.clone(), known.clone())]);
+        letters.told(&acme).unwrap();
+        letters.told(&acme).unwrap();
         assert!(letters.all().unwrap().is_empty());
+        letters.forget_before(1).unwrap();
+        assert_eq!(letters.known(&acme).unwrap(), Some(known));
+        letters.forget_before(2).unwrap();
+        assert_eq!(letters.known(&acme).unwrap(), None);
     }
 }

@@ -299,7 +299,7 @@ fn everybody_is_told(service: &Service) {
             assert!(text.contains(&record), "{record} is not in\n{text}");
         }
     }
-    assert_eq!(node.json(&["notice", "list"])[0]["state"], "planned");
+    assert_eq!(node.json(&["notice", "list"])[0]["state"], "open");
 }
 
 /// All but one change their records, as each was told.

@@ -1,5 +1,5 @@
-//! A migration as customers see it: one letter each, a look at their MX records, a reminder for those
-//! who have not moved, and an end that breaks nobody.
+//! A migration as customers see it: one letter each, a look at their MX records, a reminder for
+//! those who have not moved, and an end that breaks nobody.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod support;
@@ -13,11 +13,18 @@ use support::node::{Node, Setup};
 use support::sink::{Act, Sink, Step};
 use support::{SOON, eventually};
 
+/// How often a leader is killed while letters go out.
+const KILLS: usize = 6;
+/// Letters of one node on their way at a time.
+const CONNECTIONS: usize = 2;
+
 const OLD: &str = "mx-a.relay.test";
 
 /// Two nodes that ask `dns`, a name on each, published by hand.
 fn fleet(dns: &NameServer) -> Fleet {
-    let setup = |name| Setup { dns: Some(dns.address()), ..on_loopback(name) };
+    let limits = vec![("outbound_connections_max", CONNECTIONS.to_string())];
+    let setup =
+        |name| Setup { dns: Some(dns.address()), limits: limits.clone(), ..on_loopback(name) };
     let fleet = Fleet::with(&[setup("mx1"), setup("mx2")]);
     let node = &fleet.nodes[0];
     for (setting, value) in [
@@ -165,7 +172,7 @@ fn a_killed_leader_writes_no_letter_twice_and_leaves_none_out() {
     add_customers(&fleet.nodes[0], &sink, &names);
     plan(&fleet.nodes[0], "35d");
     announce(&fleet.nodes[0]);
-    for round in 0..6 {
+    for round in 0..KILLS {
         let mark = sink.count() + 10;
         eventually("some letters", SOON, || sink.count() >= mark.min(customers.len()));
         let leader = fleet.await_leader();
@@ -182,6 +189,7 @@ fn a_killed_leader_writes_no_letter_twice_and_leaves_none_out() {
     }
     assert_eq!(counts.len(), customers.len(), "none is left out");
     let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
-    // A kill between the server's answer to a final dot and its record repeats that one.
-    assert!(twice.len() <= 6, "{twice:?}");
+    // A kill between the server's answer to a final dot and its record repeats that one; each of
+    // the connections may be there.
+    assert!(twice.len() <= KILLS * CONNECTIONS, "{twice:?}");
 }

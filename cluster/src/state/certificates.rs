@@ -1,5 +1,5 @@
-//! Certificates of MX names. They follow the names: every node has them all, with their keys sealed,
-//! so that whichever host a name points at can show its certificate at once.
+//! Certificates of MX names. They follow the names: every node has them all, with their keys
+//! sealed, so that whichever host a name points at can show its certificate at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

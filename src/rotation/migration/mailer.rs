@@ -1,4 +1,4 @@
-//! Writing to customers: exactly one letter a customer and round, whoever leads and whoever crashes.
+//! Writing to customers: one letter a customer and round, whoever leads and whoever crashes.
 //!
 //! The leader claims a letter in the state, with the queue id it will have; then it queues it. What
 //! became of it is kept by [`Letters`] until the state has it. At start a node looks at its claims:
@@ -78,6 +78,7 @@ impl Mailer {
     async fn queue_old_claims(&self) -> Result<(), LetterError> {
         let state = self.cluster.view();
         let Some(migration) = state.migrations().next() else { return Ok(()) };
+        self.letters.forget_before(migration.id)?;
         for (customer, step) in state.migration_steps() {
             let Told::Sending { node, message } = step.told else { continue };
             let letter = Letter {
@@ -231,6 +232,11 @@ impl Mailer {
         let mut rows = BTreeMap::new();
         for (letter, known) in all {
             let step = state.migration_step(&letter.customer);
+            let round = step.map_or(0, |step| step.round);
+            // After a start this node may have to catch up: what it does not know yet waits.
+            if (letter.migration, letter.round) > (newest, round) {
+                continue;
+            }
             let open = step.filter(|step| letter.migration == newest && step.round == letter.round);
             match open.and_then(|step| news(&known, &step.told)) {
                 Some(told) => {
@@ -238,7 +244,7 @@ impl Mailer {
                 }
                 None if open.is_some_and(|step| matches!(step.told, Told::Sending { .. })) => {}
                 None => {
-                    if let Err(error) = self.letters.forget(&letter) {
+                    if let Err(error) = self.letters.told(&letter) {
                         tracing::warn!(%error, "old news of a letter stay");
                     }
                 }

@@ -31,6 +31,7 @@ pub mod fleet;
 pub mod http;
 pub mod node;
 pub mod policy;
+pub mod returns;
 pub mod rotation;
 pub mod route;
 pub mod schedule;

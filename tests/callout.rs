@@ -203,5 +203,7 @@ fn many_questions_need_few_connections_and_hold_up_nobody_else() {
     let codes: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
     assert!(codes.iter().all(|code| *code == 550), "{codes:?}");
     assert!(most.load(Ordering::SeqCst) <= 4, "{most:?} at a time");
-    assert!(sink.connections() <= 4, "{} connections", sink.connections());
+    // Each is left after eight refusals, before a server punishes us for more.
+    let most = 60_usize.div_ceil(8) + 4;
+    assert!(sink.connections() <= most, "{} connections", sink.connections());
 }

@@ -173,7 +173,7 @@ fn group(name: &str) -> BTreeSet<String> {
         if word.starts_with('@') {
             calls.extend(group(word));
         } else {
-            calls.insert(word.into());
+            calls.insert(word.to_owned());
         }
     }
     calls

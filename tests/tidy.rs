@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("system", &[]),
     ("config", &["smtp", "system"]),
     ("telemetry", &["config", "smtp", "system"]),
-    ("policy", &["blacklist", "callout", "config", "smtp", "system", "telemetry"]),
+    ("policy", &["blacklist", "callout", "config", "returns", "smtp", "system", "telemetry"]),
+    ("returns", &["blacklist", "bounce", "config", "smtp", "spool", "system", "telemetry"]),
     (
         "callout",
         &["blacklist", "client", "config", "route", "smtp", "system", "telemetry", "verdict"],

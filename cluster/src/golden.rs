@@ -17,7 +17,7 @@ use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
     MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews,
-    RecipientPolicy, Refusal, Request, State, Survey, TlsPolicy, Told, TrafficCount,
+    RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told, TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -110,6 +110,9 @@ fn commands() -> Vec<Command> {
         Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
         Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
         Command::RecipientsRemove { domain: name() },
+        Command::ReturnKeyAdd { number: 1, secret: Secret::new([4; 32]) },
+        Command::DomainAdd(Domain { name: "tagged.test".to_owned(), ..domain() }),
+        Command::ReturnPathSet { domain: "tagged.test".to_owned(), tagged: true },
     ]
     .into_iter()
     .chain(rotation())

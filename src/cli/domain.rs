@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::Output;
 use crate::http::call::{Call, Changed, DomainRow, RecipientTerms};
@@ -71,6 +70,14 @@ pub(super) enum Verb {
         no_recipients: bool,
         #[command(flatten)]
         recipients: RecipientArgs,
+        /// `tagged`: its mail leaves with return paths of ours, so that what its server takes and
+        /// reports as unknown later is learnt, too. `plain`: with the senders' own. Not together
+        /// with other changes.
+        #[arg(long, value_name = "KIND",
+            conflicts_with_all = ["customer", "route", "tls", "connections_max", "file",
+                "no_recipients", "blacklist", "blacklist_threshold", "blacklist_window",
+                "blacklist_hold", "verify"])]
+        return_path: Option<ReturnPath>,
     },
     /// Remove a domain: mail for it is refused. What is queued for it has no route any more, and
     /// fails after queue.lifetime: empty the queue first (`mxfleet queue list --domain NAME`).
@@ -88,6 +95,24 @@ pub(super) enum Verb {
         /// The CSV file.
         file: PathBuf,
     },
+}
+
+/// What MAIL FROM is for a domain's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReturnPath {
+    /// The sender's own address.
+    Plain,
+    /// A signed address of ours.
+    Tagged,
+}
+
+impl ReturnPath {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tagged => "tagged",
+        }
+    }
 }
 
 /// How the domain's recipients are judged.
@@ -158,7 +183,22 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             }
             output.say(&changed, &words)
         }
-        Verb::Set { name, customer, route, tls, connections_max, no_recipients, recipients } => {
+        Verb::Set { name, return_path: Some(kind), .. } => {
+            let return_path = kind.word().to_owned();
+            let words = format!("mail for {name} leaves with {return_path} return paths");
+            let changed: Changed = admin.call(&Call::DomainReturnPath { name, return_path })?;
+            output.say(&changed, &words)
+        }
+        Verb::Set {
+            name,
+            customer,
+            route,
+            tls,
+            connections_max,
+            no_recipients,
+            recipients,
+            return_path: None,
+        } => {
             let list = read_list(&name, recipients.recipients.as_deref())?;
             let terms = recipients.terms();
             let change = Call::DomainSet {
@@ -217,13 +257,24 @@ fn set(
 }
 
 fn rows(domains: &Vec<DomainRow>, output: Output) -> anyhow::Result<()> {
-    let header = ["DOMAIN", "CUSTOMER", "ROUTE", "TLS", "CONNECTIONS", "BLACKLIST", "RECIPIENTS"];
+    let header = [
+        "DOMAIN",
+        "CUSTOMER",
+        "ROUTE",
+        "TLS",
+        "CONNECTIONS",
+        "BLACKLIST",
+        "RECIPIENTS",
+        "RETURN PATH",
+    ];
     output.print(domains, &header, |domains| {
         let row = |d: &DomainRow| {
             let connections = d.connections_max.map_or("-".to_owned(), |n| n.to_string());
             let (name, customer) = (d.name.clone(), d.customer.clone());
             let (route, tls) = (d.route.clone(), d.tls.clone());
-            vec![name, customer, route, tls, connections, blacklist(d), recipients(d)]
+            let (blacklist, recipients) = (blacklist(d), recipients(d));
+            let return_path = d.return_path.clone();
+            vec![name, customer, route, tls, connections, blacklist, recipients, return_path]
         };
         domains.iter().map(row).collect()
     })

@@ -22,10 +22,11 @@ pub struct Connection {
     wire: Wire,
     relay: String,
     capabilities: Capabilities,
-    is_tls: bool,
     limits: Arc<Limits>,
     before: Before,
     transactions: u32,
+    /// What the server has refused on this connection.
+    refusals: usize,
     closed: bool,
     /// Commands to be written; kept to be filled again.
     out: Vec<u8>,
@@ -37,17 +38,16 @@ impl Connection {
         wire: Wire,
         hop: &Hop,
         capabilities: Capabilities,
-        is_tls: bool,
         limits: Arc<Limits>,
     ) -> Self {
         Self {
             wire,
             relay: hop.relay(),
             capabilities,
-            is_tls,
             limits,
             before: Before::Fresh,
             transactions: 0,
+            refusals: 0,
             closed: false,
             out: Vec::new(),
             _counted: Counted::new(),
@@ -86,7 +86,10 @@ impl Connection {
                 self.closed = was_closed;
                 vec![response; request.recipients.len()]
             }
-            Ok(mut transaction) => {
+            Ok(transaction) => {
+                let refusals_max = self.limits.refusals_per_connection_max.max(1);
+                let refusals_left = refusals_max.saturating_sub(self.refusals).max(1);
+                let mut transaction = transaction.cautious(refusals_left, self.refusals > 0);
                 if was_closed || !self.wire.is_quiet() {
                     transaction.fail("lost connection");
                 }
@@ -133,6 +136,7 @@ impl Connection {
             }
         }
         self.transactions += 1;
+        self.refusals += transaction.refusals();
         let (responses, ending) = transaction.finish();
         self.before = match ending {
             Ending::NeedsReset => Before::Unfinished,
@@ -142,21 +146,17 @@ impl Connection {
         responses
     }
 
-    /// Whether another message can be offered: in step, not closed by either side, and not more
-    /// often used than the server likes.
+    /// Whether another message can be offered: in step, not closed by either side, and neither used
+    /// nor refused more often than the server likes.
     pub fn is_usable(&mut self) -> bool {
-        let worn = self.capabilities.transactions_max.is_some_and(|max| self.transactions >= max);
+        let worn = self.capabilities.transactions_max.is_some_and(|max| self.transactions >= max)
+            || self.refusals >= self.limits.refusals_per_connection_max;
         !self.closed && !worn && self.wire.is_quiet()
     }
 
     /// The server, as logs write it: `name[ip]:port`.
     pub fn relay(&self) -> String {
         self.relay.clone()
-    }
-
-    /// Whether the bytes are encrypted.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
     }
 
     /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender

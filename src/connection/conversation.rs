@@ -148,7 +148,7 @@ where
             now: now.into_std(),
             buffered: self.input.len() > octets,
             writable: self.inbound.intake.is_writable(),
-            stopping: self.deadline.is_stopping(),
+            stopping: self.deadline.is_stopping() || !self.inbound.service.is_serving(),
         };
         let step = self.session.line(&self.input[..octets - 2], &facts, &mut self.out);
         self.input.advance(octets);
@@ -184,7 +184,7 @@ where
         let policy = &self.inbound.policy;
         let ruling = match policy.target(to) {
             Ok(address) => {
-                let mut decision = policy.rcpt(&address, wall_ms());
+                let mut decision = policy.rcpt(self.session.sender(), &address, wall_ms());
                 if decision == Decision::Ask {
                     // Whoever waits meanwhile has the replies to what came before.
                     self.send().await?;

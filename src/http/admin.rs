@@ -171,9 +171,9 @@ impl Admin {
         let decision = match (sender, recipient) {
             (Err(reply), _) => Err(("sender_address", reply.to_string())),
             (Ok(_), Err(reply)) => Err(("recipient_address", reply.to_string())),
-            (Ok(_), Ok(given)) => match self.policy.target(given) {
+            (Ok(sender), Ok(given)) => match self.policy.target(given) {
                 Err(reply) => Err(("postmaster", reply.to_string())),
-                Ok(target) => match self.policy.explain(&target, wall_ms()) {
+                Ok(target) => match self.policy.explain(&sender, &target, wall_ms()) {
                     Decision::Accept => Ok(("all", canned::RCPT_OK.to_string())),
                     Decision::Ask => {
                         Ok(("callout", format!("{}{UNLESS_UNKNOWN}", canned::RCPT_OK)))

@@ -248,6 +248,13 @@ pub enum Call {
     Migration(MigrationCall),
     /// About notices.
     Notice(NoticeCall),
+    /// Give mail for a domain return paths of ours, or leave them as they are.
+    DomainReturnPath {
+        /// The domain.
+        name: String,
+        /// `tagged` or `plain`.
+        return_path: String,
+    },
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.
@@ -339,6 +346,10 @@ pub struct DomainRow {
     /// The recipients that were named, if any were; ignored where a domain is given.
     #[serde(default)]
     pub recipients: Option<RecipientListRow>,
+    /// `plain`, or `tagged` when its mail leaves with return paths of ours; ignored where a domain
+    /// is given.
+    #[serde(default = "plain")]
+    pub return_path: String,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
@@ -358,6 +369,7 @@ impl DomainRow {
             blacklist_window: None,
             blacklist_hold: None,
             verify: off(),
+            return_path: plain(),
             recipients: None,
             version: 0,
         }
@@ -373,6 +385,10 @@ pub struct RecipientListRow {
     pub patterns: usize,
     /// When the list was uploaded, as a log index.
     pub version: u64,
+}
+
+fn plain() -> String {
+    "plain".to_owned()
 }
 
 fn opportunistic() -> String {

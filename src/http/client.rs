@@ -31,7 +31,7 @@ pub enum AdminError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// It does not answer.
-    #[error("no node answers at {socket}: {source}")]
+    #[error("no node answers at {socket}")]
     Unreachable {
         /// Where it was looked for.
         socket: PathBuf,

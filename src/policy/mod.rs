@@ -2,9 +2,11 @@
 //! first that objects decides, and says which it was, so that `explain rcpt` can repeat it.
 //!
 //! **Invariant:** mail is accepted only for domains in the table (and `postmaster` where RFC 5321
-//! section 4.5.1 wants it); no spelling of an address makes us relay elsewhere.
+//! section 4.5.1 wants it), and for return paths that we have given out; no spelling of an address
+//! makes us relay elsewhere.
 
 mod checks;
+mod forged;
 pub mod list;
 mod watch;
 
@@ -16,9 +18,12 @@ use prometheus::IntCounter;
 
 use crate::callout::Callout;
 use crate::config::Limits;
-use crate::smtp::{Address, Enhanced, Reply};
+use crate::returns::{Forged, Tag};
+use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CALLOUT, CHECKS, CUSTOMER_ACTIVE, Facts};
+use checks::{BLACKLIST, CALLOUT, CHECKS, CUSTOMER_ACTIVE, Facts, RETURN_PATH};
+use forged::ForgedReturns;
 pub use watch::{Change, Watch};
 
 /// What stage 3 decided about one recipient.
@@ -44,6 +49,7 @@ pub struct Policy {
     callout: Option<Callout>,
     counted: Counted,
     watch: Watch,
+    forged: Option<ForgedReturns>,
 }
 
 /// A counter per check, and one for what passed them all.
@@ -64,7 +70,7 @@ impl Policy {
         };
         let window = Duration::from_millis(Limits::default().refusals_window_ms);
         let watch = Watch::new(window, Instant::now());
-        Self { cluster, hostnames, callout: None, counted, watch }
+        Self { cluster, hostnames, callout: None, counted, watch, forged: None }
     }
 
     /// Ask customers' servers where domains want that. Without it nobody is asked.
@@ -78,14 +84,27 @@ impl Policy {
         Self { watch, ..self }
     }
 
-    /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
-    /// customers' domains asks where mail goes, and anybody may write to them.
+    /// Write down which return paths were forged.
+    #[must_use]
+    pub fn with_journal(mut self, journal: Journal) -> Self {
+        self.forged = Some(ForgedReturns::new(journal));
+        self
+    }
+
+    /// Decide about one recipient, and count it. For customers' domains nothing depends on the
+    /// sender: a relay asks where mail goes, and anybody may write to them.
     /// `now_ms`: milliseconds since 1970, UTC.
-    pub fn rcpt(&self, recipient: &Address, now_ms: u64) -> Decision {
-        match self.first_objection(recipient, now_ms) {
+    pub fn rcpt(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+        match self.first_objection(sender, recipient, now_ms) {
             Some((index, reply)) => {
                 if CHECKS[index].name == BLACKLIST {
                     METRICS.blacklist_hits_total.inc();
+                }
+                if CHECKS[index].name == RETURN_PATH
+                    && let Some(forged) = &self.forged
+                {
+                    let opened = self.opened(recipient, now_ms);
+                    forged.note(sender, recipient, opened, now_ms);
                 }
                 self.counted.refused[index].inc();
                 // That a customer is suspended was somebody's decision.
@@ -110,21 +129,32 @@ impl Policy {
     }
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
-    pub fn explain(&self, recipient: &Address, now_ms: u64) -> Decision {
-        match self.first_objection(recipient, now_ms) {
+    pub fn explain(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+        match self.first_objection(sender, recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
             None if self.asks(recipient, now_ms) => Decision::Ask,
             None => Decision::Accept,
         }
     }
 
-    fn first_objection(&self, recipient: &Address, now_ms: u64) -> Option<(usize, Reply)> {
+    fn first_objection(
+        &self,
+        sender: &ReversePath,
+        recipient: &Address,
+        now_ms: u64,
+    ) -> Option<(usize, Reply)> {
         let state = self.cluster.view();
-        let facts = Facts { state: &state, recipient, key: OnceCell::new(), now_ms };
+        let own_names = &self.hostnames;
+        let key = OnceCell::new();
+        let facts = Facts { state: &state, own_names, sender, recipient, key, now_ms };
         CHECKS
             .iter()
             .enumerate()
             .find_map(|(index, check)| Some((index, (check.objection)(&facts)?)))
+    }
+
+    fn opened(&self, recipient: &Address, now_ms: u64) -> Result<Tag, Forged> {
+        Tag::open_at(self.cluster.view().return_keys(), recipient.local_part(), now_ms / 1000)
     }
 
     /// Whether the customer's server is to be asked about a recipient that nothing is known

@@ -130,6 +130,8 @@ declare! {
     bounces_total: counters(&["kind", "outcome", "because"]),
         "Recipients about whom there was something to tell, by kind (failed, delayed, relayed), \
          outcome (sent, suppressed), and why nobody was told";
+    returns_total: counters(&["result"]),
+        "Reports that came to return paths of ours, by what became of them";
     authentications_total: counters(&["method", "result"]),
         "Messages looked at, by method (spf, dkim) and result (RFC 8601 section 2.7)";
     journal_dropped_total: counter(), "Lines of the journal that were lost";

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod fleet;
 pub mod hosts;
 pub mod load;
+pub mod maildir;
 pub mod message;
 pub mod network;
 pub mod node;

@@ -11,6 +11,7 @@ use super::hosts::Hosts;
 use super::imports::Staged;
 use super::lists::ListPiece;
 use super::recent::Remembered;
+use super::return_paths::ReturnPaths;
 use super::rotation::RotationPart;
 use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
@@ -43,6 +44,7 @@ pub(crate) enum Part {
     Rotation(RotationPart),
     Answers(AnswersChunk),
     DomainAnswers(Vec<(Box<str>, Answer)>),
+    ReturnPaths(ReturnPaths),
 }
 
 impl State {
@@ -69,6 +71,7 @@ impl State {
             .chain(self.answers.chunks().map(Part::Answers))
             .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
+            .chain(self.return_paths.iter().map(Part::ReturnPaths))
     }
 
     /// Add a part to a state that is being put together.
@@ -94,6 +97,7 @@ impl State {
             Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
             Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
+            Part::ReturnPaths(paths) => self.return_paths = paths,
         }
     }
 }

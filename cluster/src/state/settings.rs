@@ -174,6 +174,14 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: needless alarm; too high: senders hear of a delay only when it failed",
     },
     Setting {
+        name: "return_path.lifetime",
+        default: "10d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "how long a customer's server may report back to a return path of ours",
+        caution: "too low: what a server gives up after days is not learnt; too high: an address \
+                  that has become known can be misused for longer",
+    },
+    Setting {
         name: "rotation.dns_primary",
         default: "",
         kind: SettingKind::Servers,

@@ -61,6 +61,10 @@ fn populated() -> State {
     assert_eq!(state.apply(902, &request(902, stage)), Ok(500));
     let commit = Command::RecipientsCommit { domain: "d7.test".to_owned(), upload: 1, parts: 1 };
     assert_eq!(state.apply(903, &request(903, commit)), Ok(500));
+    let key = Command::ReturnKeyAdd { number: 1, secret: Secret::new([7; 32]) };
+    assert_eq!(state.apply(904, &request(905, key)), Ok(1));
+    let tagged = Command::ReturnPathSet { domain: "d7.test".to_owned(), tagged: true };
+    assert_eq!(state.apply(905, &request(906, tagged)), Ok(1));
     state
 }
 
@@ -102,10 +106,11 @@ fn a_change_made_on_an_old_version_is_refused() {
 #[test]
 fn the_trail_says_who_asked_what() {
     let state = populated();
-    let newest: Vec<_> = state.audit().take(2).collect();
+    let newest: Vec<_> = state.audit().take(3).collect();
     assert!(newest.iter().all(|record| record.actor == "ops"));
-    assert_eq!(newest[0].what, "domain set d7.test --recipients");
-    assert_eq!(newest[1].what, "domain add d599.test --customer acme --route mx");
+    assert_eq!(newest[0].what, "domain set d7.test --return-path tagged");
+    assert_eq!(newest[1].what, "domain set d7.test --recipients");
+    assert_eq!(newest[2].what, "domain add d599.test --customer acme --route mx");
 }
 
 #[test]
@@ -344,4 +349,16 @@ fn nobody_is_asked_where_any_name_is_known_or_mail_was_taken_or_asking_is_off() 
     assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Ask);
     verify(&mut state, 14, Verify::Off);
     assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Passes);
+}
+
+#[test]
+fn a_domain_that_goes_takes_its_return_path_along() {
+    let mut state = populated();
+    let set = |domain: &str| Command::ReturnPathSet { domain: domain.to_owned(), tagged: true };
+    assert!(state.apply(950, &request(950, set("nobody.test"))).is_err());
+    assert!(state.has_tagged_return_path("d7.test") && !state.has_tagged_return_path("d8.test"));
+    let remove = Command::DomainRemove { name: "d7.test".to_owned() };
+    state.apply(951, &request(951, remove)).unwrap();
+    state.apply(952, &request(952, domain("d7.test", "mx"))).unwrap();
+    assert!(!state.has_tagged_return_paths() && state.return_keys().len() == 1);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use mxfleet_cluster::{
     CLUSTER_VERSION, Cluster, ClusterConfig, Command, Customer, CustomerStatus, Request, State,
-    Status, random_id,
+    Status, Token, random_id,
 };
 use tempfile::TempDir;
 
@@ -54,12 +54,17 @@ impl Fleet {
         Self::speaking(size, CLUSTER_VERSION).await
     }
 
+    /// Room for nodes of a fleet that is elsewhere.
+    pub(crate) fn nobody() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ports, nodes, speaks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { dir, ports, nodes, speaks }
+    }
+
     /// The same of nodes that speak this cluster version.
     pub(crate) async fn speaking(size: u64, version: u16) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (ports, nodes) = (BTreeMap::new(), BTreeMap::new());
-        let speaks = (1..=size).map(|id| (id, version)).collect();
-        let mut fleet = Self { dir, ports, nodes, speaks };
+        let mut fleet = Self::nobody();
+        fleet.speaks = (1..=size).map(|id| (id, version)).collect();
         Cluster::init(&fleet.config(1), "mx1").unwrap();
         fleet.start(1).await;
         for id in 2..=size {
@@ -119,8 +124,13 @@ impl Fleet {
         let name = format!("mx{id}");
         let through = *self.nodes.keys().next_back().unwrap();
         let token = self.node(through).token(&name, HOUR_MS, "ops").await.unwrap();
-        let config = self.config(id);
-        Cluster::join(&config, &name, self.address(through), &token).await.unwrap();
+        self.join_through(id, self.address(through), &token).await;
+    }
+
+    /// The same through the node at `peer`, which may be of another process.
+    pub(crate) async fn join_through(&mut self, id: u64, peer: SocketAddr, token: &Token) {
+        let (config, name) = (self.config(id), format!("mx{id}"));
+        Cluster::join(&config, &name, peer, token).await.unwrap();
         self.start(id).await;
         tokio::time::timeout(PATIENCE, self.node(id).settled()).await.unwrap();
     }

@@ -2,8 +2,8 @@
 //!
 //! Readers hold a clone of the whole tree while the next batch is applied to another: what a change
 //! touches is copied (three nodes of some hundred pointers and one leaf), the rest is shared. A
-//! leaf is one allocation, its count of owners in front of its bytes, so that a lookup meets as
-//! few cold cache lines as can be: that is what its time goes to.
+//! node or leaf is one allocation, its count of owners in front of its content, so that a lookup
+//! meets as few cold cache lines as can be: that is what its time goes to.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ const BRANCHES: usize = 128;
 const TWIGS: usize = 64;
 
 type Leaf = Option<Arc<[u8]>>;
-type Twig = Arc<Vec<Leaf>>;
-type Branch = Arc<Vec<Twig>>;
+type Twig = Arc<[Leaf]>;
+type Branch = Arc<[Twig]>;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Leaves {
-    root: Arc<Vec<Branch>>,
+    root: Arc<[Branch]>,
     /// The nodes all start as, known by their address: most of a small tree is skipped by that.
     empty: (Branch, Twig),
 }
 
 impl Default for Leaves {
     fn default() -> Self {
-        let twig: Twig = Arc::new(vec![None; TWIGS]);
-        let branch: Branch = Arc::new(vec![Arc::clone(&twig); BRANCHES]);
-        Self { root: Arc::new(vec![Arc::clone(&branch); ROOT]), empty: (branch, twig) }
+        let twig: Twig = Arc::from(vec![None; TWIGS]);
+        let branch: Branch = Arc::from(vec![Arc::clone(&twig); BRANCHES]);
+        Self { root: Arc::from(vec![Arc::clone(&branch); ROOT]), empty: (branch, twig) }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::http::tables::Tables;
 use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
 use crate::returns::{self, Returns};
-use crate::rotation::{self, Rotation, TrafficMeter};
+use crate::rotation::{self, Acme, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -209,6 +209,10 @@ impl Node {
             service: service.clone(),
             node: u64::from(node_id),
             tsig_key_file: config.tsig_key_file.clone(),
+            acme: Acme {
+                ca_file: config.acme_ca_file.clone(),
+                account_file: config.node.data_dir.join("acme-account.json"),
+            },
             letters,
             dns,
             hostname: hostname.clone(),

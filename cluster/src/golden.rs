@@ -178,6 +178,7 @@ fn rotation() -> Vec<Command> {
                 names: vec![name()],
                 chain_pem: "chain".to_owned(),
                 sealed_key: vec![7],
+                key_hash: [9; 32],
                 ends_ms: at_ms,
             })),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),

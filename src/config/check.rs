@@ -38,7 +38,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
     let (http, metrics) = (listener(&root, "http"), listener(&root, "metrics"));
     let cluster = cluster(&root.section("cluster"));
     let dns = root.section("dns");
-    dns.only(&["servers", "tsig_key_file"]);
+    dns.only(&["servers", "tsig_key_file", "acme_ca_file"]);
     let dns_servers = dns.texts("servers", name_server).unwrap_or_default();
     let delivery = delivery(&root.section("delivery"));
     let log = log(&root.section("log"));
@@ -57,6 +57,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
         metrics,
         dns_servers,
         tsig_key_file: dns.text("tsig_key_file", path),
+        acme_ca_file: dns.text("acme_ca_file", path),
         delivery,
         log,
         limits,

@@ -35,6 +35,8 @@ pub struct Config {
     pub dns_servers: Vec<SocketAddr>,
     /// The key that changes of MX names are signed with, as `tsig-keygen` writes it.
     pub tsig_key_file: Option<PathBuf>,
+    /// Roots the ACME server's own certificate is checked by; `None` means the system's.
+    pub acme_ca_file: Option<PathBuf>,
     /// How mail goes out.
     pub delivery: Delivery,
     /// What is logged, and how.

@@ -87,6 +87,8 @@ pub struct CertificatePair {
     pub names: Vec<String>,
     /// When the first certificate of its chain ends: seconds since 1970, UTC.
     pub ends: Option<i64>,
+    /// SHA-256 of the public key, as TLSA records have it.
+    pub key_hash: [u8; 32],
 }
 
 impl CertificatePair {
@@ -160,7 +162,7 @@ impl fmt::Debug for TlsIdentity {
 impl Certificates {
     fn of(pairs: Vec<CertificatePair>) -> Self {
         let mut certificates = Self::default();
-        for CertificatePair { key, names, ends } in pairs {
+        for CertificatePair { key, names, ends, .. } in pairs {
             certificates.first_end = certificates.first_end.into_iter().chain(ends).min();
             for name in names {
                 certificates.by_name.entry(name).or_insert_with(|| Arc::clone(&key));
@@ -200,6 +202,16 @@ fn end(key: &CertifiedKey) -> Option<i64> {
         Some(certificate.validity().not_after.timestamp())
     });
     ends.min()
+}
+
+/// SHA-256 of the leaf's public key. A leaf that was read before is one here.
+fn key_hash(key: &CertifiedKey) -> [u8; 32] {
+    let leaf = key.cert.first().and_then(|der| x509_parser::parse_x509_certificate(der).ok());
+    let public = leaf.map(|(_, certificate)| certificate.public_key().raw.to_vec());
+    let digest = ring::digest::digest(&ring::digest::SHA256, &public.unwrap_or_default());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
 }
 
 /// Where PEM comes from.
@@ -249,8 +261,8 @@ fn parse(chain_from: Source<'_>, key_from: Source<'_>) -> Result<CertificatePair
     let key = key_from.key().map_err(pem_error(key_from))?;
     let key = CertifiedKey::from_der(chain, key, &provider)
         .map_err(|source| TlsError::Key { path: key_from.path(), source })?;
-    let ends = end(&key);
-    Ok(CertificatePair { key: Arc::new(key), names, ends })
+    let (ends, key_hash) = (end(&key), key_hash(&key));
+    Ok(CertificatePair { key: Arc::new(key), names, ends, key_hash })
 }
 
 #[cfg(test)]

@@ -19,13 +19,25 @@ pub(super) struct CertificateKeeper {
     pub(super) node: u64,
 }
 
-/// Why a certificate of the state cannot be shown.
+/// Why a certificate cannot go into the state, or be shown from it.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub enum Fault {
+    /// Its key cannot be sealed or opened.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// It is of no use.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+/// A certificate that is sound, with its key sealed. Both are PEM.
+pub fn sealed(cluster: &Cluster, chain_pem: String, key_pem: &[u8]) -> Result<Certificate, Fault> {
+    let pair = CertificatePair::parse(chain_pem.as_bytes(), key_pem)?;
+    let ends_s = pair.ends.and_then(|ends| u64::try_from(ends).ok()).unwrap_or_default();
+    let (names, key_hash, ends_ms) = (pair.names, pair.key_hash, ends_s * 1000);
+    let mut row = Certificate { names, chain_pem, sealed_key: Vec::new(), key_hash, ends_ms };
+    row.sealed_key = cluster.seal(row.about(), key_pem)?;
+    Ok(row)
 }
 
 impl CertificateKeeper {

@@ -2,7 +2,8 @@
 //!
 //! What is to be is in the replicated state; this is what makes it so.
 
-mod certificates;
+mod acme;
+pub mod certificates;
 mod dns;
 mod hand_over;
 mod migration;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use mxfleet_cluster::Cluster;
 use tokio_util::sync::CancellationToken;
 
+pub use self::acme::Acme;
+use self::acme::CertificateIssuer;
 use self::certificates::CertificateKeeper;
 use self::dns::DnsPublisher;
 use self::hand_over::HandOver;
@@ -35,6 +38,7 @@ pub struct Rotation {
     mailer: Mailer,
     surveyor: Surveyor,
     certificates: CertificateKeeper,
+    issuer: CertificateIssuer,
 }
 
 /// What it is made of.
@@ -51,6 +55,8 @@ pub struct Parts {
     pub node: u64,
     /// The key that changes of DNS are signed with.
     pub tsig_key_file: Option<PathBuf>,
+    /// How an ACME server is asked for certificates.
+    pub acme: Acme,
     /// What became of letters to customers.
     pub letters: Letters,
     /// Asks what customers' MX records say.
@@ -75,9 +81,11 @@ impl Rotation {
         });
         let mailer =
             Mailer { cluster: cluster.clone(), spool, deliveries, letters, node, hostname };
+        let publisher = DnsPublisher::new(cluster.clone(), parts.tsig_key_file);
         Self {
             traffic: TrafficMeter::new(cluster.clone()),
-            dns: DnsPublisher::new(cluster.clone(), parts.tsig_key_file),
+            issuer: CertificateIssuer::new(cluster.clone(), publisher.clone(), parts.acme),
+            dns: publisher,
             hand_over,
             mailer,
             certificates: CertificateKeeper { cluster: cluster.clone(), tls: parts.tls, node },
@@ -92,8 +100,14 @@ impl Rotation {
 
     /// Do this node's part until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let work =
-            async { tokio::join!(self.mailer.run(), self.surveyor.run(), self.certificates.run()) };
+        let work = async {
+            tokio::join!(
+                self.mailer.run(),
+                self.surveyor.run(),
+                self.certificates.run(),
+                self.issuer.run()
+            )
+        };
         tokio::join!(
             self.traffic.run(stop.clone()),
             self.dns.run(stop.clone()),

@@ -3,28 +3,55 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use data_encoding::HEXLOWER;
 use mxfleet_cluster::State;
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordData {
+    /// An address of the host the name points at.
+    Address(IpAddr),
+    /// SHA-256 of a public key that the name may be found with: TLSA 3 1 1 (RFC 7671 section 5.1).
+    Key([u8; 32]),
+}
 
 /// One record of an MX name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record {
-    /// The MX name.
+    /// The MX name, or what its TLSA records belong to.
     pub name: String,
     /// Its time to live, in seconds.
     pub ttl_s: u32,
-    /// An address of the host it points at.
-    pub address: IpAddr,
+    /// What it says.
+    pub data: RecordData,
+}
+
+/// Where the TLSA records of an MX name are (RFC 7672 section 2.2.3).
+pub fn tlsa_owner(name: &str) -> String {
+    format!("_25._tcp.{name}")
 }
 
 /// The records of all MX names at `now_ms`, in order.
 pub fn records(state: &State, now_ms: u64) -> Vec<Record> {
     let ttl = state.ttl();
+    let with_keys = state.settings().get("rotation.tlsa") == Some("publish");
     let mut records = Vec::new();
     for row in state.names() {
         let Some((host, ttl_s)) = row.wanted(now_ms, ttl) else { continue };
         let addresses = state.host(host).map(|host| host.addresses.as_slice()).unwrap_or_default();
-        let record = |address: &IpAddr| Record { name: row.name.clone(), ttl_s, address: *address };
+        let record = |address: &IpAddr| {
+            let data = RecordData::Address(*address);
+            Record { name: row.name.clone(), ttl_s, data }
+        };
         records.extend(addresses.iter().map(record));
+        if with_keys {
+            let known = state.certificates().filter(|known| known.covers(&row.name));
+            records.extend(known.map(|known| Record {
+                name: tlsa_owner(&row.name),
+                ttl_s,
+                data: RecordData::Key(known.key_hash),
+            }));
+        }
     }
     records.sort_unstable();
     records.dedup();
@@ -40,10 +67,14 @@ pub fn zone_file(zone: &str, records: &[Record]) -> String {
     };
     let width = records.iter().map(|record| label(&record.name).len()).max().unwrap_or_default();
     for record in records {
-        let kind = if record.address.is_ipv4() { "A" } else { "AAAA" };
-        let (label, ttl_s, address) = (label(&record.name), record.ttl_s, record.address);
+        let data = match &record.data {
+            RecordData::Address(address @ IpAddr::V4(_)) => format!("A {address}"),
+            RecordData::Address(address @ IpAddr::V6(_)) => format!("AAAA {address}"),
+            RecordData::Key(hash) => format!("TLSA 3 1 1 {}", HEXLOWER.encode(hash)),
+        };
+        let (label, ttl_s) = (label(&record.name), record.ttl_s);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{label:width$} {ttl_s} IN {kind} {address}");
+        let _ = writeln!(text, "{label:width$} {ttl_s} IN {data}");
     }
     text
 }
@@ -57,13 +88,19 @@ mod tests {
         let record = |name: &str, address: &str| Record {
             name: name.to_owned(),
             ttl_s: 60,
-            address: address.parse().unwrap(),
+            data: RecordData::Address(address.parse().unwrap()),
         };
         let records =
             [record("mx-a.relay.test", "192.0.2.1"), record("mx-bb.relay.test", "2001:db8::1")];
         assert_eq!(
             zone_file("relay.test", &records),
             "$ORIGIN relay.test.\nmx-a  60 IN A 192.0.2.1\nmx-bb 60 IN AAAA 2001:db8::1\n"
+        );
+        let name = tlsa_owner("mx-a.relay.test");
+        let key = Record { name, ttl_s: 60, data: RecordData::Key([0xab; 32]) };
+        assert_eq!(
+            zone_file("relay.test", &[key]),
+            format!("$ORIGIN relay.test.\n_25._tcp.mx-a 60 IN TLSA 3 1 1 {}\n", "ab".repeat(32))
         );
     }
 }

@@ -33,6 +33,8 @@ pub struct Setup {
     pub dns: Option<SocketAddr>,
     /// The key changes of DNS are signed with, as `tsig-keygen` writes it.
     pub tsig_key: Option<String>,
+    /// Root of the ACME server it asks.
+    pub acme_ca: Option<PathBuf>,
     /// Port of exchangers found by MX.
     pub mx_port: Option<u16>,
     /// Roots for customers' servers.
@@ -134,9 +136,18 @@ impl Node {
         if let Some(address) = setup.cluster {
             write!(text, "[cluster]\nlisten = \"{address}\"\n").unwrap();
         }
-        if setup.dns.is_some() || setup.tsig_key.is_some() {
-            text.push_str("[dns]\n");
+        text.push_str(&self.dns_configuration(setup));
+        if !setup.limits.is_empty() {
+            text.push_str("[limits]\n");
         }
+        for (name, value) in &setup.limits {
+            writeln!(text, "{name} = {value}").unwrap();
+        }
+        text
+    }
+
+    fn dns_configuration(&self, setup: &Setup) -> String {
+        let mut text = "[dns]\n".to_owned();
         if let Some(server) = setup.dns {
             writeln!(text, "servers = [\"{server}\"]").unwrap();
         }
@@ -144,11 +155,8 @@ impl Node {
             std::fs::write(self.tsig_key(), key).unwrap();
             writeln!(text, "tsig_key_file = \"{}\"", self.tsig_key().display()).unwrap();
         }
-        if !setup.limits.is_empty() {
-            text.push_str("[limits]\n");
-        }
-        for (name, value) in &setup.limits {
-            writeln!(text, "{name} = {value}").unwrap();
+        if let Some(file) = &setup.acme_ca {
+            writeln!(text, "acme_ca_file = \"{}\"", file.display()).unwrap();
         }
         text
     }

@@ -24,6 +24,9 @@ pub struct Certificate {
     pub chain_pem: String,
     /// The key as PEM, sealed by [`crate::Cluster::seal`] about the first name.
     pub sealed_key: Vec<u8>,
+    /// SHA-256 of the public key as the certificate has it: what a TLSA record says (RFC 7671
+    /// section 5.1).
+    pub key_hash: [u8; 32],
     /// When the first certificate of the chain ends: milliseconds since 1970, UTC.
     pub ends_ms: u64,
 }
@@ -32,6 +35,15 @@ impl Certificate {
     /// What its key is sealed about.
     pub fn about(&self) -> &[u8] {
         self.names.first().map_or(&[], |name| name.as_bytes())
+    }
+
+    /// Whether it is for `name`, itself or by a wildcard of one label.
+    pub fn covers(&self, name: &str) -> bool {
+        let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+        let fits = |known: &String| {
+            known == name || known.strip_prefix("*.").is_some_and(|known| known == parent)
+        };
+        self.names.iter().any(fits)
     }
 }
 
@@ -67,6 +79,29 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
+    /// Refuse what would have senders see another key than DNS tells them to expect.
+    pub(super) fn check_keys(&self, command: &CertificateCommand) -> Result<(), Refusal> {
+        let (name, other) = match command {
+            CertificateCommand::Put(new) => {
+                let replaced = self.iter().find(|row| {
+                    row.key_hash != new.key_hash
+                        && (row.names.iter().any(|name| new.covers(name))
+                            || new.names.iter().any(|name| row.covers(name)))
+                });
+                match replaced {
+                    Some(row) => (row.names.first(), "another key"),
+                    None => return Ok(()),
+                }
+            }
+            CertificateCommand::Remove { name } => (Some(name), "no key"),
+        };
+        Err(Refusal::conflict(format!(
+            "senders hold TLSA records of {}, and would find {other}; `mxfleet settings set \
+             rotation.tlsa remove`, wait for rotation.ttl, and do it then",
+            name.map_or("", String::as_str).escape_debug()
+        )))
+    }
+
     /// In order of name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Certificate> {
         self.rows.values().map(Arc::as_ref)
@@ -146,6 +181,7 @@ mod tests {
             names: names.iter().map(ToString::to_string).collect(),
             chain_pem: "chain".to_owned(),
             sealed_key: vec![1],
+            key_hash: [names.len().try_into().unwrap(); 32],
             ends_ms,
         })
     }
@@ -160,6 +196,20 @@ mod tests {
         let remove = CertificateCommand::Remove { name: "mx-a.relay.test".to_owned() };
         assert_eq!(table.apply(5, &remove, 5), Ok(1));
         assert!(table.apply(6, &remove, 5).is_err());
+    }
+
+    #[test]
+    fn a_key_that_dns_tells_of_stays() {
+        let mut table = Certificates::default();
+        table.apply(3, &certificate(&["mx-a.relay.test"], 10), 5).unwrap();
+        for good in [&["mx-a.relay.test"][..], &["mx-b.relay.test", "mx-c.relay.test"]] {
+            table.check_keys(&certificate(good, 20)).unwrap();
+        }
+        for bad in [&["mx-a.relay.test", "b.test"][..], &["*.relay.test", "b.test"]] {
+            table.check_keys(&certificate(bad, 20)).unwrap_err();
+        }
+        let remove = CertificateCommand::Remove { name: "mx-a.relay.test".to_owned() };
+        table.check_keys(&remove).unwrap_err();
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub enum SettingKind {
     Servers,
     /// A mail address, or nothing.
     MailAddress,
+    /// An address on the web that begins with `https://`, or nothing.
+    Url,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -184,6 +186,15 @@ pub const SETTINGS: &[Setting] = &[
                   that has become known can be misused for longer",
     },
     Setting {
+        name: "rotation.acme_directory",
+        default: "",
+        kind: SettingKind::Url,
+        about: "the ACME directory (RFC 8555) that gives certificates for MX names, by DNS-01; its \
+                terms are agreed to",
+        caution: "when empty, `mxfleet name cert add` brings them; a directory that has a wrong \
+                  address is asked again and again",
+    },
+    Setting {
         name: "rotation.dns_primary",
         default: "",
         kind: SettingKind::Servers,
@@ -224,6 +235,15 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
         about: "how often customers' MX records are looked at while a migration is announced",
         caution: "too low: load on name servers; too high: who has moved counts as late",
+    },
+    Setting {
+        name: "rotation.tlsa",
+        default: "ignore",
+        kind: SettingKind::Choice(&["ignore", "publish", "remove"]),
+        about: "TLSA records (RFC 7672) of MX names, from the fleet's certificates: left alone, \
+                published, or taken out of DNS",
+        caution: "only for a zone that is signed (DNSSEC); a host must not have certificate files \
+                  for MX names with other keys: senders would not deliver to it",
     },
     Setting {
         name: "rotation.ttl",
@@ -349,7 +369,18 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                 render_duration(period_max_ms)
             ))),
         },
-        SettingKind::DomainName | SettingKind::MailAddress if value.is_empty() => Ok(()),
+        SettingKind::DomainName | SettingKind::MailAddress | SettingKind::Url
+            if value.is_empty() =>
+        {
+            Ok(())
+        }
+        SettingKind::Url => {
+            let host = value.strip_prefix("https://").unwrap_or_default();
+            if !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic()) {
+                return Ok(());
+            }
+            Err(Refusal::invalid(format!("{name} is an address that begins with https://")))
+        }
         SettingKind::MailAddress => {
             let plain = !value.chars().any(|c| c.is_control() || c.is_whitespace() || c == '<');
             let domain = value.rsplit_once('@').filter(|(local, _)| !local.is_empty());
@@ -485,6 +516,7 @@ mod tests {
         for (name, good) in [
             ("rotation.zone", "relay.example"),
             ("rotation.dns_servers", "192.0.2.1:53,[::1]:5353"),
+            ("rotation.acme_directory", "https://acme.example/dir"),
         ] {
             assert!(check(find(name), good).is_ok() && check(find(name), "").is_ok());
         }
@@ -492,6 +524,9 @@ mod tests {
             ("rotation.zone", "Relay.Example"),
             ("rotation.zone", "a b"),
             ("rotation.dns_servers", "192.0.2.1"),
+            ("rotation.acme_directory", "http://acme.example/dir"),
+            ("rotation.acme_directory", "https://"),
+            ("rotation.acme_directory", "https://a b"),
             ("rotation.dns_servers", "192.0.2.1:0"),
             ("rotation.dns_primary", "ns.test:53"),
         ] {

@@ -6,9 +6,9 @@ use mxfleet_cluster::{
 };
 
 use super::super::call::{Refused, Terms};
-use super::call::{CertRow, KeyPem, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
 use super::{Answer, RotationAdmin, host_name, time};
-use crate::connection::CertificatePair;
+use crate::rotation::certificates;
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
@@ -39,7 +39,12 @@ impl RotationAdmin {
                 return Ok(serde_json::json!(rows));
             }
             NameCall::CertAdd { chain_pem, key_pem } => {
-                let put = CertificateCommand::Put(self.sealed(chain_pem, &key_pem)?);
+                let row = certificates::sealed(&self.cluster, chain_pem, key_pem.0.as_bytes());
+                let row = row.map_err(|fault| match fault {
+                    certificates::Fault::Vault(error) => Refused::unavailable(error.to_string()),
+                    certificates::Fault::Tls(error) => Refused::invalid(error.to_string()),
+                })?;
+                let put = CertificateCommand::Put(row);
                 return self.propose(Command::Certificate(put), terms).await;
             }
             NameCall::CertRemove { name } => {
@@ -88,18 +93,6 @@ impl RotationAdmin {
         let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
         self.propose(Command::Name(command), &Terms::default()).await?;
         Ok(changed)
-    }
-
-    /// A certificate that is sound, with its key sealed.
-    fn sealed(&self, chain_pem: String, key: &KeyPem) -> Result<Certificate, Refused> {
-        let pair = CertificatePair::parse(chain_pem.as_bytes(), key.0.as_bytes());
-        let pair = pair.map_err(|error| Refused::invalid(error.to_string()))?;
-        let ends_s = pair.ends.and_then(|ends| u64::try_from(ends).ok()).unwrap_or_default();
-        let (names, sealed_key) = (pair.names, Vec::new());
-        let mut row = Certificate { names, chain_pem, sealed_key, ends_ms: ends_s * 1000 };
-        let sealed = self.cluster.seal(row.about(), key.0.as_bytes());
-        row.sealed_key = sealed.map_err(|error| Refused::unavailable(error.to_string()))?;
-        Ok(row)
     }
 
     fn zone(&self) -> Answer {

@@ -23,7 +23,7 @@ const PIPELINE: usize = 50;
 
 /// Why a name server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ExchangeError {
+pub(in crate::rotation) enum ExchangeError {
     #[error("{0} cannot be reached: {1}")]
     Unreachable(SocketAddr, io::Error),
     #[error("{0} did not answer in time")]

@@ -10,7 +10,7 @@ const FUDGE_S: u16 = 300;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeyError {
+pub(in crate::rotation) enum KeyError {
     #[error("the key file {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error(

@@ -16,13 +16,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::rr::RecordType;
 use mxfleet_cluster::{Cluster, Command, MxName, NameCommand, Request, State, random_id};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::exchange::{ExchangeError, read_sets, send_update};
 use self::key::KeyError;
-use self::sets::{Sets, differences, wanted};
+use self::sets::{Data, Set, SetName, Sets, differences, wanted};
 use crate::system::clock::wall_ms;
 use crate::telemetry::metrics::METRICS;
 
@@ -32,6 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether somebody else changed something.
 const DRIFT_EVERY: Duration = Duration::from_mins(1);
+/// Time to live of a text that is there for a moment only, in seconds.
+const TEXT_TTL_S: u32 = 1;
+/// How long all authorities may take to show it.
+const TEXT_PATIENCE: Duration = Duration::from_mins(5);
 /// Who publishes, for the audit trail.
 const ACTOR: &str = "dns";
 
@@ -50,11 +55,13 @@ struct Round {
 
 /// Why DNS is not as wanted.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub(super) enum Fault {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    #[error("there is no rotation.dns_primary to send changes to")]
+    NoPrimary,
     #[error("{server} says other than it shall: {what}")]
     Differs { server: SocketAddr, what: String },
 }
@@ -139,6 +146,30 @@ impl DnsPublisher {
         fault.map_or(Ok(()), Err)
     }
 
+    /// Have every authority say this one text of `owner`, which is below the service's zone, or
+    /// none.
+    pub(super) async fn publish_text(
+        &self,
+        owner: String,
+        text: Option<String>,
+    ) -> Result<(), Fault> {
+        let state = self.cluster.view();
+        let zone = state.settings().get("rotation.zone").unwrap_or_default();
+        let primary = state.settings().servers("rotation.dns_primary").first().copied();
+        let data = text.into_iter().map(Data::Text).collect();
+        let name = SetName { name: owner, kind: RecordType::TXT };
+        let wanted = Sets::from([(name, Set { ttl_s: TEXT_TTL_S, data })]);
+        self.publish(zone, primary.ok_or(Fault::NoPrimary)?, &wanted).await?;
+        let until = Instant::now() + TEXT_PATIENCE;
+        loop {
+            match first_difference(&servers(&state), &wanted).await {
+                Some(_) if Instant::now() < until => sleep(RETRY_EVERY).await,
+                Some(fault) => return Err(fault),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Bring the primary to what shall be, if it says something else.
     async fn publish(&self, zone: &str, primary: SocketAddr, wanted: &Sets) -> Result<(), Fault> {
         let key = self.key_file.as_deref().map(key::read).transpose()?;
@@ -197,6 +228,21 @@ impl std::fmt::Debug for DnsPublisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DnsPublisher").finish_non_exhaustive()
     }
+}
+
+/// What a server says otherwise, if one does.
+async fn first_difference(servers: &[SocketAddr], wanted: &Sets) -> Option<Fault> {
+    for server in servers {
+        match read_sets(*server, wanted).await {
+            Ok(found) => {
+                if let Some((_, what)) = differences(wanted, &found).pop() {
+                    return Some(Fault::Differs { server: *server, what });
+                }
+            }
+            Err(error) => return Some(error.into()),
+        }
+    }
+    None
 }
 
 /// Every server that must show a change.

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use hickory_proto::rr::rdata::{A, AAAA};
+use data_encoding::HEXLOWER;
+use hickory_proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
+use hickory_proto::rr::rdata::{A, AAAA, TLSA, TXT};
 use hickory_proto::rr::{RData, RecordType};
 use mxfleet_cluster::{NameStage, State};
 
-use crate::rotation::records::records;
+use crate::rotation::records::{RecordData, records, tlsa_owner};
 
 /// The records of one name and type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SetName {
-    /// The MX name.
+    /// The MX name, or what is below it.
     pub(super) name: String,
     pub(super) kind: RecordType,
 }
@@ -28,6 +30,10 @@ pub(super) struct Set {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Data {
     Address(IpAddr),
+    /// TLSA 3 1 1 with this hash.
+    Key([u8; 32]),
+    /// TXT with this one string.
+    Text(String),
     /// Something we never publish, as text.
     Other(String),
 }
@@ -42,6 +48,14 @@ impl Data {
         match data {
             RData::A(A(ip)) => Self::Address((*ip).into()),
             RData::AAAA(AAAA(ip)) => Self::Address((*ip).into()),
+            RData::TLSA(tlsa) => match key_hash(tlsa) {
+                Some(hash) => Self::Key(hash),
+                None => Self::Other(tlsa.to_string()),
+            },
+            RData::TXT(text) => {
+                let text = text.txt_data.concat();
+                Self::Text(String::from_utf8_lossy(&text).into_owned())
+            }
             other => Self::Other(other.to_string()),
         }
     }
@@ -51,6 +65,13 @@ impl Data {
         match self {
             Self::Address(IpAddr::V4(ip)) => Some(RData::A(A(*ip))),
             Self::Address(IpAddr::V6(ip)) => Some(RData::AAAA(AAAA(*ip))),
+            Self::Key(hash) => Some(RData::TLSA(TLSA::new(
+                CertUsage::DaneEe,
+                Selector::Spki,
+                Matching::Sha256,
+                hash.to_vec(),
+            ))),
+            Self::Text(text) => Some(RData::TXT(TXT::new(vec![text.clone()]))),
             Self::Other(_) => None,
         }
     }
@@ -60,15 +81,24 @@ impl std::fmt::Display for Data {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Address(ip) => ip.fmt(f),
-            Self::Other(text) => text.fmt(f),
+            Self::Key(hash) => write!(f, "3 1 1 {}", HEXLOWER.encode(hash)),
+            Self::Text(text) | Self::Other(text) => text.fmt(f),
         }
     }
+}
+
+fn key_hash(tlsa: &TLSA) -> Option<[u8; 32]> {
+    let ours = (tlsa.cert_usage, tlsa.selector, tlsa.matching)
+        == (CertUsage::DaneEe, Selector::Spki, Matching::Sha256);
+    tlsa.cert_data.as_slice().try_into().ok().filter(|_| ours)
 }
 
 /// What name servers shall have at `now_ms` of every name that is theirs to know, also of those
 /// they shall forget.
 pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
     let mut sets = Sets::new();
+    // Where they are left alone, somebody else may publish them.
+    let with_keys = state.settings().get("rotation.tlsa") != Some("ignore");
     for row in state.names() {
         let over = matches!(row.stage, NameStage::Removed { .. });
         let known = row.target.is_some()
@@ -77,13 +107,21 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
             for kind in KINDS {
                 sets.insert(SetName { name: row.name.clone(), kind }, Set::default());
             }
+            if with_keys {
+                let name = tlsa_owner(&row.name);
+                sets.insert(SetName { name, kind: RecordType::TLSA }, Set::default());
+            }
         }
     }
     for record in records(state, now_ms) {
-        let kind = if record.address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
+        let (kind, data) = match record.data {
+            RecordData::Address(ip @ IpAddr::V4(_)) => (RecordType::A, Data::Address(ip)),
+            RecordData::Address(ip @ IpAddr::V6(_)) => (RecordType::AAAA, Data::Address(ip)),
+            RecordData::Key(hash) => (RecordType::TLSA, Data::Key(hash)),
+        };
         let set = sets.entry(SetName { name: record.name, kind }).or_default();
         set.ttl_s = record.ttl_s;
-        set.data.insert(Data::Address(record.address));
+        set.data.insert(data);
     }
     sets
 }
@@ -120,6 +158,18 @@ mod tests {
     fn set(ttl_s: u32, addresses: &[&str]) -> Set {
         let data = addresses.iter().map(|text| Data::Address(text.parse().unwrap())).collect();
         Set { ttl_s, data }
+    }
+
+    #[test]
+    fn what_is_sent_is_recognised_when_it_is_read() {
+        for data in [
+            Data::Address("192.0.2.1".parse().unwrap()),
+            Data::Address("2001:db8::1".parse().unwrap()),
+            Data::Key([7; 32]),
+            Data::Text("token".to_owned()),
+        ] {
+            assert_eq!(Data::of(&data.to_rdata().unwrap()), data);
+        }
     }
 
     #[test]

@@ -109,6 +109,9 @@ impl State {
             Command::Notice(command) => self.rotation.notices.apply(command, self.clock_ms),
             Command::Traffic { counts } => self.count_traffic(counts),
             Command::Certificate(command) => {
+                if self.settings.get("rotation.tlsa") == Some("publish") {
+                    self.rotation.certificates.check_keys(command)?;
+                }
                 self.rotation.certificates.apply(at, command, self.clock_ms)
             }
             _ => Err(Refusal::invalid("this command is not one about rotation")),

@@ -27,6 +27,7 @@ use crate::http::admin::{self, Admin};
 use crate::http::metrics::{self, Sources};
 use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
+use crate::http::site::Site;
 use crate::http::tables::Tables;
 use crate::policy::{Policy, Watch};
 use crate::returns::{self, Returns};
@@ -59,6 +60,7 @@ struct Node {
     dns: DnsPublisher,
     leaving: Leaving,
     service: Service,
+    site: Site,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -203,6 +205,7 @@ impl Node {
             journal: journal.clone(),
         };
         let leaving = Leaving::new(cluster.clone(), spool.clone(), service.clone(), id);
+        let site = Site::new(cluster.clone(), &config.node.name);
         let node = Self {
             cluster,
             spool,
@@ -218,6 +221,7 @@ impl Node {
             dns: publisher,
             leaving,
             service,
+            site,
         };
         Ok((node, recovered))
     }
@@ -246,8 +250,9 @@ impl Node {
         let publish = self.dns.clone().run(stop.clone());
         let leaving = self.leaving.clone().run(stop.clone());
         let rotate = returns::rotate(self.cluster.clone(), stop.clone());
+        let site = self.site.clone().run(stop.clone());
         tasks.spawn(async move {
-            tokio::join!(traffic, publish, rotate, leaving);
+            tokio::join!(traffic, publish, rotate, leaving, site);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -266,8 +271,9 @@ impl Node {
         };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
+            let site = self.site.clone();
             tasks.spawn(async move {
-                public::serve_public(listener, health, &limits, token).await;
+                public::serve_public(listener, site, health, &limits, token).await;
                 Ok(())
             });
         }

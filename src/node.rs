@@ -30,6 +30,7 @@ use crate::http::rotation::RotationAdmin;
 use crate::http::site::Site;
 use crate::http::tables::Tables;
 use crate::policy::{Policy, Watch};
+use crate::probe::{self, Prober};
 use crate::returns::{self, Returns};
 use crate::rotation::{DnsPublisher, Leaving, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
@@ -162,8 +163,13 @@ impl Node {
         let authenticator =
             Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
         let own = own(config);
-        let router =
-            Router::new(cluster.clone(), dns, own.clone(), config.delivery.mx_port, &limits);
+        let router = Router::new(
+            cluster.clone(),
+            dns.clone(),
+            own.clone(),
+            config.delivery.mx_port,
+            &limits,
+        );
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
@@ -178,6 +184,7 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
+        let prober = prober(config, &cluster, router.clone(), &dns)?;
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
@@ -203,9 +210,10 @@ impl Node {
             cluster: cluster.clone(),
             reports: reports.clone(),
             journal: journal.clone(),
+            prober: prober.clone(),
         };
         let leaving = Leaving::new(cluster.clone(), spool.clone(), service.clone(), id);
-        let site = Site::new(cluster.clone(), &config.node.name);
+        let site = Site::new(cluster.clone(), &config.node.name, prober.clone());
         let node = Self {
             cluster,
             spool,
@@ -402,6 +410,18 @@ fn callout(
         is_failing: Arc::new(move |domain| failing.is_failing(domain)),
         limits,
     }))
+}
+
+fn prober(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyhow::Result<Prober> {
+    Ok(Prober::new(probe::Parts {
+        cluster: cluster.clone(),
+        router,
+        dns: dns.clone(),
+        hostname: &config.node.hostname,
+        limits: &config.limits,
+        roots: &roots(config),
+        allow_loopback: config.delivery.allow_loopback_routes,
+    })?)
 }
 
 /// What this node is to a route that leads back to it.

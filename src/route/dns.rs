@@ -73,16 +73,23 @@ impl Dns {
 
     /// The MX records of a domain: preference and name. None is an answer too, also when the
     /// domain does not exist.
-    pub(super) async fn exchangers(
-        &self,
-        domain: &str,
-    ) -> Result<Vec<(u16, String)>, RouteFailure> {
+    pub async fn exchangers(&self, domain: &str) -> Result<Vec<(u16, String)>, RouteFailure> {
         let answers = self.ask(domain, RecordType::MX).await?;
         let records = answers.iter().filter_map(|data| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
             _ => None,
         });
         Ok(records.collect())
+    }
+
+    /// The TXT records of a name, each as one text. None is an answer too.
+    pub async fn texts(&self, name: &str) -> Result<Vec<String>, RouteFailure> {
+        let answers = self.ask(name, RecordType::TXT).await?;
+        let texts = answers.iter().filter_map(|data| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        });
+        Ok(texts.collect())
     }
 
     /// The addresses of a host. If one family's question fails but the other is answered, the

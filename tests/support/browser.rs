@@ -1,6 +1,6 @@
 //! A real browser without a window: Debian's Chromium, driven as the WebDriver standard says.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::process::Process;
-use super::{await_listening, free_address, scratch};
+use super::{await_listening, eventually, free_address, scratch};
 
 /// A page may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,11 +27,20 @@ pub struct Eyes {
     pub scripts: bool,
 }
 
+/// Both phones and desks, by day and by night.
+pub const EYES: &[Eyes] = &[
+    Eyes { width: 390, dark: false, scripts: true },
+    Eyes { width: 390, dark: true, scripts: false },
+    Eyes { width: 1280, dark: true, scripts: true },
+    Eyes { width: 1280, dark: false, scripts: false },
+];
+
 /// One browser with one window.
 #[derive(Debug)]
 pub struct Browser {
     driver: SocketAddr,
     session: String,
+    scripts: bool,
     _process: Process,
     _folder: tempfile::TempDir,
 }
@@ -64,8 +73,13 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": settings,
         } } });
-        let mut browser =
-            Self { driver, session: String::new(), _process: process, _folder: folder };
+        let mut browser = Self {
+            driver,
+            session: String::new(),
+            scripts: eyes.scripts,
+            _process: process,
+            _folder: folder,
+        };
         let opened = browser.call("POST", "/session", Some(&asked));
         browser.session = opened["sessionId"].as_str().unwrap().to_owned();
         browser
@@ -86,10 +100,27 @@ impl Browser {
         self.get("title").as_str().unwrap().to_owned()
     }
 
-    /// What a person reads in the first element that the selector finds.
+    /// What a person reads in the first element that the selector finds, as soon as it is there.
     pub fn text(&self, selector: &str) -> String {
-        let element = self.find(selector);
-        self.get(&format!("element/{element}/text")).as_str().unwrap().to_owned()
+        let mut text = String::new();
+        eventually(&format!("a page with {selector}"), PATIENCE, || {
+            let asked = json!({ "using": "css selector", "value": selector });
+            let path = format!("/session/{}/element", self.session);
+            let Ok(found) = self.attempt("POST", &path, Some(&asked)) else { return false };
+            let path = format!("{path}/{}/text", found[ELEMENT].as_str().unwrap());
+            let read = self.attempt("GET", &path, None);
+            read.is_ok_and(|read| {
+                text.push_str(read.as_str().unwrap());
+                true
+            })
+        });
+        text
+    }
+
+    /// How many elements the selector finds.
+    pub fn count(&self, selector: &str) -> usize {
+        let asked = json!({ "using": "css selector", "value": selector });
+        self.ask("elements", &asked).as_array().unwrap().len()
     }
 
     /// A computed property of the first element that the selector finds.
@@ -98,10 +129,12 @@ impl Browser {
         self.get(&format!("element/{element}/css/{property}")).as_str().unwrap().to_owned()
     }
 
-    /// Click on it, and wait for what comes.
+    /// Click on it, and wait for the page that it leads to.
     pub fn click(&self, selector: &str) {
         let element = self.find(selector);
         self.ask(&format!("element/{element}/click"), &json!({}));
+        let path = format!("/session/{}/element/{element}/name", self.session);
+        eventually("the next page", PATIENCE, || self.attempt("GET", &path, None).is_err());
     }
 
     /// Type into it.
@@ -142,6 +175,11 @@ impl Browser {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let answer = self.attempt(method, path, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    fn attempt(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Value> {
         let mut stream = TcpStream::connect(self.driver).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (driver, body) = (self.driver, body.map_or_else(String::new, Value::to_string));
@@ -152,12 +190,21 @@ impl Browser {
             body.len()
         )
         .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
-        let mut body: Value = serde_json::from_str(body).unwrap();
-        body["value"].take()
+        // The driver keeps its connections open, so that the end is where it says.
+        let mut answer = BufReader::new(stream);
+        let (mut head, mut octets) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let start = head.len();
+            assert!(answer.read_line(&mut head).unwrap() > 0, "{method} {path}: {head}");
+            if let Some(length) = head[start..].to_lowercase().strip_prefix("content-length:") {
+                octets = length.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; octets];
+        answer.read_exact(&mut body).unwrap();
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        let value = body["value"].take();
+        if head.starts_with("HTTP/1.1 200") { Ok(value) } else { Err(value) }
     }
 }
 
@@ -171,5 +218,61 @@ impl Drop for Browser {
             let _ = write!(stream, "DELETE {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.driver);
             let _ = stream.read(&mut [0; 64]);
         }
+    }
+}
+
+/// In the page: every text whose contrast with what is behind it is below 4.5 (WCAG 2 AA).
+const FAINT: &str = r"
+    const numbers = colour => colour.match(/[\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+        .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
+    const behind = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const colour = numbers(getComputedStyle(e).backgroundColor);
+            if (colour.length < 4 || colour[3] > 0) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const faint = [];
+    for (const element of document.body.querySelectorAll('*')) {
+        const has_text = [...element.childNodes].some(n => n.nodeType == 3 && n.data.trim());
+        if (!has_text) continue;
+        const [a, b] = [light(numbers(getComputedStyle(element).color)), light(behind(element))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) faint.push(element.textContent.trim() + ': ' + contrast);
+    }
+    return faint;
+";
+
+/// What holds for every page, whoever reads it.
+pub fn inspect(browser: &Browser) {
+    let place = browser.address();
+    for once in ["main", "header", "footer", "h1", "html[lang]", "a.skip"] {
+        assert_eq!(browser.count(once), 1, "{once} on {place}");
+    }
+    for never in ["script", "img:not([alt])", "[style]", "input:not([id])"] {
+        assert_eq!(browser.count(never), 0, "{never} on {place}");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new(), "{place}");
+    if !browser.scripts {
+        return; // what follows asks with scripts of the test's own
+    }
+    let levels = "return [...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])";
+    let levels: Vec<u64> = serde_json::from_value(browser.evaluate(levels)).unwrap();
+    assert_eq!(levels[0], 1, "{place}");
+    assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{place}: {levels:?}");
+    let wider = "return document.documentElement.scrollWidth - innerWidth";
+    assert!(browser.evaluate(wider).as_i64().unwrap() <= 0, "{place} is too wide");
+    assert_eq!(browser.evaluate(FAINT), Value::Array(Vec::new()), "faint text on {place}");
+    assert_eq!(browser.evaluate("return document.cookie"), "", "{place}");
+}
+
+/// Keep a picture where somebody asked for one with `SITE_PICTURES=folder`.
+pub fn picture(browser: &Browser, eyes: Eyes, name: &str) {
+    if let Some(folder) = std::env::var_os("SITE_PICTURES") {
+        let tone = if eyes.dark { "dark" } else { "light" };
+        let file = format!("{name}-{}-{tone}.png", eyes.width);
+        browser.picture(&std::path::Path::new(&folder).join(file));
     }
 }

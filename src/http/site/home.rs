@@ -5,7 +5,7 @@ use mxfleet_cluster::{Notice, NoticeStatus};
 
 use super::board::{Board, Level, Server, is_planned, over_ms};
 use super::layout::{Page, class, mark, paragraphs, time};
-use super::when::{ago, ahead, rfc3339, span};
+use super::when::{ago, ahead, length, rfc3339, span};
 
 /// The newest updates that are shown with a notice; its own page has all.
 const UPDATES_SHOWN_MAX: usize = 3;
@@ -128,7 +128,7 @@ pub(super) fn facts(board: &Board, notice: &Notice) -> Markup {
                         "began " (ago(now_ms.saturating_sub(notice.starts_ms)))
                     }
                     NoticeStatus::Resolved => {
-                        "over since " (ago(now_ms.saturating_sub(over_ms(notice))).trim_end_matches(" ago"))
+                        "over " (ago(now_ms.saturating_sub(over_ms(notice))))
                     }
                 }
             }
@@ -167,7 +167,7 @@ pub(super) fn updates(notice: &Notice, most: usize) -> Markup {
 
 /// A notice that is over, in one line.
 pub(super) fn past(notice: &Notice) -> Markup {
-    let over_ms = over_ms(notice);
+    let lasted = length(over_ms(notice).saturating_sub(notice.starts_ms));
     html! {
         li {
             a href={ "/notice/" (notice.id) } { (notice.title) }
@@ -175,9 +175,7 @@ pub(super) fn past(notice: &Notice) -> Markup {
                 span .kind { @if is_planned(notice) { "Planned work" } @else { "Issue" } }
                 @if let Some(component) = &notice.component { span { (component) } }
                 span { (when(notice, NoticeStatus::Resolved)) }
-                @if let Some(lasted) = super::when::length(over_ms.saturating_sub(notice.starts_ms)) {
-                    span .relative { (lasted) }
-                }
+                @if let Some(lasted) = lasted { span .relative { (lasted) } }
             }
         }
     }

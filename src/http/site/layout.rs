@@ -1,6 +1,6 @@
 //! What all pages have in common. Everything is escaped by the templates.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::board::Level;
 use super::when::{moment, rfc3339};
@@ -16,7 +16,10 @@ pub(super) struct Page<'a> {
 }
 
 /// Path and word of each place in the navigation.
-const PLACES: &[(&str, &str)] = &[("/", "Status"), ("/history", "History")];
+const PLACES: &[(&str, &str)] =
+    &[("/", "Status"), ("/history", "History"), ("/help/mx", "MX records"), ("/tools/mx", "Test")];
+/// Where a page is cut that comes piece by piece. Text is escaped, so that no text looks like it.
+const CUT: &str = "<!--cut-->";
 
 impl Page<'_> {
     /// The whole page around `content`.
@@ -55,6 +58,15 @@ impl Page<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// The page in two halves: up to what is to come after `content`, and the rest.
+    pub(super) fn halves(&self, content: &Markup) -> (String, String) {
+        let whole = self.around(&html! { (content) (PreEscaped(CUT)) }).into_string();
+        match whole.split_once(CUT) {
+            Some((before, after)) => (before.to_owned(), after.to_owned()),
+            None => (whole, String::new()),
         }
     }
 
@@ -109,5 +121,20 @@ pub(super) fn class(level: Level) -> &'static str {
         Level::Planned => "planned",
         Level::Reduced => "reduced",
         Level::Issue => "issue",
+    }
+}
+
+/// The form that asks for a customer's domain.
+pub(super) fn domain_form(action: &str, button: &str, domain: Option<&str>) -> Markup {
+    html! {
+        form action=(action) method="get" {
+            label for="domain" { "Your domain" }
+            div .field {
+                input #domain name="domain" required maxlength="253" value=[domain]
+                    placeholder="example.org" autocapitalize="off" spellcheck="false"
+                    inputmode="url";
+                button { (button) }
+            }
+        }
     }
 }

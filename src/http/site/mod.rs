@@ -10,7 +10,9 @@ mod feed;
 mod history;
 mod home;
 mod layout;
+mod records;
 mod refresh;
+mod test_page;
 #[cfg(test)]
 mod tests;
 mod when;
@@ -29,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 use board::Level;
 use layout::{Page, mark};
 use refresh::Looks;
+
+use crate::probe::Prober;
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = include_str!("style.css");
@@ -52,18 +56,27 @@ const SECURITY: &[(&str, &str)] = &[
 /// The site of a node.
 #[derive(Clone)]
 pub struct Site {
+    shared: Shared,
+}
+
+/// What pages are made of.
+#[derive(Clone)]
+struct Shared {
+    cluster: Cluster,
     looks: Looks,
+    prober: Prober,
 }
 
 impl Site {
     /// The site as the node `name` shows it.
-    pub fn new(cluster: Cluster, name: &str) -> Self {
-        Self { looks: Looks::new(cluster, name) }
+    pub fn new(cluster: Cluster, name: &str, prober: Prober) -> Self {
+        let looks = Looks::new(cluster.clone(), name);
+        Self { shared: Shared { cluster, looks, prober } }
     }
 
     /// Keep what it says true until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        self.looks.run(stop).await;
+        self.shared.looks.run(stop).await;
     }
 
     /// All pages.
@@ -75,11 +88,13 @@ impl Site {
             .route("/feed.atom", get(feed))
             .route("/badge.svg", get(badge))
             .route("/api/v1/status", get(status))
+            .route("/help/mx", get(records::answer))
+            .route("/tools/mx", get(test_page::answer))
             .route("/style.css", get(style))
             .route("/icon.svg", get(icon))
             .method_not_allowed_fallback(not_so)
             .fallback(nothing)
-            .with_state(self.looks)
+            .with_state(self.shared)
     }
 }
 
@@ -96,20 +111,20 @@ async fn guard(mut answer: Response) -> Response {
     answer
 }
 
-async fn home(State(looks): State<Looks>, asked: HeaderMap) -> Response {
-    looks.last().home.answer(&asked)
+async fn home(State(shared): State<Shared>, asked: HeaderMap) -> Response {
+    shared.looks.last().home.answer(&asked)
 }
 
-async fn feed(State(looks): State<Looks>, asked: HeaderMap) -> Response {
-    looks.last().feed.answer(&asked)
+async fn feed(State(shared): State<Shared>, asked: HeaderMap) -> Response {
+    shared.looks.last().feed.answer(&asked)
 }
 
-async fn badge(State(looks): State<Looks>, asked: HeaderMap) -> Response {
-    for_all(looks.last().badge.answer(&asked))
+async fn badge(State(shared): State<Shared>, asked: HeaderMap) -> Response {
+    for_all(shared.looks.last().badge.answer(&asked))
 }
 
-async fn status(State(looks): State<Looks>, asked: HeaderMap) -> Response {
-    for_all(looks.last().json.answer(&asked))
+async fn status(State(shared): State<Shared>, asked: HeaderMap) -> Response {
+    for_all(shared.looks.last().json.answer(&asked))
 }
 
 /// Other sites may show it.
@@ -125,26 +140,26 @@ struct Before {
 }
 
 async fn history(
-    State(looks): State<Looks>,
+    State(shared): State<Shared>,
     asked: Result<Query<Before>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let look = looks.last();
+    let look = shared.looks.last();
     match asked {
         Ok(Query(Before { before })) => page(StatusCode::OK, &history::render(&look.board, before)),
         Err(_) => {
             let why = "The number of a notice is made of digits.";
-            refusal(&looks, StatusCode::BAD_REQUEST, why)
+            refusal(&shared, StatusCode::BAD_REQUEST, why)
         }
     }
 }
 
-async fn notice(State(looks): State<Looks>, Path(id): Path<String>) -> Response {
-    let look = looks.last();
+async fn notice(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let look = shared.looks.last();
     let id = id.parse().ok();
     let row = look.board.seen.state.notices().find(|notice| Some(notice.id) == id);
     match row {
         Some(row) => page(StatusCode::OK, &history::notice(&look.board, row)),
-        None => refusal(&looks, StatusCode::NOT_FOUND, "There is no such notice."),
+        None => refusal(&shared, StatusCode::NOT_FOUND, "There is no such notice."),
     }
 }
 
@@ -170,12 +185,12 @@ async fn icon() -> Response {
     (headers, picture.into_string()).into_response()
 }
 
-async fn nothing(State(looks): State<Looks>) -> Response {
-    refusal(&looks, StatusCode::NOT_FOUND, "There is no such page.")
+async fn nothing(State(shared): State<Shared>) -> Response {
+    refusal(&shared, StatusCode::NOT_FOUND, "There is no such page.")
 }
 
-async fn not_so(State(looks): State<Looks>) -> Response {
-    refusal(&looks, StatusCode::METHOD_NOT_ALLOWED, "This page can only be read.")
+async fn not_so(State(shared): State<Shared>) -> Response {
+    refusal(&shared, StatusCode::METHOD_NOT_ALLOWED, "This page can only be read.")
 }
 
 fn page(status: StatusCode, page: &Markup) -> Response {
@@ -183,8 +198,8 @@ fn page(status: StatusCode, page: &Markup) -> Response {
 }
 
 /// A page that says in a plain sentence why there is none.
-fn refusal(looks: &Looks, status: StatusCode, why: &str) -> Response {
-    let look = looks.last();
+fn refusal(shared: &Shared, status: StatusCode, why: &str) -> Response {
+    let look = shared.looks.last();
     let content = html! {
         h1 { (mark(Level::Reduced)) span { (why) } }
         p { a href="/" { "How the service is now" } }

@@ -93,11 +93,38 @@ impl History {
 pub(crate) struct Record<'a> {
     pub(crate) address: &'a str,
     pub(crate) history: History,
-    place: Range<usize>,
 }
 
 /// Records in order of address.
 pub(crate) fn records(leaf: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    raw_records(leaf).map_while(|raw| {
+        let address = std::str::from_utf8(raw.address).ok()?;
+        Some(Record { address, history: raw.history()? })
+    })
+}
+
+/// The history of `address`.
+pub(crate) fn find(leaf: &[u8], address: &str) -> Option<History> {
+    // Most lookups pass by some twenty records, so these are not read.
+    let found = raw_records(leaf).find(|raw| raw.address >= address.as_bytes())?;
+    if found.address == address.as_bytes() { found.history() } else { None }
+}
+
+/// A record whose place is known and whose content is not.
+struct Raw<'a> {
+    address: &'a [u8],
+    is_taken: bool,
+    rest: &'a [u8],
+    place: Range<usize>,
+}
+
+impl Raw<'_> {
+    fn history(&self) -> Option<History> {
+        read(self.rest, self.is_taken)
+    }
+}
+
+fn raw_records(leaf: &[u8]) -> impl Iterator<Item = Raw<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(leaf, at)?);
@@ -105,28 +132,20 @@ pub(crate) fn records(leaf: &[u8]) -> impl Iterator<Item = Record<'_>> {
         let body = leaf.get(at + 2..place.end)?;
         at = place.end;
         let head = u16_at(body, 0)?;
-        let address_end = 2 + usize::from(head & !TAKEN_BIT);
-        let address = std::str::from_utf8(body.get(2..address_end)?).ok()?;
-        let history = read(body.get(address_end..)?, head & TAKEN_BIT != 0)?;
-        Some(Record { address, history, place })
+        let (address, rest) = body.get(2..)?.split_at_checked(usize::from(head & !TAKEN_BIT))?;
+        Some(Raw { address, is_taken: head & TAKEN_BIT != 0, rest, place })
     })
-}
-
-/// The history of `address`.
-pub(crate) fn find(leaf: &[u8], address: &str) -> Option<History> {
-    let found = records(leaf).find(|record| record.address >= address)?;
-    (found.address == address).then_some(found.history)
 }
 
 /// The leaf with this history for `address`; with an empty one, without it.
 pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Bytes {
-    let place = records(leaf).find(|record| record.address >= address).map_or(
+    let place = raw_records(leaf).find(|raw| raw.address >= address.as_bytes()).map_or(
         leaf.len()..leaf.len(),
-        |record| {
-            if record.address == address {
-                record.place
+        |raw| {
+            if raw.address == address.as_bytes() {
+                raw.place
             } else {
-                record.place.start..record.place.start
+                raw.place.start..raw.place.start
             }
         },
     );

@@ -102,19 +102,16 @@ impl Browser {
 
     /// What a person reads in the first element that the selector finds, as soon as it is there.
     pub fn text(&self, selector: &str) -> String {
-        let mut text = String::new();
-        eventually(&format!("a page with {selector}"), PATIENCE, || {
-            let asked = json!({ "using": "css selector", "value": selector });
-            let path = format!("/session/{}/element", self.session);
-            let Ok(found) = self.attempt("POST", &path, Some(&asked)) else { return false };
-            let path = format!("{path}/{}/text", found[ELEMENT].as_str().unwrap());
-            let read = self.attempt("GET", &path, None);
-            read.is_ok_and(|read| {
-                text.push_str(read.as_str().unwrap());
-                true
-            })
+        let mut text = None;
+        // The page may go while it is read.
+        eventually("a page that stays", PATIENCE, || {
+            let element = self.find(selector);
+            let path = format!("/session/{}/element/{element}/text", self.session);
+            let read = self.attempt("GET", &path, None).ok();
+            text = read.and_then(|read| Some(read.as_str()?.to_owned()));
+            text.is_some()
         });
-        text
+        text.unwrap()
     }
 
     /// How many elements the selector finds.
@@ -161,9 +158,17 @@ impl Browser {
         std::fs::write(file, picture).unwrap();
     }
 
+    /// The first element that the selector finds, as soon as there is one.
     fn find(&self, selector: &str) -> String {
-        let found = self.ask("element", &json!({ "using": "css selector", "value": selector }));
-        found[ELEMENT].as_str().unwrap_or_else(|| panic!("{selector}: {found}")).to_owned()
+        let mut element = None;
+        eventually(&format!("a page with {selector}"), PATIENCE, || {
+            let asked = json!({ "using": "css selector", "value": selector });
+            let path = format!("/session/{}/element", self.session);
+            let found = self.attempt("POST", &path, Some(&asked)).ok();
+            element = found.and_then(|found| Some(found[ELEMENT].as_str()?.to_owned()));
+            element.is_some()
+        });
+        element.unwrap()
     }
 
     fn get(&self, what: &str) -> Value {

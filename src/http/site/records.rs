@@ -158,3 +158,34 @@ fn zone_file(domain: &str, records: &[(u16, String)]) -> String {
     let line = |(preference, name): &(u16, String)| format!("{domain}. IN MX {preference} {name}.");
     records.iter().map(line).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(records: &[(u16, &str)]) -> Vec<(u16, String)> {
+        records.iter().map(|&(preference, name)| (preference, name.to_owned())).collect()
+    }
+
+    #[test]
+    fn records_can_be_copied_into_a_zone_file() {
+        let wanted = records(&[(10, "mx-a.relay.example"), (20, "mx-b.relay.example")]);
+        assert_eq!(
+            zone_file("acme.test", &wanted),
+            "acme.test. IN MX 10 mx-a.relay.example.\nacme.test. IN MX 20 mx-b.relay.example."
+        );
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_not_ours_is_said() {
+        let wanted = records(&[(10, "mx-a.relay.example"), (20, "mx-b.relay.example")]);
+        let now = records(&[(5, "mx-a.relay.example"), (10, "mail.acme.test")]);
+        let page = present(&wanted, &now).into_string();
+        let said = |name: &str, words: &str| {
+            page.split("<li>").any(|line| line.contains(name) && line.contains(words))
+        };
+        assert!(said("5 mx-a.relay.example", "mark good"), "{page}");
+        assert!(said("10 mail.acme.test", "none of the names"), "{page}");
+        assert!(said("mx-b.relay.example", "is missing"), "{page}");
+    }
+}

@@ -213,7 +213,7 @@ impl Node {
             prober: prober.clone(),
         };
         let leaving = Leaving::new(cluster.clone(), spool.clone(), service.clone(), id);
-        let site = Site::new(cluster.clone(), &config.node.name, prober.clone());
+        let site = Site::new(cluster.clone(), &config.node.name, prober);
         let node = Self {
             cluster,
             spool,

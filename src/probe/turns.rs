@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_freed() {
         let (turns, now) = (Turns::default(), Instant::now());
-        let ip = |n: usize| IpAddr::from([10, (n >> 8) as u8, n as u8, 1]);
+        let ip = |n: usize| -> IpAddr { format!("10.{}.{}.1", n / 256, n % 256).parse().unwrap() };
         for n in 0..NETWORKS_MAX {
             assert_eq!(turns.use_once(ip(n), now), Ok(()));
         }

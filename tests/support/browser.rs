@@ -8,7 +8,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use super::process::Process;
+use super::process::{Process, output};
 use super::{await_listening, eventually, free_address, scratch};
 
 /// A page may take long on a busy machine.
@@ -23,16 +23,14 @@ pub struct Eyes {
     pub width: u32,
     /// Whether the browser asks for dark pages.
     pub dark: bool,
-    /// Whether the browser runs scripts.
-    pub scripts: bool,
 }
 
 /// Both phones and desks, by day and by night.
 pub const EYES: &[Eyes] = &[
-    Eyes { width: 390, dark: false, scripts: true },
-    Eyes { width: 390, dark: true, scripts: false },
-    Eyes { width: 1280, dark: true, scripts: true },
-    Eyes { width: 1280, dark: false, scripts: false },
+    Eyes { width: 390, dark: false },
+    Eyes { width: 1280, dark: true },
+    Eyes { width: 390, dark: true },
+    Eyes { width: 1280, dark: false },
 ];
 
 /// One browser with one window.
@@ -40,7 +38,6 @@ pub const EYES: &[Eyes] = &[
 pub struct Browser {
     driver: SocketAddr,
     session: String,
-    scripts: bool,
     _process: Process,
     _folder: tempfile::TempDir,
 }
@@ -53,7 +50,7 @@ impl Browser {
         let process = Process::start(&words, &folder.path().join("browser.log"));
         await_listening(driver);
         let profile = folder.path().join("profile").display().to_string();
-        let mut settings = json!({
+        let settings = json!({
             "args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                 "--hide-scrollbars", format!("--user-data-dir={profile}"),
@@ -64,22 +61,13 @@ impl Browser {
                 "deviceMetrics": { "width": eyes.width, "height": 900, "pixelRatio": 1.0 }
             },
         });
-        if !eyes.scripts {
-            // 2 is never.
-            settings["prefs"] = json!({ "profile.managed_default_content_settings.javascript": 2 });
-        }
         let asked = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": settings,
         } } });
-        let mut browser = Self {
-            driver,
-            session: String::new(),
-            scripts: eyes.scripts,
-            _process: process,
-            _folder: folder,
-        };
+        let mut browser =
+            Self { driver, session: String::new(), _process: process, _folder: folder };
         let opened = browser.call("POST", "/session", Some(&asked));
         browser.session = opened["sessionId"].as_str().unwrap().to_owned();
         browser
@@ -260,9 +248,6 @@ pub fn inspect(browser: &Browser) {
         assert_eq!(browser.count(never), 0, "{never} on {place}");
     }
     assert_eq!(browser.complaints(), Vec::<String>::new(), "{place}");
-    if !browser.scripts {
-        return; // what follows asks with scripts of the test's own
-    }
     let levels = "return [...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])";
     let levels: Vec<u64> = serde_json::from_value(browser.evaluate(levels)).unwrap();
     assert_eq!(levels[0], 1, "{place}");
@@ -278,6 +263,25 @@ pub fn picture(browser: &Browser, eyes: Eyes, name: &str) {
     if let Some(folder) = std::env::var_os("SITE_PICTURES") {
         let tone = if eyes.dark { "dark" } else { "light" };
         let file = format!("{name}-{}-{tone}.png", eyes.width);
-        browser.picture(&std::path::Path::new(&folder).join(file));
+        browser.picture(&Path::new(&folder).join(file));
     }
+}
+
+/// A page as a browser has it in the end that runs no scripts.
+pub fn without_scripts(url: &str) -> String {
+    let folder = scratch();
+    let profile = format!("--user-data-dir={}", folder.path().display());
+    let words = [
+        "60",
+        "chromium",
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--blink-settings=scriptEnabled=false",
+        &profile,
+        "--dump-dom",
+        url,
+    ];
+    output("timeout", &words)
 }

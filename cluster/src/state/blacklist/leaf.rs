@@ -13,8 +13,6 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 /// How many times are kept for an address; also the largest threshold.
 pub(crate) const TIMES_MAX: usize = 10;
 /// In the length of the address: the time at which mail was taken follows.
@@ -138,7 +136,7 @@ fn raw_records(leaf: &[u8]) -> impl Iterator<Item = Raw<'_>> {
 }
 
 /// The leaf with this history for `address`; with an empty one, without it.
-pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Bytes {
+pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Vec<u8> {
     let place = raw_records(leaf).find(|raw| raw.address >= address.as_bytes()).map_or(
         leaf.len()..leaf.len(),
         |raw| {
@@ -155,8 +153,7 @@ pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Bytes {
         write(&mut bytes, address, history);
     }
     bytes.extend_from_slice(leaf.get(place.end..).unwrap_or_default());
-    bytes.shrink_to_fit();
-    bytes.into()
+    bytes
 }
 
 fn write(bytes: &mut Vec<u8>, address: &str, history: &History) {
@@ -240,7 +237,7 @@ mod tests {
                 ("[a-c]{1,3}@d", proptest::collection::vec(0_u64..1 << 40, 0..14),
                 proptest::option::of(0_u64..1 << 40)), 1..60)
         ) {
-            let mut leaf = Bytes::new();
+            let mut leaf = Vec::new();
             let mut model = BTreeMap::new();
             for (address, mut times, taken_ms) in steps {
                 times.sort_unstable();

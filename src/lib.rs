@@ -16,7 +16,7 @@
 //!
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there. [`rotation`] moves
-//! names and hosts.
+//! names and hosts, [`probe`] looks at customers' servers for them.
 
 pub mod authentication;
 pub mod blacklist;
@@ -32,6 +32,7 @@ pub mod http;
 pub mod letters;
 pub mod node;
 pub mod policy;
+pub mod probe;
 pub mod returns;
 pub mod rotation;
 pub mod route;

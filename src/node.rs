@@ -27,9 +27,11 @@ use crate::http::admin::{self, Admin};
 use crate::http::metrics::{self, Sources};
 use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
+use crate::http::site::Site;
 use crate::http::tables::Tables;
 use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
+use crate::probe::{self, Prober};
 use crate::returns::{self, Returns};
 use crate::rotation::{self, Acme, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
@@ -58,6 +60,7 @@ struct Node {
     limits: Arc<Limits>,
     service: Service,
     rotation: Rotation,
+    site: Site,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -198,6 +201,7 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
+        let prober = prober(config, &cluster, router.clone(), &dns)?;
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
         let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
@@ -237,7 +241,9 @@ impl Node {
             cluster: cluster.clone(),
             reports: reports.clone(),
             journal: journal.clone(),
+            prober: prober.clone(),
         };
+        let site = Site::new(cluster.clone(), &config.node.name, prober);
         let node = Self {
             cluster,
             spool,
@@ -251,6 +257,7 @@ impl Node {
             limits,
             service,
             rotation,
+            site,
         };
         Ok((node, recovered))
     }
@@ -277,8 +284,9 @@ impl Node {
         });
         let rotation = self.rotation.clone().run(stop.clone());
         let rotate = returns::rotate(self.cluster.clone(), stop.clone());
+        let site = self.site.clone().run(stop.clone());
         tasks.spawn(async move {
-            tokio::join!(rotation, rotate);
+            tokio::join!(rotation, rotate, site);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -297,8 +305,9 @@ impl Node {
         };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
+            let site = self.site.clone();
             tasks.spawn(async move {
-                public::serve_public(listener, health, &limits, token).await;
+                public::serve_public(listener, site, health, &limits, token).await;
                 Ok(())
             });
         }
@@ -422,6 +431,18 @@ fn callout(
         is_failing: Arc::new(move |domain| failing.is_failing(domain)),
         limits,
     }))
+}
+
+fn prober(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyhow::Result<Prober> {
+    Ok(Prober::new(probe::Parts {
+        cluster: cluster.clone(),
+        router,
+        dns: dns.clone(),
+        hostname: &config.node.hostname,
+        limits: &config.limits,
+        roots: &roots(config),
+        allow_loopback: config.delivery.allow_loopback_routes,
+    })?)
 }
 
 /// What this node is to a route that leads back to it.

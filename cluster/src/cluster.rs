@@ -16,7 +16,7 @@ use crate::peer::Peers;
 use crate::propose::{Clock, Forwarder, ProposeError};
 use crate::raft::Raft;
 use crate::state::{Outcome, Request, State};
-use crate::status::{self, Status};
+use crate::status::{self, Member, Status};
 use crate::transport::{Credentials, QuicEndpoint};
 use crate::vault::VaultKey;
 
@@ -134,6 +134,11 @@ impl Cluster {
     /// Who leads, who is there, who is behind. Never waits for a quorum.
     pub async fn status(&self) -> Result<Status, Detached> {
         Ok(status::of(self.node()?, self.view()).await)
+    }
+
+    /// Everybody in the fleet, and who answers. Never waits for a quorum; a second at most.
+    pub async fn members(&self) -> Result<Vec<Member>, Detached> {
+        Ok(status::members(self.node()?, &self.view()).await)
     }
 
     /// How this node's part in the fleet stands, as far as it knows by itself. Cheap.

@@ -62,6 +62,26 @@ pub struct Member {
 }
 
 pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
+    let (leader, members) = look(node, &state).await;
+    let term = node.raft.metrics().borrow().current_term;
+    Status {
+        node: node.who.name.clone(),
+        leader,
+        term,
+        applied_index: state.applied_index(),
+        cluster_version: state.cluster_version(),
+        state_digest: digest(node, state).await,
+        members,
+    }
+}
+
+/// Everybody in the fleet, in order of id; without the digest this is cheap.
+pub(crate) async fn members(node: &Node, state: &State) -> Vec<Member> {
+    look(node, state).await.1
+}
+
+/// The leader's name, and everybody.
+async fn look(node: &Node, state: &State) -> (Option<String>, Vec<Member>) {
     let metrics = node.raft.metrics().borrow().clone();
     // A leader that no quorum hears, or that has just come back alone, leads nobody.
     let unheard = metrics.millis_since_quorum_ack.is_none_or(|ms| ms > QUORUM_SILENCE_MS_MAX);
@@ -107,15 +127,7 @@ pub(crate) async fn of(node: &Node, state: Arc<State>) -> Status {
     let leaving = membership.nodes().filter(|(id, _)| state.was_removed(**id));
     members.extend(leaving.map(|(id, peer)| member(*id, None, Some(peer))));
     members.sort_by_key(|member| member.id);
-    Status {
-        node: node.who.name.clone(),
-        leader: leader.and_then(named),
-        term: metrics.current_term,
-        applied_index: state.applied_index(),
-        cluster_version: state.cluster_version(),
-        state_digest: digest(node, state).await,
-        members,
-    }
+    (leader.and_then(named), members)
 }
 
 /// What the leader knows of everybody; `None` when it cannot be asked.

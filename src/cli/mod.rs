@@ -16,6 +16,7 @@ mod migration;
 mod name;
 mod notice;
 mod output;
+mod probe;
 mod queue;
 mod run;
 mod settings;
@@ -121,6 +122,9 @@ enum Noun {
     /// What the node would answer, and why.
     #[command(subcommand)]
     Explain(explain::Verb),
+    /// Look at customers' servers as a sender would, without sending anything.
+    #[command(subcommand)]
+    Probe(probe::Verb),
     /// Ask the node of a configuration file how it is.
     Health(health::HealthArgs),
     /// Print a script that completes command lines in a shell.
@@ -161,6 +165,7 @@ pub fn main() -> ExitCode {
         Noun::Queue(verb) => admin().and_then(|admin| queue::call(verb, &admin, cli.output)),
         Noun::Journal(verb) => admin().and_then(|admin| journal::call(verb, &admin, cli.output)),
         Noun::Explain(verb) => admin().and_then(|admin| explain::call(verb, &admin, cli.output)),
+        Noun::Probe(verb) => admin().and_then(|admin| probe::call(verb, &admin, cli.output)),
         Noun::Health(args) => return health::health(&args),
         Noun::Completions(args) => generate::completions(Cli::command(), &args),
         Noun::Man(args) => generate::man(Cli::command(), &args),

@@ -17,7 +17,7 @@ use mxfleet_cluster::TlsPolicy;
 use rustls::ProtocolVersion::TLSv1_3;
 
 /// How the opening of a connection ended without one.
-enum Failure {
+pub(super) enum Failure {
     /// The answer for every recipient.
     Final(Response),
     /// STARTTLS did not work out; opportunistic TLS tries again in the clear.
@@ -66,7 +66,7 @@ impl Client {
         Ok(Connection::new(wire, hop, capabilities, self.limits.clone()))
     }
 
-    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
+    pub(super) async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             // A batch of commands and a text are whole writes already.
@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// EHLO, or HELO for a server that does not know it (RFC 5321 section 3.2).
-    async fn greet(&self, wire: &mut Wire) -> Result<Capabilities, Failure> {
+    pub(super) async fn greet(&self, wire: &mut Wire) -> Result<Capabilities, Failure> {
         let hello = self.ask(wire, &format!("EHLO {}\r\n", self.hostname), Stage::Helo).await?;
         if hello.is_positive() {
             return Ok(Capabilities::parse(&hello));
@@ -95,7 +95,7 @@ impl Client {
         Err(Failure::Final(Response::reply(Stage::Helo, hello)))
     }
 
-    async fn start_tls(&self, mut wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
+    pub(super) async fn start_tls(&self, mut wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
         let reply = self.ask(&mut wire, "STARTTLS\r\n", Stage::StartTls).await;
         match reply {
             Ok(reply) if reply.is_positive() => {}
@@ -130,7 +130,7 @@ impl Client {
         self.read(wire, stage).await
     }
 
-    async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
+    pub(super) async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
         let within = Duration::from_millis(self.limits.reply_timeout_ms);
         wire.read_reply(within).await.map_err(|error: WireError| broken(stage)(error))
     }

@@ -9,6 +9,7 @@ mod commands;
 mod connect;
 mod connection;
 mod dialog;
+mod examine;
 mod socket;
 mod tls;
 mod wire;
@@ -32,6 +33,7 @@ use crate::smtp::Envelope;
 pub use crate::smtp::{Answer, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 pub use connection::Connection;
+pub use examine::{Finding, Grade, Step};
 
 /// A server to offer mail to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -68,6 +68,23 @@ impl Tls {
             .unwrap_or_else(|_| ServerName::from(hop.address.ip()));
         Ok((TlsConnector::from(config), name))
     }
+
+    /// Whether a certificate would do where one is verified: a chain up to a root that is known,
+    /// for this name, at this time. In words, why not.
+    pub(crate) fn judge(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &str,
+        now: UnixTime,
+    ) -> Result<(), String> {
+        let Some((_, verifier)) = &self.verified else {
+            return Err("no root certificates to verify it with".to_owned());
+        };
+        let (leaf, between) = chain.split_first().ok_or("there is none")?;
+        let name = ServerName::try_from(name).map_err(|_| "the server has no name".to_owned())?;
+        let judged = verifier.verify_server_cert(leaf, between, &name, &[], now);
+        judged.map(drop).map_err(|error| error.to_string())
+    }
 }
 
 impl std::fmt::Debug for Tls {

@@ -52,6 +52,11 @@ impl Wire {
         }
     }
 
+    /// The socket, to be looked at.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// The socket, to be upgraded to TLS. Bytes that arrived ahead of the handshake were not
     /// protected by it; that there are any is an attack or a broken server (CVE-2011-0411).
     pub(crate) fn into_socket(self) -> Result<Socket, &'static str> {

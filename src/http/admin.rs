@@ -20,9 +20,10 @@ use super::call::{
 use super::rotation::RotationAdmin;
 use super::tables::Tables;
 use super::until_stopped;
-use super::{blacklist, members, queue};
+use super::{blacklist, members, probe, queue};
 use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
+use crate::probe::Prober;
 use crate::smtp::canned::{self, Canned};
 use crate::smtp::{Address, AddressError, command};
 use crate::system::clock::wall_ms;
@@ -48,6 +49,8 @@ pub struct Admin {
     pub reports: Reports,
     /// What became of mail that was not delivered.
     pub journal: Journal,
+    /// Looks at customers' servers.
+    pub prober: Prober,
 }
 
 /// Bind the socket; a stale one of a dead process is replaced.
@@ -127,6 +130,9 @@ impl Admin {
         }
         if let Call::JournalSearch { from, to, limit } = call {
             return self.search(from, to, limit).await;
+        }
+        if let Call::ProbeMx { domain } = &call {
+            return probe::mx(&self.prober, &self.cluster, domain).await;
         }
         if let Some(answer) = queue::answer(&self.deliveries, &call).await {
             return answer;

@@ -255,6 +255,12 @@ pub enum Call {
         /// `tagged` or `plain`.
         return_path: String,
     },
+    /// Look at the servers of a customer's domain; the answer is a list of
+    /// [`ProbeRow`](super::probe::ProbeRow).
+    ProbeMx {
+        /// The domain.
+        domain: String,
+    },
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.

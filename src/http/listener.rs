@@ -3,6 +3,7 @@
 //! Who says nothing makes room for who has a request: when all places are taken, the connection
 //! that was opened first and is not being served is closed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,10 @@ use crate::config::Limits;
 
 /// A request's header, and what is read ahead of it.
 const HEADER_OCTETS_MAX: usize = 16 * 1024;
+
+/// Who asks: the address of the other end of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Visitor(pub(super) IpAddr);
 
 /// One connection, as the one who accepts knows it.
 struct Guest {
@@ -54,8 +59,8 @@ async fn accept(
     let header_timeout = Duration::from_millis(limits.http_header_timeout_ms);
     let mut guests: Vec<Guest> = Vec::new();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, visitor) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, Visitor(peer.ip().to_canonical())),
             Err(error) => {
                 // Most likely there are no descriptors, which asking again at once does not change.
                 tracing::debug!(%error, "accept failed");
@@ -66,7 +71,8 @@ async fn accept(
         make_room(&mut guests, connections, limits.http_connections_max).await;
         let is_served = Arc::new(AtomicBool::new(false));
         let (router, served, stop) = (router.clone(), Arc::clone(&is_served), stop.clone());
-        let task = connections.spawn(attend(stream, router, served, header_timeout, stop));
+        let service = (router, visitor, served);
+        let task = connections.spawn(attend(stream, service, header_timeout, stop));
         guests.push(Guest { task, is_served });
     }
 }
@@ -88,14 +94,14 @@ async fn make_room(guests: &mut Vec<Guest>, connections: &mut JoinSet<()>, most:
 /// One connection, until it has nothing more to ask.
 async fn attend(
     stream: TcpStream,
-    router: Router,
-    is_served: Arc<AtomicBool>,
+    (router, visitor, is_served): (Router, Visitor, Arc<AtomicBool>),
     header_timeout: Duration,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         is_served.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(visitor);
         let answer = router.call(request);
         let is_served = Arc::clone(&is_served);
         async move {

@@ -1,4 +1,5 @@
-//! HTTP: the admin API on its own socket, health and metrics. Public pages never hold admin calls.
+//! HTTP: the admin API on its own socket, the site, health and metrics. Public pages never hold
+//! admin calls.
 
 pub mod admin;
 mod blacklist;
@@ -7,10 +8,12 @@ pub mod client;
 mod listener;
 pub mod members;
 pub mod metrics;
+pub mod probe;
 pub mod public;
 pub mod queue;
 mod recipients;
 pub mod rotation;
+pub mod site;
 pub mod tables;
 
 use std::future::IntoFuture;

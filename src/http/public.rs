@@ -1,4 +1,4 @@
-//! The public listener: health. It has no admin call.
+//! The public listener: the site, and health. It has no admin call.
 
 use axum::Router;
 use axum::extract::State;
@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::listener;
+use super::site::{self, Site};
 use crate::config::Limits;
 use crate::connection::Service;
 use crate::spool::Spool;
@@ -34,6 +35,7 @@ struct Ready {
 /// Serve the public pages until told to stop.
 pub async fn serve_public(
     listener: TcpListener,
+    site: Site,
     health: Health,
     limits: &Limits,
     stop: CancellationToken,
@@ -41,8 +43,9 @@ pub async fn serve_public(
     let router = Router::new()
         .route("/healthz", get(|| async { "the process runs\n" }))
         .route("/readyz", get(ready))
-        .with_state(health);
-    listener::serve(listener, router, limits, stop).await;
+        .with_state(health)
+        .merge(site.router());
+    listener::serve(listener, site::guarded(router), limits, stop).await;
 }
 
 impl Health {

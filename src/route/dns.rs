@@ -82,6 +82,16 @@ impl Dns {
         Ok(records.collect())
     }
 
+    /// The TXT records of a name, each as one text. None is an answer too.
+    pub async fn texts(&self, name: &str) -> Result<Vec<String>, RouteFailure> {
+        let answers = self.ask(name, RecordType::TXT).await?;
+        let texts = answers.iter().filter_map(|data| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        });
+        Ok(texts.collect())
+    }
+
     /// The addresses of a host. If one family's question fails but the other is answered, the
     /// answer counts.
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, RouteFailure> {

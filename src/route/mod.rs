@@ -15,6 +15,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mxfleet_cluster::{Cluster, Route, Server, TlsPolicy};
@@ -82,6 +83,15 @@ impl RouteFailure {
     }
 }
 
+/// A customer's server, and where it is.
+#[derive(Debug, Clone)]
+pub struct ServerAt {
+    /// Its name, or its address where the route has none.
+    pub name: String,
+    /// Addresses that a connection may be made to; none of them ends at this node.
+    pub addresses: Result<Vec<SocketAddr>, RouteFailure>,
+}
+
 /// Finds the servers of a domain.
 #[derive(Clone)]
 pub struct Router {
@@ -120,6 +130,41 @@ impl Router {
             Route::Mx => self.by_mx(domain).await?,
         };
         Ok(targets.into_iter().map(|target| hop(target, &row.tls)).collect())
+    }
+
+    /// All servers of a customer's domain, also those without an address, in order.
+    pub async fn servers(&self, domain: &str) -> Result<Vec<ServerAt>, RouteFailure> {
+        let view = self.cluster.view();
+        let row = view.domain(domain);
+        let row = row.ok_or_else(|| RouteFailure::NotServed(domain.to_owned()))?;
+        let mut exchangers: Vec<Exchanger> = match &row.route {
+            Route::Servers(servers) => servers.iter().map(exchanger).collect(),
+            Route::Mx => {
+                let records = self.dns.exchangers(domain).await?;
+                let named = plan::exchangers(domain, records, self.mx_port)?;
+                plan::better_than_us(named, |e| e.preference, |e| self.own.is_named(&e.host))?
+            }
+        };
+        exchangers.sort_by_key(|exchanger| exchanger.preference);
+        exchangers.truncate(self.bounds.targets_max);
+        let located = self.locate(exchangers).await;
+        Ok(located.into_iter().map(|located| self.server_at(located)).collect())
+    }
+
+    fn server_at(&self, located: Located) -> ServerAt {
+        let Exchanger { host, port, .. } = located.exchanger;
+        let most = self.bounds.addresses_per_host_max;
+        let addresses = located.addresses.and_then(|found| {
+            let at = |ip: &IpAddr| SocketAddr::new(*ip, port);
+            let may =
+                |at: &SocketAddr| self.own.may_be_a_server(at.ip()) && !self.own.is_reached_by(*at);
+            let addresses: Vec<_> = found.iter().map(at).filter(may).take(most).collect();
+            match addresses[..] {
+                [] => Err(RouteFailure::NoAddress(host.clone())),
+                _ => Ok(addresses),
+            }
+        });
+        ServerAt { name: host, addresses }
     }
 
     async fn fixed(&self, domain: &str, servers: &[Server]) -> Result<Vec<Target>, RouteFailure> {

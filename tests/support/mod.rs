@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 #![allow(unreachable_pub, reason = "every test file is a crate of its own, with no outside")]
 
+pub mod browser;
 pub mod ca;
 pub mod disk;
 pub mod dkim;

@@ -62,6 +62,13 @@ pub enum SettingKind {
     MailAddress,
     /// An address on the web that begins with `https://`, or nothing.
     Url,
+    /// A line of plain text.
+    Line {
+        /// Longest allowed, in octets.
+        octets_max: usize,
+    },
+    /// `http://host` or `https://host`, with a port if need be, or nothing.
+    WebSite,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -273,6 +280,20 @@ pub const SETTINGS: &[Setting] = &[
         about: "who letters to customers come from; answers go there",
         caution: "when empty, postmaster at the host that writes: set one that people read",
     },
+    Setting {
+        name: "site.title",
+        default: "Mail relay",
+        kind: SettingKind::Line { octets_max: 60 },
+        about: "what the status page calls the service",
+        caution: "customers know the service by it",
+    },
+    Setting {
+        name: "site.url",
+        default: "",
+        kind: SettingKind::WebSite,
+        about: "where people reach the status page, such as https://status.relay.example",
+        caution: "without it no links can be mailed",
+    },
 ];
 
 /// The values in force.
@@ -403,7 +424,27 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                  separated by commas"
             ))),
         },
+        SettingKind::Line { octets_max } => {
+            let plain = !value.chars().any(char::is_control) && !value.trim().is_empty();
+            if plain && value.len() <= octets_max {
+                return Ok(());
+            }
+            Err(Refusal::invalid(format!("{name} is one line of 1 to {octets_max} octets")))
+        }
+        SettingKind::WebSite if value.is_empty() || is_web_site(value) => Ok(()),
+        SettingKind::WebSite => Err(Refusal::invalid(format!(
+            "{name} is a web address without a path, such as https://status.relay.example"
+        ))),
     }
+}
+
+/// `https://host` or `http://host`, with or without a port, and nothing behind it.
+fn is_web_site(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(host) = host else { return false };
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "443"));
+    let is_name = is_host_name(name) || name.parse::<std::net::Ipv4Addr>().is_ok();
+    is_name && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// Whether `number`, a count or milliseconds, is one that the setting `name` could have.
@@ -517,6 +558,8 @@ mod tests {
             ("rotation.zone", "relay.example"),
             ("rotation.dns_servers", "192.0.2.1:53,[::1]:5353"),
             ("rotation.acme_directory", "https://acme.example/dir"),
+            ("site.url", "https://status.relay.example"),
+            ("site.url", "http://127.0.0.1:8080"),
         ] {
             assert!(check(find(name), good).is_ok() && check(find(name), "").is_ok());
         }
@@ -529,6 +572,12 @@ mod tests {
             ("rotation.acme_directory", "https://a b"),
             ("rotation.dns_servers", "192.0.2.1:0"),
             ("rotation.dns_primary", "ns.test:53"),
+            ("site.url", "status.relay.example"),
+            ("site.url", "https://status.relay.example/"),
+            ("site.url", "https://user@status.relay.example"),
+            ("site.url", "javascript:alert(1)"),
+            ("site.title", ""),
+            ("site.title", "two\nlines"),
         ] {
             assert!(check(find(name), bad).is_err(), "{name} {bad}");
         }

@@ -6,6 +6,8 @@ mod migrations;
 mod names;
 mod notices;
 
+pub(super) use self::notices::notice_row;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

@@ -26,7 +26,8 @@ impl RotationAdmin {
     }
 }
 
-fn notice_row(notice: &Notice) -> NoticeRow {
+/// A notice as it is shown.
+pub(in crate::http) fn notice_row(notice: &Notice) -> NoticeRow {
     let state = match notice.status(wall_ms()) {
         NoticeStatus::Planned => "planned",
         NoticeStatus::Open => "open",

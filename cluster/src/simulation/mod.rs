@@ -5,7 +5,7 @@
 //! synced is lost in a crash, up to a random point), the clocks (one may be days off). A run is a
 //! function of its seed; a client records what it was told, and the oracle compares.
 //!
-//! `SIM_SEEDS=2000 cargo test -p mxfleet-cluster simulation` runs more than the usual few.
+//! `SIM_SEEDS=20000 cargo test -p mxfleet-cluster simulation` runs more than the usual 200.
 
 mod disk;
 mod fleet;

@@ -1,4 +1,4 @@
-//! A few dozen addresses with their histories, as one byte string.
+//! A few addresses with their histories, as one byte string.
 //!
 //! ```text
 //! record: length of the rest u16 | length of the address, and its top bit, u16 | address |
@@ -11,9 +11,8 @@
 //! a leaf is one `memcpy`.
 //! **Invariant:** whatever the bytes are, reading them ends and does not panic.
 
+use std::cmp::Ordering;
 use std::ops::Range;
-
-use bytes::Bytes;
 
 /// How many times are kept for an address; also the largest threshold.
 pub(crate) const TIMES_MAX: usize = 10;
@@ -93,7 +92,6 @@ impl History {
 pub(crate) struct Record<'a> {
     pub(crate) address: &'a str,
     pub(crate) history: History,
-    place: Range<usize>,
 }
 
 /// Records in order of address.
@@ -101,43 +99,51 @@ pub(crate) fn records(leaf: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(leaf, at)?);
-        let place = at..at + 2 + length;
-        let body = leaf.get(at + 2..place.end)?;
-        at = place.end;
+        let body = leaf.get(at + 2..at + 2 + length)?;
+        at += 2 + length;
         let head = u16_at(body, 0)?;
         let address_end = 2 + usize::from(head & !TAKEN_BIT);
         let address = std::str::from_utf8(body.get(2..address_end)?).ok()?;
         let history = read(body.get(address_end..)?, head & TAKEN_BIT != 0)?;
-        Some(Record { address, history, place })
+        Some(Record { address, history })
     })
 }
 
 /// The history of `address`.
 pub(crate) fn find(leaf: &[u8], address: &str) -> Option<History> {
-    let found = records(leaf).find(|record| record.address >= address)?;
-    (found.address == address).then_some(found.history)
+    let place = locate(leaf, address);
+    let record = records(leaf.get(place)?).next()?;
+    Some(record.history)
+}
+
+/// The record of `address`, or, empty, where it would be.
+fn locate(leaf: &[u8], address: &str) -> Range<usize> {
+    let mut at = 0;
+    while let Some(length) = u16_at(leaf, at) {
+        let end = at + 2 + usize::from(length);
+        let Some(head) = u16_at(leaf, at + 2) else { break };
+        let from = at + 4;
+        let Some(found) = leaf.get(from..from + usize::from(head & !TAKEN_BIT)) else { break };
+        match found.cmp(address.as_bytes()) {
+            Ordering::Less => at = end,
+            Ordering::Equal => return at..end,
+            Ordering::Greater => return at..at,
+        }
+    }
+    let end = at.min(leaf.len());
+    end..end
 }
 
 /// The leaf with this history for `address`; with an empty one, without it.
-pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Bytes {
-    let place = records(leaf).find(|record| record.address >= address).map_or(
-        leaf.len()..leaf.len(),
-        |record| {
-            if record.address == address {
-                record.place
-            } else {
-                record.place.start..record.place.start
-            }
-        },
-    );
+pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Vec<u8> {
+    let place = locate(leaf, address);
     let mut bytes = Vec::with_capacity(leaf.len() + address.len() + 64);
     bytes.extend_from_slice(leaf.get(..place.start).unwrap_or_default());
     if !history.is_empty() {
         write(&mut bytes, address, history);
     }
     bytes.extend_from_slice(leaf.get(place.end..).unwrap_or_default());
-    bytes.shrink_to_fit();
-    bytes.into()
+    bytes
 }
 
 fn write(bytes: &mut Vec<u8>, address: &str, history: &History) {
@@ -221,7 +227,7 @@ mod tests {
                 ("[a-c]{1,3}@d", proptest::collection::vec(0_u64..1 << 40, 0..14),
                 proptest::option::of(0_u64..1 << 40)), 1..60)
         ) {
-            let mut leaf = Bytes::new();
+            let mut leaf = Vec::new();
             let mut model = BTreeMap::new();
             for (address, mut times, taken_ms) in steps {
                 times.sort_unstable();

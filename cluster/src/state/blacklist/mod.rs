@@ -13,12 +13,12 @@
 
 mod guard;
 mod leaf;
+mod leaves;
 mod notes;
 mod policy;
 mod rules;
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use self::guard::FrozenDomain;
 use self::guard::Guarded;
 use self::leaf::{History, Record, Times};
+use self::leaves::{LEAVES, Leaves};
 use self::notes::Notes;
 pub(crate) use self::notes::NotesChunk;
 pub use self::notes::RejectionNote;
@@ -36,18 +37,16 @@ use super::sharded::{Sharded, mix};
 use super::{Outcome, Refusal};
 use crate::octets::Octets;
 
-const BRANCHES: usize = 512;
-const LEAVES: usize = 512;
 /// Addresses with a history. Above that, one goes for each that comes.
 const RECORDS_MAX: u64 = 12_000_000;
 /// Trusted addresses of one domain: a server that takes mail for any name has no end of them.
 const TRUSTED_MAX: u64 = 200_000;
-/// A leaf holds some 40 addresses; many more only if somebody found a way to choose their leaf.
-const LEAF_OCTETS_MAX: usize = 48 << 10;
+/// A leaf holds some 10 addresses; many more only if somebody found a way to choose their leaf.
+const LEAF_OCTETS_MAX: usize = 8 << 10;
 const ADDRESS_OCTETS_MAX: usize = 320;
 const EVENTS_MAX: usize = 5_000;
 /// Leaves looked at in one tick of a minute: all of them in about four hours.
-const SWEPT_LEAVES: usize = BRANCHES * LEAVES / 240;
+const SWEPT_LEAVES: usize = LEAVES / 240;
 
 /// What a customer's server said of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,28 +128,15 @@ impl Counts {
     }
 }
 
-type Branch = Arc<Vec<Bytes>>;
-
 /// The table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Blacklist {
-    root: Arc<Vec<Branch>>,
-    /// The branch all start as, known by its address: most of a small table is skipped by that.
-    empty: Branch,
+    leaves: Leaves,
     rules: Rules,
     notes: Notes,
     all: Counts,
     /// The same for each domain; both follow from the leaves.
     domains: Sharded<Box<str>, Counts>,
-}
-
-impl Default for Blacklist {
-    fn default() -> Self {
-        let empty: Branch = Arc::new(vec![Bytes::new(); LEAVES]);
-        let root = Arc::new(vec![Arc::clone(&empty); BRANCHES]);
-        let (rules, notes, domains) = (Rules::default(), Notes::default(), Sharded::default());
-        Self { root, empty, rules, notes, all: Counts::default(), domains }
-    }
 }
 
 impl Blacklist {
@@ -232,23 +218,11 @@ impl Blacklist {
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.used_leaves().flat_map(|(_, leaf)| leaf::records(leaf))
-    }
-
-    /// Leaves that hold something, with their numbers, in order.
-    fn used_leaves(&self) -> impl Iterator<Item = (usize, &Bytes)> {
-        let branches = self.root.iter().enumerate();
-        branches
-            .filter(|(_, branch)| !Arc::ptr_eq(branch, &self.empty))
-            .flat_map(|(b, branch)| {
-                branch.iter().enumerate().map(move |(l, leaf)| (b * LEAVES + l, leaf))
-            })
-            .filter(|(_, leaf)| !leaf.is_empty())
+        self.leaves.iter().flat_map(|(_, leaf)| leaf::records(leaf))
     }
 
     fn history(&self, address: &str) -> Option<History> {
-        let (branch, leaf) = self.place(address);
-        leaf::find(self.root.get(branch)?.get(leaf)?, address)
+        leaf::find(self.leaves.get(self.place(address)), address)
     }
 
     /// Take a node's report once. The outcome is the number of events that counted.
@@ -311,10 +285,8 @@ impl Blacklist {
             return false;
         }
         self.put(address, &history);
-        if history.rejected.as_slice().len() == 1 {
-            self.notes.forget(address);
-        }
-        self.notes.add(address, node, at_ms, reply);
+        let is_first = history.rejected.as_slice().len() == 1;
+        self.notes.add(address, is_first, (node, at_ms, reply));
         true
     }
 
@@ -352,8 +324,7 @@ impl Blacklist {
     /// was rejected at most once, if there is one, of the domain with the most addresses, the
     /// oldest.
     fn make_room(&mut self, address: &str) {
-        let (branch, leaf) = self.place(address);
-        let Some(bytes) = self.root.get(branch).and_then(|branch| branch.get(leaf)) else { return };
+        let bytes = self.leaves.get(self.place(address));
         if self.all.records < RECORDS_MAX && bytes.len() < LEAF_OCTETS_MAX {
             return;
         }
@@ -379,10 +350,9 @@ impl Blacklist {
         if before.is_empty() && !history.is_empty() {
             self.make_room(address);
         }
-        let (branch, leaf) = self.place(address);
-        let Some(branch) = Arc::make_mut(&mut self.root).get_mut(branch) else { return };
-        let Some(leaf) = Arc::make_mut(branch).get_mut(leaf) else { return };
-        *leaf = leaf::replace(leaf, address, history);
+        let number = self.place(address);
+        let changed = leaf::replace(self.leaves.get(number), address, history);
+        self.leaves.set(number, &changed);
         if history.rejected.is_empty() {
             self.notes.forget(address);
         }
@@ -399,14 +369,14 @@ impl Blacklist {
         }
         if counts.records == 0 {
             self.domains.remove(domain);
-        } else if counts != known {
+        } else if counts != known && !self.domains.change(domain, |known| *known = counts) {
             self.domains.put(domain.into(), 0, counts);
         }
     }
 
-    /// Which leaf an address is in: 18 bits of a keyed hash.
-    #[allow(clippy::cast_possible_truncation, reason = "nine bits each")]
-    fn place(&self, address: &str) -> (usize, usize) {
+    /// Which leaf an address is in: the first bits of a keyed hash.
+    #[allow(clippy::cast_possible_truncation, reason = "both halves are used, and few bits")]
+    fn place(&self, address: &str) -> usize {
         let mut hash = self.rules.seed;
         for piece in address.as_bytes().chunks(8) {
             let mut word = [0; 8];
@@ -415,8 +385,7 @@ impl Blacklist {
                 * u128::from(self.rules.seed.rotate_left(32) | 0x9e37_79b9_7f4a_7c15);
             hash = (product as u64) ^ ((product >> 64) as u64) ^ piece.len() as u64;
         }
-        let hash = mix(hash);
-        ((hash >> 55) as usize % BRANCHES, (hash >> 46) as usize % LEAVES)
+        (mix(hash) >> (64 - LEAVES.ilog2())) as usize
     }
 
     /// The secret of a new fleet.
@@ -457,11 +426,9 @@ impl Blacklist {
     /// Forget what can never matter again, in a slice of the table.
     pub(crate) fn sweep(&mut self, terms: Terms<'_>, now_ms: u64) {
         self.rules.sweep(terms, now_ms);
-        let all = BRANCHES * LEAVES;
         let first = usize::try_from(self.rules.sweep).unwrap_or(0);
-        for at in (first..first + SWEPT_LEAVES).map(|at| at % all) {
-            let leaf = self.root.get(at / LEAVES).and_then(|branch| branch.get(at % LEAVES));
-            let Some(leaf) = leaf.filter(|leaf| !leaf.is_empty()).cloned() else { continue };
+        for at in (first..first + SWEPT_LEAVES).map(|at| at % LEAVES) {
+            let leaf = self.leaves.get(at).to_vec();
             for record in leaf::records(&leaf) {
                 let newest = record.history.newest().unwrap_or(0);
                 let keep_ms = terms.policy(domain_of(record.address)).keep_ms();
@@ -470,7 +437,7 @@ impl Blacklist {
                 }
             }
         }
-        self.rules.sweep = ((first + SWEPT_LEAVES) % all) as u64;
+        self.rules.sweep = ((first + SWEPT_LEAVES) % LEAVES) as u64;
     }
 
     /// The small values, as a snapshot holds them.
@@ -480,7 +447,8 @@ impl Blacklist {
 
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, Octets)> {
         let number = |at| u32::try_from(at).unwrap_or(u32::MAX);
-        self.used_leaves().map(move |(at, leaf)| (number(at), Octets(leaf.clone())))
+        let octets = |leaf| Octets(Bytes::copy_from_slice(leaf));
+        self.leaves.iter().map(move |(at, leaf)| (number(at), octets(leaf)))
     }
 
     pub(crate) fn notes_chunks(&self) -> impl Iterator<Item = NotesChunk> {
@@ -497,16 +465,10 @@ impl Blacklist {
 
     pub(crate) fn absorb_leaves(&mut self, leaves: Vec<(u32, Octets)>) {
         for (at, octets) in leaves {
-            let at = at as usize;
             for record in leaf::records(&octets.0) {
                 self.count(record.address, &History::default(), &record.history);
             }
-            let branch = Arc::make_mut(&mut self.root).get_mut(at / LEAVES);
-            let Some(leaf) = branch.and_then(|b| Arc::make_mut(b).get_mut(at % LEAVES)) else {
-                continue;
-            };
-            // A copy of its own: what was decoded shares one large buffer.
-            *leaf = Bytes::copy_from_slice(&octets.0);
+            self.leaves.set(at as usize, &octets.0);
         }
     }
 }

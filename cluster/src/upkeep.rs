@@ -26,8 +26,10 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// The fleet's clock moves on at least so often, for what depends on it in the state.
 const TICK_MS: u64 = 60_000;
 const SNAPSHOT_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// A snapshot is taken after so much log, or so much time if there is any log.
+/// A snapshot is taken after so much log, or a share of what the last one took, so that a large
+/// state is not written again for a little log; or after so much time if there is any log.
 const SNAPSHOT_OCTETS: u64 = 16 << 20;
+const SNAPSHOT_SHARE: u64 = 4;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(3600);
 const RENEW_CHECK_EVERY: Duration = Duration::from_secs(3600);
 const ACTOR: &str = "fleet";
@@ -71,7 +73,8 @@ async fn keep(cluster: &Cluster) {
     let Ok(node) = cluster.node() else { return };
     let octets = cluster.shared.view.unsaved_octets();
     let age = cluster.shared.view.since_saved();
-    if octets >= SNAPSHOT_OCTETS || (octets > 0 && age >= SNAPSHOT_EVERY) {
+    let much = SNAPSHOT_OCTETS.max(cluster.shared.view.saved_octets() / SNAPSHOT_SHARE);
+    if octets >= much || (octets > 0 && age >= SNAPSHOT_EVERY) {
         cluster.shared.view.saving();
         if let Err(error) = node.raft.trigger().snapshot().await {
             tracing::warn!(%error, "no snapshot was taken");

@@ -55,7 +55,7 @@ pub(crate) async fn snapshot_and_newcomer() {
     }
     let begun = Instant::now();
     fleet.join(2).await;
-    while fleet.view(2).blacklist_tracked() < ADDRESSES as u64 {
+    while fleet.view(2).blacklist_counts().tracked < ADDRESSES as u64 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     println!("a newcomer has joined and caught up in {:.1?}", begun.elapsed());

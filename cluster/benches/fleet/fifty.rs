@@ -56,13 +56,13 @@ pub(crate) async fn leader() {
     println!("{}", said.next().unwrap().unwrap());
     let own = tokio::spawn(reporter(fleet.node(1).clone(), 1));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let counted = fleet.view(1).blacklist_tracked();
+    let counted = fleet.view(1).blacklist_counts().tracked;
     let (begun, used) = (Instant::now(), processor_time());
     let index = fleet.view(1).applied_index();
     tokio::time::sleep(RUN).await;
     let seconds = begun.elapsed().as_secs_f64();
     let used = (processor_time() - used).as_secs_f64() / seconds;
-    let counted = (fleet.view(1).blacklist_tracked() - counted) as f64 / seconds;
+    let counted = (fleet.view(1).blacklist_counts().tracked - counted) as f64 / seconds;
     let entries = (fleet.view(1).applied_index() - index) as f64 / seconds;
     let leads = fleet.status(1).await.leader.as_deref() == Some("mx1");
     println!(

@@ -1,14 +1,19 @@
 //! What each fuzz target checks. `tests/fuzz_twins.rs` runs the same bodies in every test run.
 //!
-//! To look for new inputs: `cargo install cargo-fuzz`, then `cargo fuzz run -s none command` in the
-//! project's root (a nightly toolchain adds the sanitizers and makes `-s none` needless).
+//! `fuzz/run` looks for new inputs, guided by what of the code they reach, with the stable
+//! toolchain.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use mail_auth::common::parse::TxtRecordParser as _;
+use mail_auth::common::verify::DomainKey;
+use mail_auth::spf::{Macro, Mechanism, Spf, Variables};
+use mxfleet::authentication::Evidence;
 use mxfleet::config::Limits;
-use mxfleet::session::{Framed, LineReader};
+use mxfleet::returns::Tag;
+use mxfleet::session::{ForgedResults, Framed, LineReader};
 use mxfleet::smtp::command;
 use mxfleet::smtp::dots::DataScanner;
 use mxfleet::smtp::envelope::Origin;
@@ -16,6 +21,7 @@ use mxfleet::smtp::parse::ReplyParser;
 use mxfleet::smtp::{Address, BodyType, Envelope, Recipient};
 use mxfleet::spool::sim_fs::SimFs;
 use mxfleet::spool::{EntryId, Message, Spool, SpoolConfig};
+use mxfleet::verdict::classify_dsn;
 
 /// The first octet of the input says how the rest is cut.
 fn pieces(data: &[u8]) -> Option<(&[u8], std::slice::Chunks<'_, u8>)> {
@@ -129,6 +135,71 @@ fn ending<'a>(input: impl Iterator<Item = &'a [u8]>) -> (Option<usize>, String) 
         }
     }
     (None, format!("{:?}", scanner.flaws()))
+}
+
+/// Reports of other servers, as they come to our return paths: whatever they are, they are read in
+/// bounds, and twice the same.
+pub(crate) fn report(data: &[u8]) {
+    let found = classify_dsn(data);
+    assert!(found.len() <= 1000);
+    assert_eq!(found, classify_dsn(data));
+    let text = String::from_utf8_lossy(data);
+    for word in text.split_whitespace() {
+        assert!(Tag::open(&[], word).is_err(), "nobody has signed it");
+    }
+}
+
+/// What strangers publish for SPF and DKIM: whatever it is, it is read and filled in.
+pub(crate) fn record(data: &[u8]) {
+    let mut variables = Variables::new();
+    variables.set_ip(&std::net::Ipv4Addr::LOCALHOST.into());
+    variables.set_sender(data);
+    for set in [Variables::set_domain, Variables::set_helo_domain, Variables::set_host_domain] {
+        set(&mut variables, data);
+    }
+    let _ = DomainKey::parse(&[b"v=DKIM1; ", data].concat()).map(|key| key.p.public_key_bits());
+    let mut filled = Macro::parse(data).ok().into_iter().collect::<Vec<_>>();
+    if let Ok(spf) = Spf::parse(&[b"v=spf1 ", data].concat()) {
+        filled.extend(spf.redirect.clone().into_iter().chain(spf.exp.clone()));
+        filled.extend(spf.directives.iter().filter_map(|directive| match &directive.mechanism {
+            Mechanism::Include { macro_string }
+            | Mechanism::A { macro_string, .. }
+            | Mechanism::Mx { macro_string, .. }
+            | Mechanism::Ptr { macro_string }
+            | Mechanism::Exists { macro_string } => Some(macro_string.clone()),
+            Mechanism::All | Mechanism::Ip4 { .. } | Mechanism::Ip6 { .. } => None,
+        }));
+    }
+    for text in filled {
+        for fqdn in [false, true] {
+            std::hint::black_box(text.eval(&variables, "a.test", fqdn));
+        }
+    }
+}
+
+/// Headers: what is taken out of them, and which signatures are seen in them, is the same however
+/// they were cut.
+pub(crate) fn header(data: &[u8]) {
+    let Some((whole, cut)) = pieces(data) else { return };
+    let found = passed(std::iter::once(whole));
+    assert!(found.0.len() <= whole.len());
+    assert_eq!(found, passed(cut), "cutting changes it");
+}
+
+/// What stays of a text, and what is seen of its signatures.
+fn passed<'a>(input: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, String) {
+    let mut forged = ForgedResults::new(&["mx1.test".to_owned()]);
+    let (mut evidence, mut kept) = (Evidence::new("a.test", 512, 3), Vec::new());
+    for piece in input {
+        evidence.see(piece);
+        let rest = forged.pass(piece, &mut kept);
+        kept.extend_from_slice(rest);
+    }
+    kept.extend_from_slice(forged.finish());
+    let sealed = evidence.seal();
+    let message = sealed.as_ref().and_then(|sealed| sealed.message());
+    let seen = message.map(|message| format!("{:?} {:?}", message.headers, message.body_hashes));
+    (kept, seen.unwrap_or_default())
 }
 
 /// A spool with some messages: its disk, the segment files, the texts.

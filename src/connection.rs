@@ -9,6 +9,7 @@ mod intake;
 mod listener;
 mod message;
 mod receive;
+mod service;
 mod spooling;
 mod tls;
 mod wire;
@@ -26,13 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use intake::{Draft, Full, Intake, NotStored};
 pub use listener::{inherit, listen};
+pub use service::{Service, ServiceState};
 pub use tls::{CertificateFiles, TlsError, TlsIdentity};
 
 use crate::authentication::Authenticator;
 use crate::config::Limits;
 use crate::policy::Policy;
 use crate::session::Site;
-use crate::smtp::canned;
+use crate::smtp::canned::{self, Canned};
 use counters::COUNTERS;
 use gate::{Busy, Gate};
 
@@ -58,6 +60,8 @@ pub struct Parts<I: Intake> {
     pub tls: Option<Arc<TlsIdentity>>,
     /// Client networks that `sessions_per_network_max` is not for.
     pub unlimited_networks: Vec<IpNet>,
+    /// Whether this host takes mail.
+    pub service: Service,
 }
 
 /// The inbound side of a node; several listeners may share it.
@@ -69,6 +73,7 @@ pub struct Inbound<I: Intake> {
     accepted: Accepted<<I::Draft as Draft>::Queued>,
     tls: Option<Arc<TlsIdentity>>,
     gate: Arc<Gate>,
+    service: Service,
 }
 
 impl<I: Intake> Inbound<I> {
@@ -85,6 +90,7 @@ impl<I: Intake> Inbound<I> {
             accepted: parts.accepted,
             tls: parts.tls,
             gate: Arc::new(gate),
+            service: parts.service,
         }
     }
 
@@ -172,6 +178,11 @@ fn admit<I: Intake>(
     sessions: &mut JoinSet<()>,
 ) {
     let ip = peer.ip().to_canonical();
+    match inbound.service.state() {
+        ServiceState::Serving => {}
+        ServiceState::Away => return turn_away(stream, canned::STOPPING),
+        ServiceState::Retired => return turn_away(stream, canned::RETIRED),
+    }
     match inbound.gate.enter(ip) {
         Ok(pass) => {
             let (inbound, stop) = (Arc::clone(inbound), stop.clone());
@@ -185,12 +196,15 @@ fn admit<I: Intake>(
                 Busy::Everywhere => COUNTERS.busy.inc(),
                 Busy::Network => COUNTERS.network_busy.inc(),
             }
-            COUNTERS.reply(canned::BUSY.code());
-            // One small write into an empty buffer never waits; a client it does not reach has
-            // gone already.
-            if let Ok(mut stream) = stream.into_std() {
-                let _ = stream.write(canned::BUSY.line().as_bytes());
-            }
+            turn_away(stream, canned::BUSY);
         }
+    }
+}
+
+/// One small write into an empty buffer never waits; a client it does not reach has gone already.
+fn turn_away(stream: TcpStream, reply: Canned) {
+    COUNTERS.reply(reply.code());
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(reply.line().as_bytes());
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! 1. [`connection`] accepts a client and moves bytes between its socket and a session.
 //! 2. [`session`] is the server side of SMTP, pure: a line goes in, a reply and a step come out.
-//! 3. [`policy`] decides about each recipient, from the last applied state of the fleet.
+//! 3. [`policy`] decides about each recipient, from the last applied state of the fleet; where a
+//!    domain wants it, [`callout`] asks the customer's server.
 //! 4. [`spool`] makes the message durable; only then the client reads `250`. Whether the message is
 //!    its sender's, [`authentication`] has looked before, if that may matter.
 //! 5. [`schedule`] knows what is due, for each destination apart.
@@ -20,6 +21,7 @@
 pub mod authentication;
 pub mod blacklist;
 pub mod bounce;
+pub mod callout;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -29,6 +31,7 @@ pub mod fleet;
 pub mod http;
 pub mod node;
 pub mod policy;
+pub mod returns;
 pub mod rotation;
 pub mod route;
 pub mod schedule;

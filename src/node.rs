@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
+use crate::callout::{self, Callout};
 use crate::client::{Client, Roots};
 use crate::config::{Config, Limits, LogFormat};
-use crate::connection::{self, Accepted, Inbound, Parts, TlsIdentity};
+use crate::connection::{self, Accepted, Inbound, Parts, Service, TlsIdentity};
 use crate::fleet::{self, Place};
 use crate::http::admin::{self, Admin};
 use crate::http::metrics::{self, Sources};
@@ -28,7 +29,8 @@ use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
 use crate::policy::{Policy, Watch};
-use crate::rotation::{DnsPublisher, TrafficMeter};
+use crate::returns::{self, Returns};
+use crate::rotation::{DnsPublisher, Leaving, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -55,6 +57,8 @@ struct Node {
     limits: Arc<Limits>,
     traffic: TrafficMeter,
     dns: DnsPublisher,
+    leaving: Leaving,
+    service: Service,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -140,40 +144,43 @@ impl Signals {
 }
 
 impl Node {
+    #[expect(clippy::too_many_lines, reason = "the one place that joins all stages")]
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
         let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
-        let spool_config =
-            SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(&limits) };
-        let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
-        let outbox = data_dir.join("outbox");
-        let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), &limits)?;
-        let (journal_dir, lines_max) = (data_dir.join("journal"), limits.journal_lines_max);
-        let journal = Journal::start(&journal_dir, lines_max, limits.journal_octets_max)
-            .context("cannot write the journal")?;
+        let (spool, recovered) = open_spool(config, node_id)?;
+        let id = u64::from(node_id);
+        let reports = Reports::open(&data_dir.join("outbox"), id, &spool.ids(), &limits)?;
+        let journal = journal(config).context("cannot write the journal")?;
+        let returns = Returns::open(&data_dir.join("returns"), limits.returns_kept_max)
+            .context("cannot read the returns")?;
         let log = delivery_log(config)?;
-        let own = own(config);
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =
             Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
-        let mx_port = config.delivery.mx_port;
+        let own = own(config);
+        let router =
+            Router::new(cluster.clone(), dns, own.clone(), config.delivery.mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
-            router: Router::new(cluster.clone(), dns, own.clone(), mx_port, &limits),
+            router: router.clone(),
             client: Client::new(hostname.clone(), Arc::clone(&limits), &roots(config))?,
             authenticator: authenticator.clone(),
             hostname: hostname.clone(),
             own_names: vec![hostname.clone()],
             reports: reports.clone(),
+            returns,
             journal: journal.clone(),
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let policy = policy(&cluster, hostname, &limits);
+        let callout = callout(config, &cluster, router, &deliveries, &reports)?;
+        let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
         let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
         let tls = tls_identity(config)?;
+        let service = Service::default();
         let traffic = TrafficMeter::new(cluster.clone());
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
@@ -184,31 +191,33 @@ impl Node {
             accepted: accepted(deliveries.clone(), traffic.clone()),
             tls: tls.clone(),
             unlimited_networks: config.smtp.exempt_networks.clone(),
+            service: service.clone(),
         });
-        let rotation = RotationAdmin::new(cluster.clone(), own.allow_loopback);
         let admin = Admin {
+            rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
             tables: Tables::new(cluster.clone(), Arc::new(own)),
-            rotation,
             policy,
             deliveries: deliveries.clone(),
             cluster: cluster.clone(),
             reports: reports.clone(),
             journal: journal.clone(),
         };
-        let (inbound, admin) = (Arc::new(inbound), Arc::new(admin));
+        let leaving = Leaving::new(cluster.clone(), spool.clone(), service.clone(), id);
         let node = Self {
             cluster,
             spool,
-            inbound,
+            inbound: Arc::new(inbound),
             deliveries,
             reports,
-            admin,
+            admin: Arc::new(admin),
             tls,
             log,
             journal,
             limits,
             traffic,
             dns: publisher,
+            leaving,
+            service,
         };
         Ok((node, recovered))
     }
@@ -235,8 +244,10 @@ impl Node {
         });
         let traffic = self.traffic.clone().run(stop.clone());
         let publish = self.dns.clone().run(stop.clone());
+        let leaving = self.leaving.clone().run(stop.clone());
+        let rotate = returns::rotate(self.cluster.clone(), stop.clone());
         tasks.spawn(async move {
-            tokio::join!(traffic, publish);
+            tokio::join!(traffic, publish, rotate, leaving);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -248,7 +259,11 @@ impl Node {
         }
         let (admin, token) = (Arc::clone(&self.admin), stop.clone());
         tasks.spawn(async move { Ok(admin::serve(listeners.admin, admin, token).await?) });
-        let health = Health { spool: self.spool.clone(), draining: stop.clone() };
+        let health = Health {
+            spool: self.spool.clone(),
+            draining: stop.clone(),
+            service: self.service.clone(),
+        };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
             tasks.spawn(async move {
@@ -354,6 +369,35 @@ fn bind(
     Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
 }
 
+fn open_spool(config: &Config, node_id: u16) -> anyhow::Result<(Spool, Recovered)> {
+    let (dir, limits) = (config.node.data_dir.join("spool"), Arc::new(config.limits.clone()));
+    Ok(Spool::open(SpoolConfig { dir, node_id, limits }, Arc::new(OsFs))?)
+}
+
+fn journal(config: &Config) -> std::io::Result<Journal> {
+    let (dir, limits) = (config.node.data_dir.join("journal"), &config.limits);
+    Journal::start(&dir, limits.journal_lines_max, limits.journal_octets_max)
+}
+
+fn callout(
+    config: &Config,
+    cluster: &Cluster,
+    router: Router,
+    deliveries: &Deliveries,
+    reports: &Reports,
+) -> anyhow::Result<Callout> {
+    let limits = Arc::new(config.limits.clone());
+    let failing = deliveries.clone();
+    Ok(Callout::new(callout::Parts {
+        cluster: cluster.clone(),
+        router,
+        client: Client::new(config.node.hostname.clone(), Arc::clone(&limits), &roots(config))?,
+        news: reports.news(),
+        is_failing: Arc::new(move |domain| failing.is_failing(domain)),
+        limits,
+    }))
+}
+
 /// What this node is to a route that leads back to it.
 fn own(config: &Config) -> Own {
     Own {
@@ -364,11 +408,17 @@ fn own(config: &Config) -> Own {
     }
 }
 
-fn policy(cluster: &Cluster, hostname: &str, limits: &Limits) -> Arc<Policy> {
+fn policy(
+    cluster: &Cluster,
+    hostname: &str,
+    limits: &Limits,
+    callout: Callout,
+    journal: Journal,
+) -> Arc<Policy> {
     let window = Duration::from_millis(limits.refusals_window_ms);
     let watch = Watch::new(window, Instant::now());
     let policy = Policy::new(cluster.clone(), vec![hostname.to_owned()]);
-    Arc::new(policy.watched_by(watch))
+    Arc::new(policy.watched_by(watch).with_callout(callout).with_journal(journal))
 }
 
 /// What happens to a message that is safe in the spool.

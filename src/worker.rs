@@ -8,6 +8,10 @@
 //! **Invariant:** what happened to a recipient is recorded in the spool before the schedule
 //! forgets the job, so that a crash in between repeats an attempt but loses nothing.
 //!
+//! What the blacklist must know is synced before the spool is told, so that it is counted once;
+//! that is waited for by a task of its own, so that the connection carries the next message
+//! meanwhile.
+//!
 //! **Invariant:** the lock is held for no I/O and for no `await`.
 
 mod attempt;
@@ -19,6 +23,7 @@ mod expiry;
 mod inspect;
 mod operate;
 mod reports;
+mod returns;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -30,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, State};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +43,7 @@ use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
+use crate::returns::Returns;
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
 use crate::smtp::about::domain_of;
@@ -73,6 +79,8 @@ pub struct Parts {
     pub cluster: Cluster,
     /// What the fleet must know of recipients.
     pub reports: Reports,
+    /// What is remembered of return paths of ours.
+    pub returns: Returns,
     /// What is remembered of mail that was not delivered.
     pub journal: Journal,
     /// What is told of each attempt.
@@ -97,6 +105,8 @@ struct Inner {
     /// No attempts at all.
     aborting: CancellationToken,
     tasks: TaskTracker,
+    /// Room for messages whose outcome waits for the outbox.
+    settling: Arc<Semaphore>,
     runtime: Handle,
     clock: Clock,
 }
@@ -112,6 +122,7 @@ impl Deliveries {
             probe_pause_min: Duration::from_millis(limits.probe_pause_min_ms),
             probe_pause_max: Duration::from_millis(limits.probe_pause_max_ms),
         };
+        let settling_max = limits.settling_max.clamp(1, Semaphore::MAX_PERMITS);
         let schedule = Schedule::new(&bounds, Instant::now(), random_u64());
         let inner = Inner {
             parts,
@@ -120,6 +131,7 @@ impl Deliveries {
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            settling: Arc::new(Semaphore::new(settling_max)),
             runtime: Handle::current(),
             clock: Clock { started: Instant::now(), started_us: wall_us() },
         };

@@ -156,7 +156,7 @@ fn a_customers_own_sender_gets_one_report_and_another_parser_reads_it() {
     assert!(read["words"].as_str().unwrap().contains("User unknown"), "{read}");
     assert_eq!(read["header"]["Message-ID"], "<1@acme.test>");
     assert!(read["body"].as_str().unwrap().contains("the body"));
-    eventually("the good recipient's copy", SOON, || world.postfix.count() == 1);
+    eventually("the good recipient's copy", SOON, || world.postfix.mailbox().count() == 1);
     world.node.await_empty_queue(SOON);
     assert_eq!(world.writers.count(), 1);
     assert_eq!(world.journal("boss@acme.test"), ["returned -", "returned -"]);

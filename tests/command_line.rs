@@ -82,9 +82,17 @@ fn a_command_without_a_node_says_how_to_name_one() {
     let output = mxfleet(&["queue", "summary"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(words(&output).contains("MXFLEET_ADMIN"));
+    // A variable that is set to nothing says as much as none.
+    let program = env!("CARGO_BIN_EXE_mxfleet");
+    let mut command = Command::new(program);
+    let output = command.args(["queue", "summary"]).env("MXFLEET_ADMIN", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("which node?"), "{}", words(&output));
     let output = mxfleet(&["--admin", "/nonexistent/admin.sock", "queue", "summary"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(words(&output).contains("no node answers at /nonexistent/admin.sock"));
+    let words = words(&output);
+    assert!(words.contains("no node answers at /nonexistent/admin.sock: No such"), "{words}");
+    assert_eq!(words.matches("No such file").count(), 1, "said once: {words}");
 }
 
 #[test]

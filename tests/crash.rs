@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use support::Dice;
 use support::load::{Load, Plan, tally};
 use support::node::{Node, Setup};
+use support::process::injected;
 use support::sink::Sink;
 
 /// How long the record of a delivery may be in memory only. A crash later than this after the
@@ -89,7 +90,8 @@ fn a_kill_at_each_step_to_the_disk_loses_nothing() {
         for step in 1..=times {
             node.kill();
             stops.push(Instant::now());
-            node.wrapper = killed_at(calls, step);
+            // It dies when a thread enters one of these calls for the `step`-th time.
+            node.wrapper = injected(calls, &format!("signal=KILL:when={step}"));
             node.begin();
             let died = dies_within(&mut node, Duration::from_millis(2500));
             at_sync += usize::from(died && calls.starts_with("fdatasync"));
@@ -106,23 +108,6 @@ fn a_kill_at_each_step_to_the_disk_loses_nothing() {
     println!("{at_sync} lives ended at a sync");
     assert!(at_sync >= 12, "the kills hit: {at_sync}");
     settle(node, &sink, load, &stops, octets);
-}
-
-/// Trace a life and end it when it enters one of these calls for the `step`-th time in a thread.
-fn killed_at(calls: &str, step: usize) -> Vec<String> {
-    let words = [
-        "strace",
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        &format!("trace={calls}"),
-        "-e",
-        &format!("inject={calls}:signal=KILL:when={step}"),
-    ];
-    words.map(str::to_owned).to_vec()
 }
 
 fn dies_within(node: &mut Node, patience: Duration) -> bool {

@@ -42,7 +42,7 @@ fn a_rotated_log_is_opened_again_on_sighup_and_no_line_is_lost() {
     node.await_log("status=sent");
     std::fs::rename(&log, &moved).unwrap();
     node.process().signal("HUP");
-    eventually("a word about it", SOON, || said(&mut node, "reloaded") == 1);
+    eventually("a word about it", SOON, || said(&mut node, "delivery log opened again") == 1);
     deliver(&node);
     node.await_log("status=sent");
     // A log that is idle has let go of the old file, so that its space is free once it is removed.
@@ -69,7 +69,7 @@ fn a_reload_that_fails_in_part_changes_nothing() {
     let chain = folder.path().join(format!("{name}.pem"));
     std::fs::write(&chain, "not a certificate").unwrap();
     node.process().signal("HUP");
-    eventually("a word about it", SOON, || said(&mut node, "nothing was reloaded") == 1);
+    eventually("a word about it", SOON, || said(&mut node, "configuration was not taken") == 1);
     deliver(&node);
     let sent = || std::fs::read_to_string(&moved).unwrap().matches("status=sent").count();
     eventually("the line in the old file", SOON, || sent() == 2);
@@ -83,7 +83,7 @@ fn a_reload_that_fails_in_part_changes_nothing() {
     assert!(!log.exists(), "the reload before touched nothing");
     std::fs::create_dir(&log).unwrap();
     node.process().signal("HUP");
-    eventually("a word about it", SOON, || said(&mut node, "nothing was reloaded") == 2);
+    eventually("a word about it", SOON, || said(&mut node, "configuration was not taken") == 2);
     let mut client = node.client().starttls(&ca, name);
     assert_eq!(client.command("EHLO client.test").code, 250, "the old certificate");
 

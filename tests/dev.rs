@@ -149,6 +149,8 @@ fn a_fleet_of_three_relays_through_every_node_and_survives_the_readers_kill() {
     let folder = dev.dir.path().display().to_string();
     let second = attempt(PROGRAM, &["dev", "--dir", &folder]);
     assert_eq!(second.status.code(), Some(1), "a second dev in one folder");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("node mx1 already runs"), "{said}");
     let mut again = Process::start(&words, &dev.dir.path().join("again.log"));
     eventually("fleet.json with it", UP, || dev.node(1)["pid"] == again.id());
     again.kill();
@@ -170,6 +172,40 @@ fn a_second_start_in_the_same_folder_goes_on_where_the_first_ended() {
     output(PROGRAM, &["--admin", &admin, "customer", "show", "acme"]);
     assert_eq!(dev.node(0)["smtp"], ports);
     dev.relay(2, 1);
+    dev.stop();
+}
+
+#[test]
+fn every_line_of_the_cheat_sheet_does_what_it_says_when_it_is_pasted() {
+    let dev = Dev::start(scratch(), "3");
+    let mut sheet = String::new();
+    eventually("the cheat sheet", UP, || {
+        sheet = dev.process.words();
+        sheet.contains("Ctrl-C stops everything")
+    });
+    let lines: Vec<&str> = sheet.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert!(lines.len() > 10, "{sheet}");
+    // In a shell that knows nothing of the program yet.
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let script = format!("set -ex\n{}\n", lines.join("\n"));
+    let done = attempt("env", &["-i", path, "bash", "-c", &script]);
+    let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    assert!(done.status.success(), "{said}");
+    for words in [
+        "250 2.0.0 Ok: queued as",
+        "\"ready\":true",
+        "mxfleet_smtp_sessions",
+        "leader mx",
+        "served_domain",
+        "customer acme added",
+        "domain acme.test added",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    eventually("both in their place", UP, || {
+        let mailbox = dev.file()["customer_server"]["mailbox"].as_str().unwrap().to_owned();
+        envelopes(Path::new(&mailbox)).len() == 1
+    });
     dev.stop();
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use support::disk::Disk;
 use support::load::{Acked, Load, Plan, tally};
 use support::node::{Node, Setup};
+use support::process::injected;
 use support::sink::Sink;
 use support::smtp::Smtp;
 use support::{SOON, eventually};
@@ -74,61 +75,73 @@ fn a_full_disk_is_a_temporary_failure_until_there_is_room() {
 }
 
 #[test]
+fn a_disk_without_free_inodes_is_a_temporary_failure_until_there_are_some() {
+    let mut disk = Disk::ext4_for(200, 64);
+    let (mut node, sink) = relay(&small_spool(Some(disk.path().join("data"))));
+    let load = Load::start(node.smtp(), &Plan::to(USER));
+    eventually("a load", SOON, || load.count() > 50);
+    disk.fill_with_files();
+    eventually("refusals", SOON, || load.refused().len() > 50);
+    for reply in load.refused() {
+        assert!([451, 452].contains(&reply.code), "{reply:?}");
+    }
+    eventually("a node that takes no mail and is not ready", SOON, || {
+        // A segment that is done with gives its inode back.
+        disk.fill_with_files();
+        !node.is_ready()
+    });
+    // The tables' files are there already.
+    node.admin(&["customer", "add", "bravo", "--contact", "ops@bravo.test"]);
+    let taken = load.count();
+    disk.free();
+    eventually("mail again", SOON, || load.count() > taken + 50);
+    assert!(node.is_ready());
+    for words in ["cannot make a segment of the spool", "could be made again"] {
+        assert!(node.process().words().contains(words), "{words}: the operator is told");
+    }
+    let acked = load.stop();
+    assert_all_arrive(&mut node, &sink, &acked);
+}
+
+#[test]
 fn a_sync_that_fails_acknowledges_nothing_and_heals_alone() {
     for error in ["EIO", "ENOSPC"] {
-        let (mut node, sink) = relay(&small_spool(None));
-        node.terminate();
-        node.wrapper = faulty("fdatasync,fsync,sync_file_range", error, "30..33");
-        node.restart();
-        let load = Load::start(node.smtp(), &Plan::to(USER));
-        eventually("a refusal", SOON, || !load.refused().is_empty());
-        for reply in load.refused() {
-            assert!([451, 452].contains(&reply.code), "{reply:?}");
-        }
-        let taken = load.count();
-        eventually("mail again", SOON, || load.count() > taken + 20);
-        assert!(node.metric("mxfleet_spool_fsync_errors_total") >= 1.0, "it is counted");
-        let acked = load.stop();
-        node.wrapper.clear();
-        assert_all_arrive(&mut node, &sink, &acked);
+        let fault = failing("fdatasync,fsync,sync_file_range", error);
+        heals_after(&fault, |node| {
+            assert!(node.metric("mxfleet_spool_fsync_errors_total") >= 1.0, "it is counted");
+        });
     }
 }
 
 #[test]
 fn a_write_that_fails_acknowledges_nothing_and_heals_alone() {
     for error in ["ENOSPC", "EIO"] {
-        let (mut node, sink) = relay(&small_spool(None));
-        node.terminate();
-        node.wrapper = faulty("pwrite64,pwritev,pwritev2", error, "30..33");
-        node.restart();
-        let load = Load::start(node.smtp(), &Plan::to(USER));
-        eventually("a refusal", SOON, || !load.refused().is_empty());
-        for reply in load.refused() {
-            assert!([451, 452].contains(&reply.code), "{reply:?}");
-        }
-        let taken = load.count();
-        eventually("mail again", SOON, || load.count() > taken + 20);
-        let acked = load.stop();
-        node.wrapper.clear();
-        assert_all_arrive(&mut node, &sink, &acked);
+        heals_after(&failing("pwrite64,pwritev,pwritev2", error), |_| ());
     }
 }
 
-/// Trace the node and let some calls of each thread fail.
-fn faulty(calls: &str, error: &str, when: &str) -> Vec<String> {
-    let words = [
-        "strace",
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        &format!("trace={calls}"),
-        "-e",
-        &format!("inject={calls}:error={error}:when={when}"),
-    ];
-    words.map(str::to_owned).to_vec()
+/// Let some of these calls fail in each thread.
+fn failing(calls: &str, error: &str) -> Vec<String> {
+    injected(calls, &format!("error={error}:when=30..33"))
+}
+
+/// Under a load, the fault shows as temporary failures, and is over by itself.
+fn heals_after(fault: &[String], check: impl Fn(&Node)) {
+    let (mut node, sink) = relay(&small_spool(None));
+    node.terminate();
+    node.wrapper = fault.to_vec();
+    node.restart();
+    let load = Load::start(node.smtp(), &Plan::to(USER));
+    eventually("a refusal", SOON, || !load.refused().is_empty());
+    for reply in load.refused() {
+        assert!([451, 452].contains(&reply.code), "{reply:?}");
+    }
+    let taken = load.count();
+    eventually("mail again", SOON, || load.count() > taken + 20);
+    check(&node);
+    let acked = load.stop();
+    node.wrapper.clear();
+    assert_all_arrive(&mut node, &sink, &acked);
 }
 
 #[test]

@@ -16,8 +16,11 @@ use support::node::Node;
 use support::sink::{Act, Sink, Step};
 use support::{Dice, SOON, eventually};
 
-/// One second is promised; a machine that runs other tests as well is slower.
-const SEEN_BY_ALL: Duration = Duration::from_secs(3);
+/// From the acceptance of the message that lists to the refusal by the last node; it takes some
+/// 50 ms. What is promised holds for the most part even while other tests run, and
+const SEEN_BY_MOST: Duration = Duration::from_secs(1);
+/// this for each single time.
+const SEEN_BY_ALL: Duration = Duration::from_secs(5);
 const TEXT: &[u8] = b"Subject: to nobody\r\n\r\nhello\r\n";
 
 /// Senders whose mail was refused, by recipient: what the fleet must have counted.
@@ -133,6 +136,22 @@ fn the_tenth_failure_lists_everywhere_for_the_hold_and_ten_new_ones_list_again()
         });
         assert_eq!(show(&fleet.nodes[0], to)["listed"], false);
     }
+}
+
+#[test]
+fn a_listing_is_seen_everywhere_within_a_second() {
+    let (sink, _) = strict_server();
+    let fleet = fleet(&sink, &[("blacklist.threshold", "1")]);
+    let mut took: Vec<Duration> = (0..9)
+        .map(|n| {
+            let (node, to) = (&fleet.nodes[n % 3], format!("unknown-{n}@acme.test"));
+            assert_eq!(node.client().deliver("a@sender.test", &[&to], TEXT).code, 250);
+            await_answer(&fleet, &to, 550)
+        })
+        .collect();
+    took.sort();
+    println!("refused everywhere after {took:?}");
+    assert!(took[4] < SEEN_BY_MOST && took[8] < SEEN_BY_ALL, "{took:?}");
 }
 
 #[test]

@@ -53,8 +53,10 @@ fn postfix_and_opensmtpd_keep_what_they_get_below_their_headers() {
             assert_eq!(reply.code, 250, "{reply:?}");
         }
     }
-    eventually("deliveries", SOON, || postfix.count() == 3 && opensmtpd.count() == 3);
-    for mail in [postfix.mail(), opensmtpd.mail()] {
+    eventually("deliveries", SOON, || {
+        postfix.mailbox().count() == 3 && opensmtpd.mailbox().count() == 3
+    });
+    for mail in [postfix.mailbox().mail(), opensmtpd.mailbox().mail()] {
         for (number, octets) in [(1, 1), (2, 600), (3, 100_000)] {
             let text = message::as_stored(&message::text(number, octets));
             assert!(mail.iter().any(|mail| mail.ends_with(&text)), "message {number}");

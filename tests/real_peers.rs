@@ -48,13 +48,13 @@ fn ten_thousand_messages_reach_postfix_and_opensmtpd_unchanged_and_once() {
     }
     node.await_empty_queue(Duration::from_secs(180));
     eventually("deliveries inside Postfix", Duration::from_secs(120), || {
-        postfix.count() as u64 >= MESSAGES
+        postfix.mailbox().count() as u64 >= MESSAGES
     });
     eventually("deliveries inside OpenSMTPD", Duration::from_secs(120), || {
-        opensmtpd.count() as u64 >= MESSAGES
+        opensmtpd.mailbox().count() as u64 >= MESSAGES
     });
-    assert_all_there_once(&postfix.mail());
-    assert_all_there_once(&opensmtpd.mail());
+    assert_all_there_once(&postfix.mailbox().mail());
+    assert_all_there_once(&opensmtpd.mailbox().mail());
     assert!(node.terminate().success());
 }
 
@@ -168,7 +168,7 @@ fn a_recipient_unknown_to_postfix_ends_in_the_log_and_harms_nobody() {
     let reply = node.client().deliver("s@client.test", &to, &message::text(1, 600));
     assert_eq!(reply.code, 250);
     node.await_empty_queue(SOON);
-    eventually("the good recipient's copy", SOON, || postfix.count() == 1);
+    eventually("the good recipient's copy", SOON, || postfix.mailbox().count() == 1);
     let line = node.await_log("to=<unknown@acme.test>");
     assert!(line.contains("dsn=5.1.1") && line.contains("User unknown"), "{line}");
     let line = node.await_log("to=<user@acme.test>");

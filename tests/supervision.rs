@@ -171,9 +171,9 @@ fn group(name: &str) -> BTreeSet<String> {
     let mut calls = BTreeSet::new();
     for word in words.filter(|word| !word.is_empty()) {
         if word.starts_with('@') {
-            calls.extend(group(word))
+            calls.extend(group(word));
         } else {
-            calls.insert(word.into());
+            calls.insert(word.to_owned());
         }
     }
     calls

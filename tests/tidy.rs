@@ -17,7 +17,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("system", &[]),
     ("config", &["smtp", "system"]),
     ("telemetry", &["config", "smtp", "system"]),
-    ("policy", &["blacklist", "config", "smtp", "system", "telemetry"]),
+    ("policy", &["blacklist", "callout", "config", "returns", "smtp", "system", "telemetry"]),
+    ("returns", &["blacklist", "bounce", "config", "smtp", "spool", "system", "telemetry"]),
+    (
+        "callout",
+        &["blacklist", "client", "config", "route", "smtp", "system", "telemetry", "verdict"],
+    ),
     ("authentication", &["bounce", "config", "smtp", "system", "telemetry"]),
     ("blacklist", &["config", "smtp", "spool", "system", "telemetry"]),
     ("spool", &["config", "smtp", "system", "telemetry"]),

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -71,6 +71,101 @@ fn only_modern_versions_shake_hands() {
         );
     }
     assert_eq!(node.client().command("NOOP").code, 250);
+}
+
+/// A ClientHello as a client of that version sends it, record header included.
+fn client_hello(version: [u8; 2]) -> Vec<u8> {
+    // The cipher suites of their time: AES, 3DES and RC4 with RSA and ephemeral keys.
+    let suites: [u8; 16] = [
+        0xc0, 0x13, 0xc0, 0x14, 0xc0, 0x11, 0x00, 0x2f, 0x00, 0x35, 0x00, 0x0a, 0x00, 0x05, 0x00,
+        0x04,
+    ];
+    let mut body = version.to_vec();
+    body.extend([0x42; 32]); // random
+    body.push(0); // no session to resume
+    body.extend([0, 16]);
+    body.extend(suites);
+    body.extend([1, 0]); // no compression
+    let length = u16::try_from(body.len()).unwrap();
+    let mut record = vec![0x16, version[0], version[1]];
+    record.extend((length + 4).to_be_bytes());
+    record.extend([1, 0]);
+    record.extend(length.to_be_bytes());
+    record.extend(body);
+    record
+}
+
+/// What a server says to these octets behind its go-ahead, until it closes.
+fn answer_in_handshake(node: &Node, octets: &[u8]) -> Vec<u8> {
+    let mut client = node.client();
+    assert_eq!(client.command("STARTTLS").code, 220);
+    client.send(octets);
+    client.close_writing();
+    client.rest()
+}
+
+/// RFC 8446 section 6: fatal alerts.
+const FATAL: u8 = 2;
+const HANDSHAKE_FAILURE: u8 = 40;
+const PROTOCOL_VERSION: u8 = 70;
+
+#[test]
+fn hellos_of_old_versions_are_answered_with_an_alert() {
+    let (_folder, _ca, node, _sink) = relay();
+    let failed =
+        "mxfleet_tls_handshakes_total{direction=\"in\",result=\"failed\",version=\"none\"}";
+    for version in [[3, 0], [3, 1], [3, 2]] {
+        let before = node.metric(failed);
+        let answer = answer_in_handshake(&node, &client_hello(version));
+        let [0x15, 3, _, 0, 2, FATAL, alert] = answer[..] else {
+            panic!("{version:?}: not one fatal alert: {answer:x?}");
+        };
+        assert!([HANDSHAKE_FAILURE, PROTOCOL_VERSION].contains(&alert), "{version:?}: {alert}");
+        assert_eq!(node.metric(failed), before + 1.0, "{version:?} is counted");
+    }
+    // The same bytes with the version of today get a ServerHello or a word about their suites.
+    let answer = answer_in_handshake(&node, &client_hello([3, 3]));
+    assert!([0x15, 0x16].contains(&answer[0]), "{answer:x?}");
+    assert_eq!(node.client().deliver("s@client.test", &[USER], TEXT).code, 250);
+}
+
+#[test]
+fn what_is_no_handshake_ends_the_connection_without_a_word_in_the_clear() {
+    let (_folder, _ca, node, sink) = relay();
+    // SSL 2.0, as clients sent it to find out what a server speaks.
+    let mut old = vec![0x80, 0x2e, 0x01, 0x00, 0x02, 0x00, 0x15, 0x00, 0x00, 0x00, 0x10];
+    old.extend([0x07, 0x00, 0xc0, 0x05, 0x00, 0x80, 0x03, 0x00, 0x80, 0x01, 0x00, 0x80, 0x08]);
+    old.extend([0x42; 24]);
+    let hello = client_hello([3, 3]);
+    let mut too_long = hello.clone();
+    too_long[3..5].copy_from_slice(&[0xff, 0xff]);
+    let mut endless = hello.clone();
+    endless[6..9].copy_from_slice(&[0xff, 0xff, 0xff]);
+    let smtp = format!("MAIL FROM:<e@evil.test>\r\nRCPT TO:<{USER}>\r\nDATA\r\n\r\nx\r\n.\r\n");
+    let mut dice = support::Dice::new(58);
+    let noise: Vec<u8> = (0..4096).map(|_| dice.roll().to_be_bytes()[0]).collect();
+    for octets in [
+        &b""[..],
+        &[0; 1024],
+        &[0xff; 1024],
+        &noise,
+        &old,
+        &hello[..20],
+        &too_long,
+        &endless,
+        &endless.repeat(2000),
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x17\x03\x03\x00\x05hello",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        smtp.as_bytes(),
+    ] {
+        let start = octets[..octets.len().min(24)].escape_ascii().to_string();
+        let answer = answer_in_handshake(&node, octets);
+        let is_alert = matches!(answer[..], [0x15, 3, _, 0, 2, FATAL, _]);
+        assert!(answer.is_empty() || is_alert, "{start}: {answer:x?}");
+        assert_eq!(node.client().command("NOOP").code, 250, "alive after {start}");
+    }
+    assert_eq!(sink.count(), 0);
 }
 
 #[test]
@@ -269,19 +364,24 @@ fn s_client_can_send_a_message_by_hand() {
         .args(["s_client", "-quiet", "-crlf", "-starttls", "smtp", "-connect"])
         .arg(node.smtp().to_string())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut keyboard = child.stdin.take().unwrap();
-    for line in ["EHLO client.test", "MAIL FROM:<s@client.test>", "RCPT TO:<user@acme.test>"] {
+    let mut screen = BufReader::new(child.stdout.take().unwrap()).lines();
+    // A person reads each answer; commands sent with EHLO would be refused, rightly.
+    for (line, answer) in [
+        ("EHLO client.test", "250 "),
+        ("MAIL FROM:<s@client.test>", "250 "),
+        ("RCPT TO:<user@acme.test>", "250 "),
+        ("DATA", "354 "),
+        ("Subject: by hand\n\nhello\n.", "250 "),
+        ("QUIT", "221 "),
+    ] {
         writeln!(keyboard, "{line}").unwrap();
-        // A person types; commands sent with EHLO would be refused, rightly.
-        std::thread::sleep(Duration::from_millis(300));
+        assert!(screen.any(|shown| shown.unwrap().starts_with(answer)), "{line}: {answer}");
     }
-    writeln!(keyboard, "DATA").unwrap();
-    std::thread::sleep(Duration::from_millis(300)); // as above
-    writeln!(keyboard, "Subject: by hand\n\nhello\n.\nQUIT").unwrap();
     sink.await_count(1, SOON);
     child.wait().unwrap();
 }

@@ -17,7 +17,7 @@ use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
     MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews,
-    RecipientPolicy, Refusal, Request, State, Survey, TlsPolicy, Told, TrafficCount,
+    RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told, TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -104,14 +104,15 @@ fn commands() -> Vec<Command> {
         Command::DomainStage { import: 104, part: 0, domains: vec![domain()] },
         Command::DomainCommit { import: 104, parts: 1 },
         Command::ClusterVersion { to: 1 },
-        Command::RecipientNews {
-            news: vec![RecipientNews::Taken { address: address(), at_ms: 7 }],
-        },
+        Command::RecipientNews { news: news() },
         Command::RecipientsStage { upload: 5, part: 0, entries: vec![name()] },
         Command::RecipientsStage { upload: 6, part: 0, entries: vec![name(), "a*".to_owned()] },
         Command::DomainAdd(Domain { name: "list.test".to_owned(), ..domain() }),
         Command::RecipientsCommit { domain: "list.test".to_owned(), upload: 6, parts: 1 },
         Command::RecipientsRemove { domain: name() },
+        Command::ReturnKeyAdd { number: 1, secret: Secret::new([4; 32]) },
+        Command::DomainAdd(Domain { name: "tagged.test".to_owned(), ..domain() }),
+        Command::ReturnPathSet { domain: "tagged.test".to_owned(), tagged: true },
     ]
     .into_iter()
     .chain(rotation())
@@ -178,6 +179,20 @@ fn rotation() -> Vec<Command> {
             service(HostCommand::Retire { name: host(), force: true, moves: Vec::new() }),
         ])
         .collect()
+}
+
+fn news() -> Vec<RecipientNews> {
+    let address = || "someone@acme.test".to_owned();
+    vec![
+        RecipientNews::Taken { address: address(), at_ms: 7 },
+        RecipientNews::Answered { address: address(), is_known: true, version: 5, at_ms: 7 },
+        RecipientNews::CatchAll {
+            domain: "acme.test".to_owned(),
+            is_catch_all: false,
+            version: 5,
+            at_ms: 7,
+        },
+    ]
 }
 
 fn requests() -> Vec<Request> {

@@ -52,7 +52,8 @@ pub use state::{
     MigrationStep, Move, MovedName, MxName, NameCommand, NameStage, NameStatus, NewHost, Notice,
     NoticeCommand, NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing, RecipientChange,
     RecipientEvent, RecipientList, RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request,
-    Route, RouteError, SETTINGS, Server, Setting, SettingKind, Settings, State, Survey,
-    TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, parse_duration_ms, render_duration,
+    ReturnKey, Route, RouteError, SETTINGS, Secret, Server, Setting, SettingKind, Settings, State,
+    Survey, TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, Verification, Verify,
+    parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};

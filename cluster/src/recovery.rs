@@ -154,8 +154,8 @@ impl Cluster {
 
     /// After a majority of the voters is lost for good: make this stopped node a fleet of its own,
     /// with all it knows. What only the lost nodes knew is lost; what this node knew but no quorum
-    /// had confirmed counts from now on. What it had stays in a folder beside. If it is interrupted,
-    /// it is to be called again. Blocks.
+    /// had confirmed counts from now on. What it had stays in a folder beside. If it is
+    /// interrupted, it is to be called again. Blocks.
     pub fn recover(config: &ClusterConfig) -> Result<Recovered, RecoveryError> {
         let home = Home::new(config.dir.clone());
         let io = |source| RecoveryError::Io { path: config.dir.clone(), source };

@@ -36,7 +36,7 @@ struct BodyHash {
 }
 
 /// A message whose signatures can be checked: its header, and its body's hashes.
-pub(super) struct Sealed {
+pub struct Sealed {
     header: Vec<u8>,
     body_hashes: Vec<(Canonicalization, Vec<u8>)>,
     sender_domain: String,
@@ -46,11 +46,7 @@ pub(super) struct Sealed {
 impl Evidence {
     /// Nothing seen yet of a message from `sender_domain`, whose own signatures come first when
     /// there are more than `signatures_max`.
-    pub(super) fn new(
-        sender_domain: &str,
-        header_octets_max: usize,
-        signatures_max: usize,
-    ) -> Self {
+    pub fn new(sender_domain: &str, header_octets_max: usize, signatures_max: usize) -> Self {
         Self {
             sender_domain: sender_domain.to_owned(),
             header_octets_max,
@@ -73,7 +69,7 @@ impl Evidence {
     }
 
     /// The text has ended. `None` if its signatures cannot be checked.
-    pub(super) fn seal(mut self) -> Option<Sealed> {
+    pub fn seal(mut self) -> Option<Sealed> {
         if matches!(self.stage, Stage::Header) {
             // A message without a body may lack the empty line as well.
             self.header(b"\r\n");
@@ -136,6 +132,12 @@ impl Evidence {
     }
 }
 
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealed").field("sender_domain", &self.sender_domain).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Evidence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Evidence")
@@ -146,7 +148,7 @@ impl std::fmt::Debug for Evidence {
 
 impl Sealed {
     /// The message as its signatures are checked; `None` if it has no header.
-    pub(super) fn message(&self) -> Option<AuthenticatedMessage<'_>> {
+    pub fn message(&self) -> Option<AuthenticatedMessage<'_>> {
         let mut message = parse(&self.header, &self.sender_domain, self.signatures_max)?;
         let hashes = self.body_hashes.iter();
         // A signature that covers only a part of the body (`l=`) is none for us.

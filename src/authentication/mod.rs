@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::RecordType;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{DkimResult, MessageAuthenticator, SpfResult};
 use mxfleet_cluster::Cluster;
@@ -26,14 +28,17 @@ use crate::bounce::policy::{self, Strangers};
 use crate::config::Limits;
 use crate::smtp::authentication::{Finding, Signature};
 use crate::smtp::{Address, Authentication, Recipient, ReversePath};
+use crate::system::random::random_u64;
 use crate::telemetry::metrics::METRICS;
 
-pub use evidence::Evidence;
+pub use evidence::{Evidence, Sealed};
 use lookups::Lookups;
 
-/// After a message had to wait for name servers in vain, those that arrive are not looked at for
-/// so long, so that not every one of them waits.
+/// While our name servers are silent nothing is looked at, so that not every message waits in
+/// vain. They are taken to be so for this time when one of them has had no word for us.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long they are given for that word.
+const WORD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who handed us the message.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +113,8 @@ impl Authenticator {
         let dkim = tokio::time::timeout(within, self.dkim(&lookups, evidence));
         let (spf, dkim) = tokio::join!(spf, dkim);
         if spf.is_err() || dkim.is_err() {
-            *self.silence() = Some(Instant::now() + SILENCE);
+            // Somebody's own name servers may be silent on purpose; only ours matter.
+            tokio::spawn(self.clone().listen());
         }
         let mut spf = spf.unwrap_or(Finding::TempError);
         let mut dkim = dkim.unwrap_or_else(|_| vec![unknown(Finding::TempError)]);
@@ -120,6 +126,23 @@ impl Authenticator {
         count("spf", spf);
         dkim.iter().for_each(|signature| count("dkim", signature.result));
         Authentication { by: self.hostname.to_string(), spf, dkim }
+    }
+
+    /// Whether our name servers have any answer, be it to a question that nobody has asked before.
+    async fn listen(self) {
+        if self.is_silent() {
+            return;
+        }
+        let question = format!("{:016x}.arpa.", random_u64());
+        let answer = self.checks.resolver().lookup(question, RecordType::A);
+        let is_word = match tokio::time::timeout(WORD_WITHIN, answer).await {
+            Ok(Ok(_) | Err(NetError::Dns(_))) => true,
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if !is_word {
+            tracing::warn!("no word from name servers; SPF and DKIM are not looked at for a while");
+            *self.silence() = Some(Instant::now() + SILENCE);
+        }
     }
 
     fn is_silent(&self) -> bool {

@@ -231,19 +231,40 @@ async fn what_cannot_be_looked_at_in_bounds_is_not_authentic() {
     assert!(found.dkim.iter().all(|signature| signature.result != Finding::Pass));
 }
 
+/// A message that waits in vain for its domain's records.
+async fn wait_in_vain(world: &World) {
+    let signed = Signer::new().sign("acme.test", MESSAGE, Canonicalization::Relaxed);
+    let found = world.check(&on_the_wire(&signed), "192.0.2.1", "a@acme.test").await;
+    assert_eq!((found.spf, found.dkim[0].result), (Finding::TempError, Finding::TempError));
+}
+
 #[tokio::test]
-async fn silent_name_servers_cost_the_time_that_is_allowed_and_no_more() {
+async fn a_domain_whose_servers_are_silent_costs_its_own_mail_time_and_no_other() {
     let zones = vec![
         ("acme.test".to_owned(), Zone::Silent),
         ("s._domainkey.acme.test".to_owned(), Zone::Silent),
     ];
+    let world = World::with(zones, Limits { authentication_timeout_ms: 200, ..limits() }).await;
+    wait_in_vain(&world).await;
+    world.authenticator.clone().listen().await;
+    let sender = Some(address("a@acme.test"));
+    assert!(world.authenticator.arrival(&sender, &[recipient(None)]).is_some());
+}
+
+#[tokio::test]
+async fn while_our_name_servers_are_silent_nothing_waits_for_them() {
+    let mut world = World::new(Vec::new()).await;
+    // Bound and never read: questions vanish.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let limits = Limits { authentication_timeout_ms: 200, ..limits() };
-    let world = World::with(zones, limits).await;
-    let signed = Signer::new().sign("acme.test", MESSAGE, Canonicalization::Relaxed);
-    let found = world.check(&on_the_wire(&signed), "192.0.2.1", "a@acme.test").await;
-    assert_eq!((found.spf, found.dkim[0].result), (Finding::TempError, Finding::TempError));
-    let arrival = |sender| world.authenticator.arrival(&Some(address(sender)), &[recipient(None)]);
-    assert!(arrival("a@acme.test").is_none(), "the next ones do not wait in their turn");
+    let dns = Dns::new(&[silent.local_addr().unwrap()], &limits).unwrap();
+    world.authenticator.checks = MessageAuthenticator(dns.resolver());
+    world.authenticator.limits = Arc::new(limits);
+    wait_in_vain(&world).await;
+    world.authenticator.clone().listen().await;
+    let sender = address("a@acme.test");
+    let arrival = world.authenticator.arrival(&Some(sender.clone()), &[recipient(None)]);
+    assert!(arrival.is_none() && world.authenticator.later(&sender).is_none());
 }
 
 #[tokio::test]

@@ -127,6 +127,11 @@ impl Reports {
         state.is_blacklist_tracked(address) || self.shared.lock().has_rejection(address)
     }
 
+    /// Where other parts of the node tell what they learn of recipients.
+    pub fn news(&self) -> News {
+        self.news.clone()
+    }
+
     /// Mail was taken for an address that is not suspect: the fleet is told, if that is news.
     pub fn taken(&self, state: &State, address: String, at_ms: u64) {
         if state.is_taken_news(&address, at_ms) && self.news.of(&address).is_none() {
@@ -134,22 +139,27 @@ impl Reports {
         }
     }
 
-    /// Keep events until the fleet has counted them. When this returns they are on stable storage,
-    /// or, if the disk fails, dropped and counted as such.
-    pub async fn record(&self, mut events: Vec<Event>) {
+    /// Keep events until the fleet has counted them. They are on their way to the disk at once;
+    /// when the future is ready they are on stable storage, or, if the disk fails, dropped and
+    /// counted as such.
+    pub fn record(&self, mut events: Vec<Event>) -> impl Future<Output = ()> + Send + use<> {
         let before = events.len();
         events.retain(|event| !self.shared.keys.contains(&event.key()));
         METRICS.blacklist_replays_total.inc_by((before - events.len()) as u64);
-        if events.is_empty() {
-            return;
-        }
         for event in &events {
             let kind = if event.is_rejection() { "rejected" } else { "accepted" };
             METRICS.blacklist_events_total.with_label_values(&[kind]).inc();
         }
-        let (answer, written) = oneshot::channel();
-        self.ask(Ask::Events(events, answer));
-        let _ = written.await;
+        let written = (!events.is_empty()).then(|| {
+            let (answer, written) = oneshot::channel();
+            self.ask(Ask::Events(events, answer));
+            written
+        });
+        async move {
+            if let Some(written) = written {
+                let _ = written.await; // dropped when there is nobody who writes
+            }
+        }
     }
 
     /// Wait until all that was asked for is written.

@@ -200,3 +200,12 @@ async fn files_go_when_all_in_them_is_decided() {
     reports.flush().await;
     assert_eq!(files(), 2, "the active file and the incarnation");
 }
+
+#[tokio::test]
+async fn an_event_is_kept_even_if_nobody_waits_for_it() {
+    let world = World::new();
+    let reports = world.open(&[]);
+    drop(reports.record(vec![rejection(1, "a@x.test")]));
+    reports.flush().await;
+    assert_eq!(reports.waiting(), 1);
+}

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::Output;
-use crate::http::call::{Call, Changed, DomainRow, RecipientListRow, RecipientTerms};
+use crate::http::call::{Call, Changed, DomainRow, RecipientTerms};
 use crate::http::client::Admin;
 use crate::policy::list;
 use crate::smtp::address::domain_to_ascii;
@@ -71,6 +70,14 @@ pub(super) enum Verb {
         no_recipients: bool,
         #[command(flatten)]
         recipients: RecipientArgs,
+        /// `tagged`: its mail leaves with return paths of ours, so that what its server takes and
+        /// reports as unknown later is learnt, too. `plain`: with the senders' own. Not together
+        /// with other changes.
+        #[arg(long, value_name = "KIND",
+            conflicts_with_all = ["customer", "route", "tls", "connections_max", "file",
+                "no_recipients", "blacklist", "blacklist_threshold", "blacklist_window",
+                "blacklist_hold", "verify"])]
+        return_path: Option<ReturnPath>,
     },
     /// Remove a domain: mail for it is refused. What is queued for it has no route any more, and
     /// fails after queue.lifetime: empty the queue first (`mxfleet queue list --domain NAME`).
@@ -80,12 +87,32 @@ pub(super) enum Verb {
     },
     /// Add many domains, or bring them to what the file says; all or none.
     #[command(after_help = "The file is CSV with a header: \
-        name,customer,route[,tls][,connections_max]\n\
+        name,customer,route[,tls][,connections_max][,blacklist][,blacklist_threshold]\
+        [,blacklist_window][,blacklist_hold][,verify]\n\
+        A column that is not there has its default.\n\
         An import that was broken off changed nothing; it goes on with the --request-id it told.")]
     Import {
         /// The CSV file.
         file: PathBuf,
     },
+}
+
+/// What MAIL FROM is for a domain's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReturnPath {
+    /// The sender's own address.
+    Plain,
+    /// A signed address of ours.
+    Tagged,
+}
+
+impl ReturnPath {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tagged => "tagged",
+        }
+    }
 }
 
 /// How the domain's recipients are judged.
@@ -104,6 +131,9 @@ pub(super) struct RecipientArgs {
     /// So long a recipient stays listed; 0s goes back to the setting blacklist.hold.
     #[arg(long, value_name = "DURATION")]
     blacklist_hold: Option<String>,
+    /// `callout`: its server is asked whether it knows a recipient, while it is up; or `off`.
+    #[arg(long, value_name = "HOW")]
+    verify: Option<String>,
     /// Whoever is not in this file is unknown; postmaster is known in any case.
     #[arg(long = "recipients", value_name = "FILE", id = "file")]
     recipients: Option<PathBuf>,
@@ -116,6 +146,7 @@ impl RecipientArgs {
             blacklist_threshold: self.blacklist_threshold,
             blacklist_window: self.blacklist_window.clone(),
             blacklist_hold: self.blacklist_hold.clone(),
+            verify: self.verify.clone(),
         }
     }
 }
@@ -141,6 +172,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
                 blacklist_threshold: own.blacklist_threshold,
                 blacklist_window: own.blacklist_window,
                 blacklist_hold: own.blacklist_hold,
+                verify: own.verify.unwrap_or_else(|| "off".to_owned()),
                 ..DomainRow::new(name.clone(), customer, route)
             };
             let changed: Changed = admin.call(&Call::DomainAdd(row))?;
@@ -151,7 +183,22 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             }
             output.say(&changed, &words)
         }
-        Verb::Set { name, customer, route, tls, connections_max, no_recipients, recipients } => {
+        Verb::Set { name, return_path: Some(kind), .. } => {
+            let return_path = kind.word().to_owned();
+            let words = format!("mail for {name} leaves with {return_path} return paths");
+            let changed: Changed = admin.call(&Call::DomainReturnPath { name, return_path })?;
+            output.say(&changed, &words)
+        }
+        Verb::Set {
+            name,
+            customer,
+            route,
+            tls,
+            connections_max,
+            no_recipients,
+            recipients,
+            return_path: None,
+        } => {
             let list = read_list(&name, recipients.recipients.as_deref())?;
             let terms = recipients.terms();
             let change = Call::DomainSet {
@@ -210,13 +257,24 @@ fn set(
 }
 
 fn rows(domains: &Vec<DomainRow>, output: Output) -> anyhow::Result<()> {
-    let header = ["DOMAIN", "CUSTOMER", "ROUTE", "TLS", "CONNECTIONS", "BLACKLIST", "RECIPIENTS"];
+    let header = [
+        "DOMAIN",
+        "CUSTOMER",
+        "ROUTE",
+        "TLS",
+        "CONNECTIONS",
+        "BLACKLIST",
+        "RECIPIENTS",
+        "RETURN PATH",
+    ];
     output.print(domains, &header, |domains| {
         let row = |d: &DomainRow| {
             let connections = d.connections_max.map_or("-".to_owned(), |n| n.to_string());
             let (name, customer) = (d.name.clone(), d.customer.clone());
             let (route, tls) = (d.route.clone(), d.tls.clone());
-            vec![name, customer, route, tls, connections, blacklist(d), recipients(d)]
+            let (blacklist, recipients) = (blacklist(d), recipients(d));
+            let return_path = d.return_path.clone();
+            vec![name, customer, route, tls, connections, blacklist, recipients, return_path]
         };
         domains.iter().map(row).collect()
     })
@@ -239,13 +297,13 @@ fn blacklist(domain: &DomainRow) -> String {
 
 /// Who is known.
 fn recipients(domain: &DomainRow) -> String {
-    match domain.recipients {
-        None => "-".to_owned(),
-        Some(RecipientListRow { addresses, patterns: 0, .. }) => format!("{addresses}"),
-        Some(RecipientListRow { addresses, patterns, .. }) => {
-            format!("{addresses} and {patterns} patterns")
-        }
-    }
+    let named = domain.recipients.map(|list| match list.patterns {
+        0 => format!("{} named", list.addresses),
+        patterns => format!("{} named, {patterns} patterns", list.addresses),
+    });
+    let asked = (domain.verify != "off").then(|| domain.verify.clone());
+    let words: Vec<String> = named.into_iter().chain(asked).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
 }
 
 /// The lines of a list of recipients. Every bad one is told, and nothing is sent then.

@@ -7,11 +7,15 @@ use crate::http::call::Call;
 use crate::http::client::Admin;
 use crate::telemetry::journal::JournalLine;
 
-/// What can be asked about mail that was not delivered.
+/// What can be asked about mail that was not delivered, and about what senders were told.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// What became of mail from a sender, to a recipient, at this node, in the last 30 days.
-    #[command(after_help = "Delivered mail is in the delivery log.\n\n\
+    #[command(after_help = "Outcomes: `suppressed` (it failed, nobody was told, and why), \
+        `returned` (it failed, and the sender got this report), `delayed` and `relayed` (the \
+        sender got this report), `forged` (a report to a return path of ours that counts for \
+        nothing). \
+        Delivered mail is in the delivery log.\n\n\
         Example: mxfleet journal search --to jane@acme.test")]
     Search {
         /// Only mail of this sender; empty is the null reverse-path.

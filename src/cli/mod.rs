@@ -23,6 +23,7 @@ mod when;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::http::call::Terms;
@@ -40,19 +41,30 @@ pub const EXIT_CONFIG: u8 = 78;
 #[command(name = "mxfleet", version, about, long_about = LONG_ABOUT, max_term_width = 100)]
 struct Cli {
     /// The node's admin socket.
-    #[arg(long, global = true, env = "MXFLEET_ADMIN", value_name = "PATH")]
+    #[arg(long, global = true, env = "MXFLEET_ADMIN", value_name = "PATH", value_parser = path())]
+    #[arg(help_heading = GLOBAL)]
     admin: Option<PathBuf>,
     /// How data is printed.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    #[arg(help_heading = GLOBAL)]
     output: Output,
     /// Retry a change whose outcome is unknown with the id it had; it is done once.
     #[arg(long, global = true, value_name = "HEX", value_parser = request_id)]
+    #[arg(help_heading = GLOBAL)]
     request_id: Option<u128>,
     /// Change only what still has this version (`--output json` shows it; 0: is not there yet).
-    #[arg(long, global = true, value_name = "VERSION")]
+    #[arg(long, global = true, value_name = "VERSION", help_heading = GLOBAL)]
     expect_version: Option<u64>,
     #[command(subcommand)]
     noun: Noun,
+}
+
+/// Stands above what every command takes, below what is its own.
+const GLOBAL: &str = "Options of all commands";
+
+/// A path; an empty one (a variable that is set to nothing) is none.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 const LONG_ABOUT: &str = "A fleet of MX hosts that behaves as one mail relay.\n\n\
@@ -102,7 +114,7 @@ enum Noun {
     /// Mail that waits on this node.
     #[command(subcommand)]
     Queue(queue::Verb),
-    /// What became of mail that was not delivered.
+    /// What became of mail that was not delivered, and who was told.
     #[command(subcommand)]
     Journal(journal::Verb),
     /// What the node would answer, and why.
@@ -121,7 +133,8 @@ enum Noun {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let terms = Terms { request_id: cli.request_id, expected_version: cli.expect_version };
-    let admin = || Admin::at(cli.admin.clone()).map(|admin| admin.on(terms));
+    let socket = cli.admin.filter(|socket| !socket.as_os_str().is_empty());
+    let admin = || Admin::at(socket.clone()).map(|admin| admin.on(terms));
     let done = match cli.noun {
         Noun::Run(args) => return run::run(&args),
         Noun::CheckConfig(args) => return run::check_config(&args),

@@ -48,7 +48,8 @@ pub(crate) fn write_mail(request: &Request<'_>, server: &Capabilities, out: &mut
     out.extend_from_slice(b"MAIL FROM:<");
     out.extend_from_slice(envelope.mail_from.as_ref().map_or(b"", |a| a.as_str().as_bytes()));
     out.push(b'>');
-    if server.size.is_some() {
+    // A question has no size.
+    if server.size.is_some() && request.octets > 0 {
         out.extend_from_slice(b" SIZE=");
         write_number(request.octets, out);
     }

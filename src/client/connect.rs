@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::capabilities::Capabilities;
@@ -55,30 +55,20 @@ impl Client {
         }
         let mut capabilities = self.greet(&mut wire).await?;
         let must = hop.tls != TlsPolicy::Opportunistic;
-        let mut is_tls = false;
         if capabilities.starttls && (tls_allowed || must) {
             wire = self.start_tls(wire, hop).await?;
-            is_tls = true;
             // What was said before the handshake is void (RFC 3207 section 4.2).
             capabilities = self.greet(&mut wire).await?;
         } else if must {
             let response = tls_required(Enhanced(4, 7, 4), "the server does not offer STARTTLS");
             return Err(Failure::Final(response));
         }
-        Ok(Connection::new(wire, hop, capabilities, is_tls, self.limits.clone()))
+        Ok(Connection::new(wire, hop, capabilities, self.limits.clone()))
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
         let connecting = async {
-            let socket = match address {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
-            };
-            let source = self.sources.iter().find(|source| source.is_ipv4() == address.is_ipv4());
-            if let Some(source) = source {
-                socket.bind(SocketAddr::new(*source, 0))?;
-            }
-            let stream = socket.connect(address).await?;
+            let stream = TcpStream::connect(address).await?;
             // A batch of commands and a text are whole writes already.
             stream.set_nodelay(true)?;
             Ok(stream)

@@ -10,7 +10,7 @@ use super::dialog::{Before, Ending, Request, Step, Transaction};
 use super::wire::{Wire, WireError};
 use super::{Hop, Outgoing, Text, TextError};
 use crate::config::Limits;
-use crate::smtp::{Enhanced, Reply, Response, Stage};
+use crate::smtp::{Address, Answer, Enhanced, Envelope, Reply, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 
 /// A text leaves in pieces of this size, each within the time of one block.
@@ -22,10 +22,11 @@ pub struct Connection {
     wire: Wire,
     relay: String,
     capabilities: Capabilities,
-    is_tls: bool,
     limits: Arc<Limits>,
     before: Before,
     transactions: u32,
+    /// What the server has refused on this connection.
+    refusals: usize,
     closed: bool,
     /// Commands to be written; kept to be filled again.
     out: Vec<u8>,
@@ -37,17 +38,16 @@ impl Connection {
         wire: Wire,
         hop: &Hop,
         capabilities: Capabilities,
-        is_tls: bool,
         limits: Arc<Limits>,
     ) -> Self {
         Self {
             wire,
             relay: hop.relay(),
             capabilities,
-            is_tls,
             limits,
             before: Before::Fresh,
             transactions: 0,
+            refusals: 0,
             closed: false,
             out: Vec::new(),
             _counted: Counted::new(),
@@ -59,22 +59,41 @@ impl Connection {
     /// another transaction at once (on another connection if this one is no longer usable).
     pub async fn deliver(&mut self, outgoing: Outgoing<'_>) -> Vec<Response> {
         let Outgoing { envelope, recipients, octets, text } = outgoing;
-        let request = Request { envelope, recipients, octets };
-        let batch_max = self.limits.pipelined_commands_max;
+        self.transact(Request { envelope, recipients, octets }, Some(text)).await
+    }
+
+    /// Ask whether the server would take mail for a recipient: MAIL FROM:<> and RCPT TO, nothing
+    /// more. `NotTried` as in [`Connection::deliver`].
+    pub async fn verify(&mut self, recipient: &Address) -> Response {
+        let envelope = Envelope::question(recipient);
+        let request = Request { envelope: &envelope, recipients: &[0], octets: 0 };
+        let untried = Response { stage: Stage::Rcpt, answer: Answer::NotTried };
+        self.transact(request, None).await.pop().unwrap_or(untried)
+    }
+
+    /// Without a text it is a question.
+    async fn transact(&mut self, request: Request<'_>, text: Option<Text>) -> Vec<Response> {
+        let (batch_max, before) = (self.limits.pipelined_commands_max, self.before);
         // Whoever drops this future leaves a connection of which nothing is known.
         let was_closed = std::mem::replace(&mut self.closed, true);
         let capabilities = std::mem::take(&mut self.capabilities);
-        let begun = Transaction::new(request, &capabilities, batch_max, self.before);
+        let begun = match &text {
+            Some(_) => Transaction::new(request, &capabilities, batch_max, before),
+            None => Transaction::question(request, &capabilities, batch_max, before),
+        };
         let responses = match begun {
             Err(response) => {
                 self.closed = was_closed;
-                vec![response; recipients.len()]
+                vec![response; request.recipients.len()]
             }
-            Ok(mut transaction) => {
+            Ok(transaction) => {
+                let refusals_max = self.limits.refusals_per_connection_max.max(1);
+                let refusals_left = refusals_max.saturating_sub(self.refusals).max(1);
+                let mut transaction = transaction.cautious(refusals_left, self.refusals > 0);
                 if was_closed || !self.wire.is_quiet() {
                     transaction.fail("lost connection");
                 }
-                self.run(transaction, text).await
+                self.run(transaction, text.unwrap_or(Text::Whole(Bytes::new()))).await
             }
         };
         self.capabilities = capabilities;
@@ -117,6 +136,7 @@ impl Connection {
             }
         }
         self.transactions += 1;
+        self.refusals += transaction.refusals();
         let (responses, ending) = transaction.finish();
         self.before = match ending {
             Ending::NeedsReset => Before::Unfinished,
@@ -126,21 +146,17 @@ impl Connection {
         responses
     }
 
-    /// Whether another message can be offered: in step, not closed by either side, and not more
-    /// often used than the server likes.
+    /// Whether another message can be offered: in step, not closed by either side, and neither used
+    /// nor refused more often than the server likes.
     pub fn is_usable(&mut self) -> bool {
-        let worn = self.capabilities.transactions_max.is_some_and(|max| self.transactions >= max);
+        let worn = self.capabilities.transactions_max.is_some_and(|max| self.transactions >= max)
+            || self.refusals >= self.limits.refusals_per_connection_max;
         !self.closed && !worn && self.wire.is_quiet()
     }
 
     /// The server, as logs write it: `name[ip]:port`.
     pub fn relay(&self) -> String {
         self.relay.clone()
-    }
-
-    /// Whether the bytes are encrypted.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
     }
 
     /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender

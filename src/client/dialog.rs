@@ -98,6 +98,14 @@ pub(crate) struct Transaction<'a> {
     answers: Vec<Option<Answer>>,
     stages: Vec<Stage>,
     accepted: Vec<bool>,
+    /// It ends with the replies to RCPT; they are the answers.
+    is_question: bool,
+    /// So many recipients may be refused before no more are asked for.
+    refusals_max: usize,
+    /// DATA waits until it is known that somebody is accepted.
+    hold_data: bool,
+    /// Refusals so far, of whatever was asked.
+    refusals: usize,
     /// The server's refusal of MAIL, which is every recipient's.
     mail_refused: Option<Reply>,
     /// The server holds a transaction of ours.
@@ -132,10 +140,42 @@ impl<'a> Transaction<'a> {
             answers: vec![None; count],
             stages: vec![Stage::Rcpt; count],
             accepted: vec![false; count],
+            is_question: false,
+            refusals_max: usize::MAX,
+            hold_data: false,
+            refusals: 0,
             mail_refused: None,
             open: reset,
             closed: false,
         })
+    }
+
+    /// Ask about the recipients, and offer no message.
+    pub(crate) fn question(
+        request: Request<'a>,
+        capabilities: &'a Capabilities,
+        batch_max: usize,
+        before: Before,
+    ) -> Result<Self, Response> {
+        let mut question = Self::new(request, capabilities, batch_max, before)?;
+        question.script.retain(|command| *command != Command::Data);
+        question.is_question = true;
+        Ok(question)
+    }
+
+    /// Ask for no more recipients once so many have been refused: servers slow down and cut off
+    /// whoever asks for many that do not exist, and mail for those that do would wait with them.
+    /// `was_refused`: it has happened on this connection, so that DATA without anybody, which is
+    /// one error more, is not sent.
+    pub(crate) fn cautious(mut self, refusals_max: usize, was_refused: bool) -> Self {
+        self.refusals_max = refusals_max;
+        self.hold_data = was_refused;
+        self
+    }
+
+    /// What the server has refused so far.
+    pub(crate) fn refusals(&self) -> usize {
+        self.refusals
     }
 
     /// What to do next; commands are appended to `out`.
@@ -149,6 +189,9 @@ impl<'a> Transaction<'a> {
         if self.mail_refused.is_some() {
             self.script.retain(|command| matches!(command, Command::Dot));
         }
+        if self.refusals >= self.refusals_max {
+            self.script.retain(|command| !matches!(command, Command::Rcpt(_)));
+        }
         match self.script.front() {
             None => Step::Done,
             Some(Command::Text | Command::Dot) => {
@@ -158,9 +201,18 @@ impl<'a> Transaction<'a> {
             }
             Some(Command::Data) if !self.accepted.contains(&true) => Step::Done,
             Some(_) => {
+                // The more are accepted, the more are asked for together.
+                let accepted = self.accepted.iter().filter(|accepted| **accepted).count();
+                let refusals_left = self.refusals_max.saturating_sub(self.refusals);
+                let mut rcpt_left = refusals_left.saturating_add(accepted);
                 while self.pending.len() < self.batch_max
-                    && let Some(command) = self.script.pop_front()
+                    && let Some(command) = self.script.pop_front_if(|command| match command {
+                        Command::Rcpt(_) => rcpt_left > 0,
+                        Command::Data => !self.hold_data || self.pending.is_empty(),
+                        _ => true,
+                    })
                 {
+                    rcpt_left -= usize::from(matches!(command, Command::Rcpt(_)));
                     self.write(command, out);
                     self.pending.push_back(command);
                 }
@@ -172,6 +224,7 @@ impl<'a> Transaction<'a> {
     /// Take the reply to the oldest command whose reply has not come.
     pub(crate) fn answer(&mut self, reply: Reply) {
         let Some(command) = self.pending.pop_front() else { return };
+        self.refusals += usize::from(reply.code >= 400);
         if reply.code == 421 {
             return self.closing(command, &reply);
         }
@@ -239,7 +292,9 @@ impl<'a> Transaction<'a> {
         if self.mail_refused.is_some() {
             return; // it only says that there is no transaction
         }
-        if reply.is_positive() {
+        if self.is_question {
+            self.answers[index] = Some(Answer::Reply(reply));
+        } else if reply.is_positive() {
             self.accepted[index] = true;
         } else if is_too_many(&reply) && self.accepted.contains(&true) {
             // RFC 5321 section 4.5.3.1.10: the others go into another transaction, at once.

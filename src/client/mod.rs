@@ -19,7 +19,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -83,7 +83,6 @@ pub struct Client {
     hostname: String,
     limits: Arc<Limits>,
     tls: tls::Tls,
-    sources: Vec<IpAddr>,
 }
 
 impl Client {
@@ -93,15 +92,7 @@ impl Client {
         for (version, result) in [("1.2", "ok"), ("1.3", "ok"), ("none", "failed")] {
             METRICS.tls_handshakes_total.with_label_values(&["out", version, result]);
         }
-        Ok(Self { hostname, limits, tls: tls::Tls::new(roots)?, sources: Vec::new() })
-    }
-
-    /// Connect from this address to servers of the same family; otherwise the operating system
-    /// chooses.
-    #[must_use]
-    pub fn with_source(mut self, source: IpAddr) -> Self {
-        self.sources.push(source);
-        self
+        Ok(Self { hostname, limits, tls: tls::Tls::new(roots)? })
     }
 }
 

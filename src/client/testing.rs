@@ -47,6 +47,8 @@ pub(crate) struct Seen {
     pub(crate) texts: Vec<String>,
     /// How often it had to read from the socket, in all.
     pub(crate) reads: usize,
+    /// How many connections were upgraded to TLS.
+    pub(crate) handshakes: usize,
 }
 
 /// A server on loopback that plays one script per connection, in turn, and fails the test when
@@ -134,7 +136,10 @@ impl Peer {
                     assert!(self.inbox.is_empty(), "the client spoke before the handshake");
                     let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
                     match tls.expect("an acceptor").accept(plain).await {
-                        Ok(stream) => self.stream = Box::new(stream),
+                        Ok(stream) => {
+                            seen.handshakes += 1;
+                            self.stream = Box::new(stream);
+                        }
                         Err(_) => return,
                     }
                 }

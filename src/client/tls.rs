@@ -30,8 +30,7 @@ pub(crate) struct Tls {
 impl Tls {
     pub(crate) fn new(roots: &Roots) -> Result<Self, ClientError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let anything = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
-        let opportunistic = config(&provider, anything)?;
+        let opportunistic = config(&provider, Asks::Nothing.verifier(&provider))?;
         let roots = load(roots)?;
         let verified = if roots.is_empty() {
             None
@@ -57,8 +56,9 @@ impl Tls {
             (TlsPolicy::Require, Some((config, _))) => Arc::clone(config),
             (TlsPolicy::Pinned(names), Some((_, verifier))) => {
                 let names = names.iter().filter_map(|n| ServerName::try_from(n.clone()).ok());
-                let pinned = Pinned { names: names.collect(), chain: Arc::clone(verifier) };
-                config(&self.provider, Arc::new(pinned)).map_err(|error| error.to_string())?
+                let pinned = Asks::OneOf(names.collect(), Arc::clone(verifier));
+                config(&self.provider, pinned.verifier(&self.provider))
+                    .map_err(|error| error.to_string())?
             }
         };
         // Without a name there is no SNI; the handshake then carries the address, which rustls
@@ -117,22 +117,48 @@ fn read_file(path: &Path, store: &mut RootCertStore) -> Result<(), ClientError> 
     if store.is_empty() { Err(bad("it has no certificate".to_owned())) } else { Ok(()) }
 }
 
-/// Opportunistic: whoever holds the key of the certificate shown, whatever it says.
+/// Whoever holds the key of the certificate shown, as far as `asks` of the certificate goes.
 #[derive(Debug)]
-struct AnyCertificate {
+struct Verifier {
+    asks: Asks,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for AnyCertificate {
+/// What is asked of a certificate.
+#[derive(Debug)]
+enum Asks {
+    /// Opportunistic: nothing, whatever it says.
+    Nothing,
+    /// A valid chain, for any one of the names.
+    OneOf(Vec<ServerName<'static>>, Arc<WebPkiServerVerifier>),
+}
+
+impl Asks {
+    fn verifier(self, provider: &Arc<CryptoProvider>) -> Arc<Verifier> {
+        Arc::new(Verifier { asks: self, provider: Arc::clone(provider) })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        let Asks::OneOf(names, chain) = &self.asks else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let mut result = Err(Error::InvalidCertificate(CertificateError::NotValidForName));
+        for name in names {
+            result = chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 
     fn verify_tls12_signature(
@@ -157,56 +183,6 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A valid chain, for any one of the names.
-#[derive(Debug)]
-struct Pinned {
-    names: Vec<ServerName<'static>>,
-    chain: Arc<WebPkiServerVerifier>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let mut result = Err(Error::InvalidCertificate(CertificateError::NotValidForName));
-        for name in &self.names {
-            result =
-                self.chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Limits {
     pub window_start: u32,
     /// Messages on one connection before it is closed.
     pub messages_per_connection_max: u32,
+    /// Recipients that a server may refuse on one connection before it is closed. Servers punish
+    /// clients that ask for many unknown ones: Postfix makes them wait from the tenth error on.
+    pub refusals_per_connection_max: usize,
     /// An idle connection is kept so long.
     pub connection_idle_ms: u64,
     /// A TCP connect.
@@ -101,6 +104,8 @@ pub struct Limits {
     pub probe_pause_min_ms: u64,
     /// Longest pause before a dead destination is probed again.
     pub probe_pause_max_ms: u64,
+    /// Messages whose outcome waits for the blacklist's outbox; beyond, connections wait, too.
+    pub settling_max: usize,
     /// Servers tried for one message in one attempt.
     pub hops_tried_max: usize,
     /// Lines of the delivery log that wait to be written; more are dropped and counted.
@@ -127,6 +132,16 @@ pub struct Limits {
     /// A domain's refusals are compared with what is usual for it once in this time.
     pub refusals_window_ms: u64,
 
+    // Callouts: what one node asks of customers' servers.
+    /// A question, from RCPT to our reply, its connection included. Then the recipient is accepted.
+    pub callout_timeout_ms: u64,
+    /// Connections for questions to one domain's servers.
+    pub callout_connections_max: usize,
+    /// Questions to one domain's servers at a time; recipients beyond are accepted.
+    pub callouts_waiting_max: usize,
+    /// After a server gave no answer nobody asks it for so long.
+    pub callout_pause_ms: u64,
+
     // What a node remembers and has to tell.
     /// Lines of the journal that wait to be written; more are dropped and counted.
     pub journal_lines_max: usize,
@@ -134,6 +149,9 @@ pub struct Limits {
     pub journal_octets_max: u64,
     /// A stop: how long each log's last lines are waited for, should its reader or disk stall.
     pub log_flush_timeout_ms: u64,
+    /// Reports to return paths of ours that are remembered, so that none counts twice; more count
+    /// for nothing.
+    pub returns_kept_max: usize,
 
     // HTTP: the health and metrics listeners, each.
     /// Connections; when there are more, those that ask nothing are closed first.
@@ -158,6 +176,7 @@ const KIB: usize = 1024;
 const MIB: u64 = 1024 * 1024;
 
 impl Default for Limits {
+    #[expect(clippy::too_many_lines, reason = "a flat list, a line a bound")]
     fn default() -> Self {
         Self {
             command_octets_max: 2 * KIB,
@@ -192,6 +211,7 @@ impl Default for Limits {
             outbound_connections_max: 2000,
             window_start: 5,
             messages_per_connection_max: 1000,
+            refusals_per_connection_max: 8,
             connection_idle_ms: 2 * SECOND_MS,
             connect_timeout_ms: 30 * SECOND_MS,
             reply_timeout_ms: 5 * MINUTE_MS,
@@ -204,6 +224,7 @@ impl Default for Limits {
             last_reply_timeout_ms: 2 * SECOND_MS,
             probe_pause_min_ms: 5 * SECOND_MS,
             probe_pause_max_ms: 5 * MINUTE_MS,
+            settling_max: 1000,
             hops_tried_max: 10,
             delivery_log_lines_max: 10_000,
             addresses_per_host_max: 4,
@@ -214,11 +235,16 @@ impl Default for Limits {
             authentication_header_octets_max: 64 * KIB,
             stalled_after_ms: 15 * MINUTE_MS,
             refusals_window_ms: 5 * MINUTE_MS,
+            callout_timeout_ms: 5 * SECOND_MS,
+            callout_connections_max: 4,
+            callouts_waiting_max: 100,
+            callout_pause_ms: 30 * SECOND_MS,
             journal_lines_max: 10_000,
             journal_octets_max: 1024 * MIB,
             log_flush_timeout_ms: 5 * SECOND_MS,
             http_connections_max: 512,
             http_header_timeout_ms: 30 * SECOND_MS,
+            returns_kept_max: 1_000_000,
             blacklist_backlog_max: 200_000,
             blacklist_linger_ms: 20,
             news_waiting_max: 20_000,
@@ -267,6 +293,7 @@ macro_rules! slots {
 impl Limits {
     /// Every bound by name, to be set from the configuration file.
     #[rustfmt::skip]
+    #[expect(clippy::too_many_lines, reason = "a flat list, a line a bound")]
     pub fn slots(&mut self) -> Vec<(&'static str, Slot<'_>)> {
         slots!(self:
             command_octets_max,
@@ -301,6 +328,7 @@ impl Limits {
             outbound_connections_max,
             window_start,
             messages_per_connection_max,
+            refusals_per_connection_max,
             connection_idle_ms,
             connect_timeout_ms,
             reply_timeout_ms,
@@ -313,6 +341,7 @@ impl Limits {
             last_reply_timeout_ms,
             probe_pause_min_ms,
             probe_pause_max_ms,
+            settling_max,
             hops_tried_max,
             delivery_log_lines_max,
             addresses_per_host_max,
@@ -323,11 +352,16 @@ impl Limits {
             authentication_header_octets_max,
             stalled_after_ms,
             refusals_window_ms,
+            callout_timeout_ms,
+            callout_connections_max,
+            callouts_waiting_max,
+            callout_pause_ms,
             journal_lines_max,
             journal_octets_max,
             log_flush_timeout_ms,
             http_connections_max,
             http_header_timeout_ms,
+            returns_kept_max,
             blacklist_backlog_max,
             blacklist_linger_ms,
             news_waiting_max,

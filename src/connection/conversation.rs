@@ -148,7 +148,7 @@ where
             now: now.into_std(),
             buffered: self.input.len() > octets,
             writable: self.inbound.intake.is_writable(),
-            stopping: self.deadline.is_stopping(),
+            stopping: self.deadline.is_stopping() || !self.inbound.service.is_serving(),
         };
         let step = self.session.line(&self.input[..octets - 2], &facts, &mut self.out);
         self.input.advance(octets);
@@ -156,7 +156,7 @@ where
             self.message = None;
         }
         match step {
-            Step::Rcpt(rcpt) => self.rcpt(rcpt)?,
+            Step::Rcpt(rcpt) => self.rcpt(rcpt).await?,
             Step::StartTls => self.start_tls().await?,
             Step::Data(incoming) => self.data(incoming).await?,
             Step::Chunk(chunk, incoming) => self.chunk(chunk, incoming).await?,
@@ -179,16 +179,27 @@ where
         }
     }
 
-    fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
+    async fn rcpt(&mut self, rcpt: Rcpt) -> Result<(), End> {
         let Rcpt { to, parameters } = rcpt;
         let policy = &self.inbound.policy;
-        let ruling = policy.target(to).and_then(|address| match policy.rcpt(&address, wall_ms()) {
-            Decision::Accept => {
-                let (notify, orcpt) = (parameters.notify, parameters.orcpt);
-                Ok(Recipient { address, notify, orcpt })
+        let ruling = match policy.target(to) {
+            Ok(address) => {
+                let mut decision = policy.rcpt(self.session.sender(), &address, wall_ms());
+                if decision == Decision::Ask {
+                    // Whoever waits meanwhile has the replies to what came before.
+                    self.send().await?;
+                    decision = self.inbound.policy.verify(&address).await;
+                }
+                match decision {
+                    Decision::Refuse { reply, .. } => Err(reply),
+                    Decision::Accept | Decision::Ask => {
+                        let (notify, orcpt) = (parameters.notify, parameters.orcpt);
+                        Ok(Recipient { address, notify, orcpt })
+                    }
+                }
             }
-            Decision::Refuse { reply, .. } => Err(reply),
-        });
+            Err(reply) => Err(reply),
+        };
         let step = self.session.ruled(ruling, &mut self.out);
         self.settle(&step)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::Context as _;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +39,9 @@ pub(super) async fn start(mailbox: &Path) -> anyhow::Result<SocketAddr> {
         Ok(text) => text.trim().parse()?,
         Err(_) => super::fleet_file::free_address(FIRST_PORT)?.port(),
     };
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.with_context(|| {
+        format!("port {port}, which is the stand-in customer server's in this folder, is taken")
+    })?;
     std::fs::write(&port_file, port.to_string())?;
     let address = listener.local_addr()?;
     let mailbox = Mailbox { dir: mailbox.to_owned(), next: AtomicU64::new(clock::wall_us()) };

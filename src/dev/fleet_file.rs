@@ -59,6 +59,7 @@ impl FleetFile {
         let beside = self.path.with_extension("json.new");
         let mut file = std::fs::File::create(&beside)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.write_all(b"\n")?;
         std::fs::rename(&beside, &self.path)
             .with_context(|| format!("cannot write {}", self.path.display()))
     }

@@ -56,8 +56,6 @@ pub async fn run(dir: &Path, nodes: u16) -> anyhow::Result<()> {
 
 /// Start everything, then keep `fleet.json` true; ends only when something is wrong.
 async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Result<()> {
-    let mailbox = dir.join("mailbox");
-    let smtp = customer_server::start(&mailbox).await.context("the stand-in customer server")?;
     let mut entries = Vec::new();
     for id in 1..=nodes {
         let entry = NodeEntry::prepare(dir, id)?;
@@ -69,6 +67,8 @@ async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Res
         }
         entries.push(entry);
     }
+    let mailbox = dir.join("mailbox");
+    let smtp = customer_server::start(&mailbox).await?;
     // Nodes that are in the fleet already need each other to decide anything, so they start first.
     let mut settled = Vec::new();
     let mut new = Vec::new();
@@ -272,11 +272,24 @@ impl Stop {
     }
 }
 
+/// What makes `mxfleet` this very program in another terminal; nothing when it is so already.
+fn path_line() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut named = std::env::split_paths(&path).map(|folder| folder.join("mxfleet"));
+    let found = named.find(|file| file.is_file()).and_then(|file| file.canonicalize().ok());
+    let folder = program.parent()?.display();
+    (found.as_ref() != Some(&program)).then(|| format!("export PATH={folder}:$PATH"))
+}
+
 fn print_cheat_sheet(file: &FleetFile) {
     let Some(node) = file.nodes.first() else { return };
     let (host, port) = node.smtp.rsplit_once(':').unwrap_or((&node.smtp, "25"));
     let admin = node.admin.display();
     println!("\nThe fleet is up. Try, in another terminal:\n");
+    if let Some(line) = path_line() {
+        println!("  {line}");
+    }
     println!("  swaks --server {host}:{port} --to anybody@{DEMO_DOMAIN} --from me@sender.test");
     println!("  ls {}", file.customer_server.mailbox.display());
     println!("  swaks --server {host}:{port} --to unknown-1@{DEMO_DOMAIN} --from me@sender.test");

@@ -29,6 +29,9 @@ use crate::system::clock::wall_ms;
 use crate::telemetry::journal::Journal;
 use crate::worker::Deliveries;
 
+/// What is added to a reply that depends on the customer's server.
+const UNLESS_UNKNOWN: &str = ", unless the customer's server does not know the recipient";
+
 /// What the admin API can reach.
 pub struct Admin {
     /// Customers, domains, settings.
@@ -168,16 +171,19 @@ impl Admin {
         let decision = match (sender, recipient) {
             (Err(reply), _) => Err(("sender_address", reply.to_string())),
             (Ok(_), Err(reply)) => Err(("recipient_address", reply.to_string())),
-            (Ok(_), Ok(given)) => match self.policy.target(given) {
+            (Ok(sender), Ok(given)) => match self.policy.target(given) {
                 Err(reply) => Err(("postmaster", reply.to_string())),
-                Ok(target) => match self.policy.explain(&target, wall_ms()) {
-                    Decision::Accept => Ok(canned::RCPT_OK.to_string()),
+                Ok(target) => match self.policy.explain(&sender, &target, wall_ms()) {
+                    Decision::Accept => Ok(("all", canned::RCPT_OK.to_string())),
+                    Decision::Ask => {
+                        Ok(("callout", format!("{}{UNLESS_UNKNOWN}", canned::RCPT_OK)))
+                    }
                     Decision::Refuse { reply, check } => Err((check, reply.to_string())),
                 },
             },
         };
         let accepted = decision.is_ok();
-        let (check, reply) = decision.map_or_else(|refused| refused, |reply| ("all", reply));
+        let (check, reply) = decision.unwrap_or_else(|refused| refused);
         Ok(serde_json::json!(Explanation { accepted, check: check.to_owned(), reply }))
     }
 }

@@ -10,13 +10,10 @@ use super::call::{
     RejectionRow, Terms,
 };
 use super::tables::changed;
+use super::{ACTOR, domain_name};
 use crate::blacklist::{self, Reports};
 use crate::smtp::Address;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
-
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 
 /// Answer a call about the blacklist; `None` when the call is about something else.
 pub(super) async fn answer(
@@ -58,9 +55,9 @@ fn command(call: Call) -> Option<Result<Command, Refused>> {
         Call::BlacklistUnexempt { address } => {
             key(&address).map(|address| Command::BlacklistExempt { address, exemption: None })
         }
-        Call::BlacklistFreeze { domain, frozen } => domain_to_ascii(&domain)
-            .map(|domain| Command::BlacklistFreeze { domain: domain.into(), frozen })
-            .map_err(|_| Refused::invalid("that is not a domain name")),
+        Call::BlacklistFreeze { domain, frozen } => {
+            domain_name(&domain).map(|domain| Command::BlacklistFreeze { domain, frozen })
+        }
         _ => return None,
     })
 }
@@ -107,8 +104,7 @@ async fn list(
     domain: Option<String>,
     limit: usize,
 ) -> Result<serde_json::Value, Refused> {
-    let wrong = |_| Refused::invalid("that is not a domain name");
-    let domain = domain.map(|domain| domain_to_ascii(&domain).map_err(wrong)).transpose()?;
+    let domain = domain.as_deref().map(domain_name).transpose()?;
     slowly(move || {
         let of_domain = |address: &str| {
             domain

@@ -248,6 +248,13 @@ pub enum Call {
     Migration(MigrationCall),
     /// About notices.
     Notice(NoticeCall),
+    /// Give mail for a domain return paths of ours, or leave them as they are.
+    DomainReturnPath {
+        /// The domain.
+        name: String,
+        /// `tagged` or `plain`.
+        return_path: String,
+    },
 }
 
 /// The header that carries [`Terms::request_id`], in hexadecimal.
@@ -333,9 +340,16 @@ pub struct DomainRow {
     /// Instead of the setting `blacklist.hold`.
     #[serde(default)]
     pub blacklist_hold: Option<String>,
+    /// `callout`, or `off` when its server is not asked about recipients.
+    #[serde(default = "off")]
+    pub verify: String,
     /// The recipients that were named, if any were; ignored where a domain is given.
     #[serde(default)]
     pub recipients: Option<RecipientListRow>,
+    /// `plain`, or `tagged` when its mail leaves with return paths of ours; ignored where a domain
+    /// is given.
+    #[serde(default = "plain")]
+    pub return_path: String,
     /// When it was last changed, as a log index; ignored where a domain is given.
     #[serde(default)]
     pub version: u64,
@@ -354,6 +368,8 @@ impl DomainRow {
             blacklist_threshold: None,
             blacklist_window: None,
             blacklist_hold: None,
+            verify: off(),
+            return_path: plain(),
             recipients: None,
             version: 0,
         }
@@ -371,12 +387,20 @@ pub struct RecipientListRow {
     pub version: u64,
 }
 
+fn plain() -> String {
+    "plain".to_owned()
+}
+
 fn opportunistic() -> String {
     "opportunistic".to_owned()
 }
 
 fn on() -> String {
     "on".to_owned()
+}
+
+fn off() -> String {
+    "off".to_owned()
 }
 
 /// How a domain's recipients are judged, as it is typed; what is absent stays as it is.
@@ -390,6 +414,8 @@ pub struct RecipientTerms {
     pub blacklist_window: Option<String>,
     /// `0s` goes back to the fleet's setting.
     pub blacklist_hold: Option<String>,
+    /// `callout` or `off`.
+    pub verify: Option<String>,
 }
 
 /// A setting as it is printed.

@@ -1,6 +1,6 @@
 //! A call to a node over its admin socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -13,6 +13,9 @@ use tokio::net::UnixStream;
 use super::call::{
     BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, REQUEST_ID_HEADER, Refused, Terms,
 };
+
+/// Where the node of a host is that was installed from a package.
+const USUAL_SOCKET: &str = "/var/lib/mxfleet/admin.sock";
 
 /// A node's admin socket.
 #[derive(Debug, Clone)]
@@ -28,7 +31,7 @@ pub enum AdminError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// It does not answer.
-    #[error("no node answers at {socket}: {source}")]
+    #[error("no node answers at {socket}")]
     Unreachable {
         /// Where it was looked for.
         socket: PathBuf,
@@ -41,10 +44,11 @@ pub enum AdminError {
 }
 
 impl Admin {
-    /// The node at this socket.
+    /// The node at this socket; else the one that runs on this host as a package installs it.
     pub fn at(socket: Option<PathBuf>) -> anyhow::Result<Self> {
         match socket {
             Some(socket) => Ok(Self { socket, terms: Terms::default() }),
+            None if Path::new(USUAL_SOCKET).exists() => Self::at(Some(USUAL_SOCKET.into())),
             None => bail!(
                 "which node? Give --admin PATH or set MXFLEET_ADMIN to its admin socket \
                  (`mxfleet dev` prints them)"

@@ -2,10 +2,8 @@
 
 use mxfleet_cluster::{Cluster, ManageError};
 
+use super::ACTOR;
 use super::call::{Call, Changed, Refused, TokenRow};
-
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 
 /// Answer a call about the fleet; `None` when the call is about something else.
 pub async fn answer(cluster: &Cluster, call: &Call) -> Option<Result<serde_json::Value, Refused>> {

@@ -18,8 +18,21 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::call::Refused;
+use crate::smtp::address::domain_to_ascii;
+
+/// Who changes things over the admin socket, for the audit trail.
+const ACTOR: &str = "admin socket";
 /// How long a request that is half sent may hold up the stop of the node.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A domain's name as tables are keyed by it; a dot at its end is left off.
+fn domain_name(text: &str) -> Result<String, Refused> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    domain_to_ascii(name)
+        .map(String::from)
+        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
+}
 
 /// Drive a server whose graceful stop waits for its clients, but not for ever.
 async fn until_stopped(

@@ -1,16 +1,17 @@
 //! The public listener: health. It has no admin call.
 
+use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::listener;
 use crate::config::Limits;
+use crate::connection::Service;
 use crate::spool::Spool;
 
 /// What the health pages report.
@@ -20,6 +21,8 @@ pub struct Health {
     pub spool: Spool,
     /// Set once the node stops taking mail.
     pub draining: CancellationToken,
+    /// Whether the fleet wants this host to take mail.
+    pub service: Service,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +54,8 @@ impl Health {
     fn judge(&self) -> (bool, &'static str) {
         if self.draining.is_cancelled() {
             (false, "the node is stopping and takes no new mail")
+        } else if !self.service.is_serving() {
+            (false, "this host is drained or retired and takes no new mail")
         } else if !self.spool.is_writable() {
             (false, "the spool's disk is full or failing; mail is answered 452")
         } else {
@@ -62,5 +67,7 @@ impl Health {
 async fn ready(State(health): State<Health>) -> Response {
     let (ready, why) = health.judge();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, why })).into_response()
+    // Whoever asks by hand gets a line of its own.
+    let line = format!("{}\n", serde_json::json!(Ready { ready, why }));
+    (status, [(header::CONTENT_TYPE, "application/json")], line).into_response()
 }

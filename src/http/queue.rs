@@ -1,8 +1,8 @@
 //! Admin calls about the mail that waits on this node.
 
 use super::call::{Call, Changed, Refused, RefusedKind, Which};
+use super::domain_name;
 use crate::smtp::about::{domain_of, own_destination};
-use crate::smtp::address::domain_to_ascii;
 use crate::spool::EntryId;
 use crate::worker::{Deliveries, OperateError};
 
@@ -44,7 +44,7 @@ async fn list(
     after: Option<&str>,
     limit: usize,
 ) -> Result<serde_json::Value, Refused> {
-    let domain = domain.map(name).transpose()?;
+    let domain = domain.map(domain_name).transpose()?;
     let after = after.map(id).transpose()?;
     let entries = deliveries.list(domain.as_deref(), after, limit.min(LIST_MAX)).await?;
     Ok(serde_json::json!(entries))
@@ -107,9 +107,8 @@ fn id(text: &str) -> Result<EntryId, Refused> {
 /// A domain, or the name of a queue of our own mail, which the summary shows.
 fn name(text: &str) -> Result<String, Refused> {
     let (domain, is_ours) = domain_of(text);
-    domain_to_ascii(domain)
-        .map(|domain| if is_ours { own_destination(&domain) } else { domain.into() })
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
+    let domain = domain_name(domain)?;
+    Ok(if is_ours { own_destination(&domain) } else { domain })
 }
 
 impl From<OperateError> for Refused {

@@ -12,6 +12,7 @@ pub(super) fn policy(row: &DomainRow) -> Result<RecipientPolicy, Refused> {
         blacklist_threshold: row.blacklist_threshold,
         blacklist_window: row.blacklist_window.clone(),
         blacklist_hold: row.blacklist_hold.clone(),
+        verify: Some(row.verify.clone()),
     };
     let change = change(&terms)?;
     Ok(RecipientPolicy {
@@ -19,6 +20,7 @@ pub(super) fn policy(row: &DomainRow) -> Result<RecipientPolicy, Refused> {
         threshold: change.threshold.flatten(),
         window_ms: change.window_ms.flatten(),
         hold_ms: change.hold_ms.flatten(),
+        verify: change.verify.unwrap_or_default(),
     })
 }
 
@@ -35,6 +37,7 @@ pub(super) fn change(terms: &RecipientTerms) -> Result<RecipientChange, Refused>
         threshold: terms.blacklist_threshold.map(own),
         window_ms: duration("--blacklist-window", terms.blacklist_window.as_deref())?,
         hold_ms: duration("--blacklist-hold", terms.blacklist_hold.as_deref())?,
+        verify: terms.verify.as_deref().map(str::parse).transpose()?,
     })
 }
 

@@ -9,13 +9,11 @@ use mxfleet_cluster::{
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
-use super::recipients;
+use super::{ACTOR, domain_name, recipients};
+use crate::returns;
 use crate::route::Own;
-use crate::smtp::address::domain_to_ascii;
 use crate::system::clock;
 
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 /// Of the wrong rows of an import, so many are told.
 const WRONG_ROWS_TOLD: usize = 20;
 
@@ -43,6 +41,9 @@ impl Tables {
         match call {
             Call::DomainRecipients { name, entries: Some(entries) } => {
                 return Some(self.set_recipients(name, entries, terms).await);
+            }
+            Call::DomainReturnPath { name, return_path } => {
+                return Some(self.return_path(name, return_path, terms).await);
             }
             Call::DomainStage { import, part, domains } => {
                 return Some(self.stage(import, *part, domains).await);
@@ -117,6 +118,26 @@ impl Tables {
         let clock: Clock = Arc::new(clock::wall_ms);
         let request = |command| request(command, terms);
         changed(self.cluster.set_recipients(&domain, &entries, &clock, request).await)
+    }
+
+    /// The first domain with return paths of ours needs a key that signs them.
+    async fn return_path(
+        &self,
+        name: &str,
+        return_path: &str,
+        terms: &Terms,
+    ) -> Result<serde_json::Value, Refused> {
+        let tagged = match return_path {
+            "tagged" => true,
+            "plain" => false,
+            _ => return Err(Refused::invalid("a return path is `tagged` or `plain`".to_owned())),
+        };
+        let domain = domain_name(name)?;
+        if tagged {
+            let made = returns::ensure(&self.cluster).await;
+            made.map_err(|error| Refused::unavailable(error.to_string()))?;
+        }
+        self.propose(Command::ReturnPathSet { domain, tagged }, terms).await
     }
 
     /// Many rows go in parts, so that no log entry is large.
@@ -293,7 +314,12 @@ fn domain_row(state: &State, domain: &Domain) -> DomainRow {
         blacklist_threshold: own.threshold,
         blacklist_window: own.window_ms.map(render_duration),
         blacklist_hold: own.hold_ms.map(render_duration),
+        verify: own.verify.to_string(),
         recipients: state.recipient_list(&domain.name).map(recipients::row),
+        return_path: match state.has_tagged_return_path(&domain.name) {
+            true => "tagged".to_owned(),
+            false => "plain".to_owned(),
+        },
         version: state.domain_version(&domain.name),
     }
 }
@@ -313,13 +339,6 @@ fn setting_row(state: &State, name: &str) -> Option<SettingRow> {
 fn import_id(text: &str) -> Result<u128, Refused> {
     u128::from_str_radix(text, 16)
         .map_err(|_| Refused::invalid("the id of an import is a hexadecimal number"))
-}
-
-fn domain_name(text: &str) -> Result<String, Refused> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name)
-        .map(String::from)
-        .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
 }
 
 impl From<Refusal> for Refused {

@@ -2,19 +2,29 @@
 
 use std::cell::OnceCell;
 
-use mxfleet_cluster::{CustomerStatus, State};
+use mxfleet_cluster::{CustomerStatus, State, Verification, Verify};
 
 use crate::blacklist;
-use crate::smtp::{Address, Enhanced, Reply};
+use crate::returns::{Tag, is_tag};
+use crate::smtp::{Address, Enhanced, Reply, ReversePath};
 
 /// The name of the check that is also counted by itself.
 pub(super) const BLACKLIST: &str = "blacklist";
 /// The name of the check whose refusals are a decision of the operator.
 pub(super) const CUSTOMER_ACTIVE: &str = "customer_active";
 
+/// The name of the check that has more to say when the customer's server has been asked.
+pub(super) const CALLOUT: &str = "callout";
+
+/// The name of the check whose refusals are written down.
+pub(super) const RETURN_PATH: &str = "return_path";
+
 /// What a check may look at.
 pub(super) struct Facts<'a> {
     pub(super) state: &'a State,
+    /// Every name this node goes by.
+    pub(super) own_names: &'a [String],
+    pub(super) sender: &'a ReversePath,
     pub(super) recipient: &'a Address,
     /// What it is known by, once a check has asked.
     pub(super) key: OnceCell<String>,
@@ -38,15 +48,41 @@ pub(super) struct Check {
 
 /// All of them, in order.
 pub(super) const CHECKS: &[Check] = &[
+    Check { name: RETURN_PATH, objection: good_return_path },
     Check { name: "served_domain", objection: served_domain },
     Check { name: "relay_syntax", objection: relay_syntax },
     Check { name: CUSTOMER_ACTIVE, objection: customer_active },
     Check { name: BLACKLIST, objection: not_listed },
     Check { name: "recipient_list", objection: named },
+    Check { name: CALLOUT, objection: known },
 ];
+
+/// A return path of ours takes reports, and only in time and with our signature.
+fn good_return_path(facts: &Facts<'_>) -> Option<Reply> {
+    if !is_return_path(facts) {
+        return None;
+    }
+    let local_part = facts.recipient.local_part();
+    let why = match Tag::open_at(facts.state.return_keys(), local_part, facts.now_ms / 1000) {
+        Ok(_) if facts.sender.is_none() => return None,
+        Ok(_) => "only reports from the null sender are taken here".to_owned(),
+        Err(forged) => format!("no return path: {forged}"),
+    };
+    Some(refusal(550, Enhanced(5, 7, 1), facts, &why))
+}
+
+/// An address at this host of the form that return paths have; whoever gets past the check above
+/// with one has a good one.
+fn is_return_path(facts: &Facts<'_>) -> bool {
+    let recipient = facts.recipient;
+    is_tag(recipient.local_part()) && facts.own_names.iter().any(|name| name == recipient.domain())
+}
 
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
 fn served_domain(facts: &Facts<'_>) -> Option<Reply> {
+    if is_return_path(facts) {
+        return None;
+    }
     match facts.state.domain(facts.recipient.domain()) {
         Some(_) => None,
         None => Some(refusal(550, Enhanced(5, 7, 1), facts, "relaying denied")),
@@ -89,6 +125,22 @@ fn named(facts: &Facts<'_>) -> Option<Reply> {
     let (local, _) = facts.key().rsplit_once('@')?;
     let passes = facts.recipient.is_postmaster() || list.has(local);
     (!passes).then(|| unknown(facts.recipient))
+}
+
+/// The customer's server said lately that it does not know this recipient.
+fn known(facts: &Facts<'_>) -> Option<Reply> {
+    let known = verification(facts.state, facts.recipient, facts.now_ms);
+    (known == Verification::Unknown).then(|| unknown(facts.recipient))
+}
+
+/// What is known of a recipient, where customers' servers are asked. A postmaster is known.
+pub(super) fn verification(state: &State, recipient: &Address, now_ms: u64) -> Verification {
+    let row = state.domain(recipient.domain());
+    let asks = row.is_some_and(|row| row.recipients.verify == Verify::Callout);
+    if !asks || recipient.is_postmaster() {
+        return Verification::Passes;
+    }
+    state.verification(&blacklist::key(recipient), now_ms)
 }
 
 /// In the words of RFC 5321 (section 4.3.2 and its examples).

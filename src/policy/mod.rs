@@ -2,22 +2,28 @@
 //! first that objects decides, and says which it was, so that `explain rcpt` can repeat it.
 //!
 //! **Invariant:** mail is accepted only for domains in the table (and `postmaster` where RFC 5321
-//! section 4.5.1 wants it); no spelling of an address makes us relay elsewhere.
+//! section 4.5.1 wants it), and for return paths that we have given out; no spelling of an address
+//! makes us relay elsewhere.
 
 mod checks;
+mod forged;
 pub mod list;
 mod watch;
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, State};
+use mxfleet_cluster::{Cluster, State, Verification};
 use prometheus::IntCounter;
 
+use crate::callout::Callout;
 use crate::config::Limits;
-use crate::smtp::{Address, Enhanced, Reply};
+use crate::returns::{Forged, Tag};
+use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CHECKS, CUSTOMER_ACTIVE, Facts};
+use checks::{BLACKLIST, CALLOUT, CHECKS, CUSTOMER_ACTIVE, Facts, RETURN_PATH};
+use forged::ForgedReturns;
 pub use watch::{Change, Watch};
 
 /// What stage 3 decided about one recipient.
@@ -32,14 +38,18 @@ pub enum Decision {
         /// The name of the check.
         check: &'static str,
     },
+    /// No check objects, and the customer's server is to be asked: [`Policy::verify`].
+    Ask,
 }
 
 /// The checks with what they need to know.
 pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
+    callout: Option<Callout>,
     counted: Counted,
     watch: Watch,
+    forged: Option<ForgedReturns>,
 }
 
 /// A counter per check, and one for what passed them all.
@@ -60,7 +70,13 @@ impl Policy {
         };
         let window = Duration::from_millis(Limits::default().refusals_window_ms);
         let watch = Watch::new(window, Instant::now());
-        Self { cluster, hostnames, counted, watch }
+        Self { cluster, hostnames, callout: None, counted, watch, forged: None }
+    }
+
+    /// Ask customers' servers where domains want that. Without it nobody is asked.
+    #[must_use]
+    pub fn with_callout(self, callout: Callout) -> Self {
+        Self { callout: Some(callout), ..self }
     }
 
     /// With another watch for domains whose mail is suddenly refused.
@@ -68,14 +84,27 @@ impl Policy {
         Self { watch, ..self }
     }
 
-    /// Decide about one recipient, and count it. Nothing depends on the sender: a relay for
-    /// customers' domains asks where mail goes, and anybody may write to them.
+    /// Write down which return paths were forged.
+    #[must_use]
+    pub fn with_journal(mut self, journal: Journal) -> Self {
+        self.forged = Some(ForgedReturns::new(journal));
+        self
+    }
+
+    /// Decide about one recipient, and count it. For customers' domains nothing depends on the
+    /// sender: a relay asks where mail goes, and anybody may write to them.
     /// `now_ms`: milliseconds since 1970, UTC.
-    pub fn rcpt(&self, recipient: &Address, now_ms: u64) -> Decision {
-        match self.first_objection(recipient, now_ms) {
+    pub fn rcpt(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+        match self.first_objection(sender, recipient, now_ms) {
             Some((index, reply)) => {
                 if CHECKS[index].name == BLACKLIST {
                     METRICS.blacklist_hits_total.inc();
+                }
+                if CHECKS[index].name == RETURN_PATH
+                    && let Some(forged) = &self.forged
+                {
+                    let opened = self.opened(recipient, now_ms);
+                    forged.note(sender, recipient, opened, now_ms);
                 }
                 self.counted.refused[index].inc();
                 // That a customer is suspended was somebody's decision.
@@ -84,6 +113,8 @@ impl Policy {
                 }
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
+            // Counted when there is an answer.
+            None if self.callout.is_some() && self.asks(recipient, now_ms) => Decision::Ask,
             None => {
                 self.counted.accepted.inc();
                 self.watch.count(recipient.domain(), true);
@@ -98,20 +129,58 @@ impl Policy {
     }
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
-    pub fn explain(&self, recipient: &Address, now_ms: u64) -> Decision {
-        match self.first_objection(recipient, now_ms) {
+    pub fn explain(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
+        match self.first_objection(sender, recipient, now_ms) {
             Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
+            None if self.asks(recipient, now_ms) => Decision::Ask,
             None => Decision::Accept,
         }
     }
 
-    fn first_objection(&self, recipient: &Address, now_ms: u64) -> Option<(usize, Reply)> {
+    fn first_objection(
+        &self,
+        sender: &ReversePath,
+        recipient: &Address,
+        now_ms: u64,
+    ) -> Option<(usize, Reply)> {
         let state = self.cluster.view();
-        let facts = Facts { state: &state, recipient, key: OnceCell::new(), now_ms };
+        let own_names = &self.hostnames;
+        let key = OnceCell::new();
+        let facts = Facts { state: &state, own_names, sender, recipient, key, now_ms };
         CHECKS
             .iter()
             .enumerate()
             .find_map(|(index, check)| Some((index, (check.objection)(&facts)?)))
+    }
+
+    fn opened(&self, recipient: &Address, now_ms: u64) -> Result<Tag, Forged> {
+        Tag::open_at(self.cluster.view().return_keys(), recipient.local_part(), now_ms / 1000)
+    }
+
+    /// Whether the customer's server is to be asked about a recipient that nothing is known
+    /// against.
+    fn asks(&self, recipient: &Address, now_ms: u64) -> bool {
+        checks::verification(&self.cluster.view(), recipient, now_ms) == Verification::Ask
+    }
+
+    /// Ask the customer's server, and count what came of it. Never [`Decision::Ask`]; bounded by
+    /// `callout_timeout_ms`.
+    pub async fn verify(&self, recipient: &Address) -> Decision {
+        let passes = match &self.callout {
+            Some(callout) => callout.passes(recipient).await,
+            None => true,
+        };
+        if passes {
+            self.counted.accepted.inc();
+            self.watch.count(recipient.domain(), true);
+            return Decision::Accept;
+        }
+        let check = CHECKS.iter().position(|check| check.name == CALLOUT);
+        if let Some(counter) = check.and_then(|index| self.counted.refused.get(index)) {
+            counter.inc();
+        }
+        self.watch.count(recipient.domain(), false);
+        Decision::Refuse { reply: checks::unknown(recipient), check: CALLOUT }
     }
 
     /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our

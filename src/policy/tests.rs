@@ -45,8 +45,9 @@ fn address(text: &str) -> Address {
 }
 
 fn decided(policy: &Policy, recipient: &str) -> String {
-    match policy.rcpt(&address(recipient), NOW_MS) {
+    match policy.rcpt(&None, &address(recipient), NOW_MS) {
         Decision::Accept => "accept".to_owned(),
+        Decision::Ask => "ask".to_owned(),
         Decision::Refuse { reply, check } => format!("{check}: {reply}"),
     }
 }
@@ -107,9 +108,9 @@ async fn a_listed_recipient_is_refused_by_the_exact_words_and_a_postmaster_never
     assert_eq!(decided(&policy, "JÜRGEN.X@Acme.Test"), expected);
     assert_eq!(decided(&policy, "jürgen.x+tag@acme.test"), "accept");
     assert_eq!(decided(&policy, "Postmaster@acme.test"), "accept");
-    let explained = policy.explain(&address("jürgen.x@acme.test"), NOW_MS);
+    let explained = policy.explain(&None, &address("jürgen.x@acme.test"), NOW_MS);
     assert!(matches!(explained, Decision::Refuse { check: "blacklist", .. }));
-    let later = policy.rcpt(&address("jürgen.x@acme.test"), NOW_MS + 5 * 86_400_000);
+    let later = policy.rcpt(&None, &address("jürgen.x@acme.test"), NOW_MS + 5 * 86_400_000);
     assert_eq!(later, Decision::Accept);
 }
 

@@ -25,7 +25,7 @@ pub use transaction::{Incoming, Transaction};
 
 use crate::smtp::canned::{self, Canned};
 use crate::smtp::command::{self, Chunk, Command, Mail, Rcpt};
-use crate::smtp::{Recipient, Reply};
+use crate::smtp::{Recipient, Reply, ReversePath};
 
 /// What the session cannot know by itself when a line arrives.
 #[derive(Debug, Clone, Copy)]
@@ -211,6 +211,12 @@ impl Session {
             }
             Some(_) => Step::Rcpt(rcpt),
         }
+    }
+
+    /// The reverse-path of the open transaction; `None` also when there is none open.
+    pub fn sender(&self) -> &ReversePath {
+        const NOBODY: &ReversePath = &None;
+        self.transaction.as_ref().map_or(NOBODY, |t| &t.mail.from)
     }
 
     /// What stage 3 said about the recipient that [`Step::Rcpt`] asked for.

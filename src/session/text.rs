@@ -63,7 +63,8 @@ impl Text {
     }
 
     /// Why its end in DATA is in doubt: with a CR or LF alone, or a NUL, in the text, the client
-    /// may have meant another end than we found. A chunk says its length, so that its end is certain.
+    /// may have meant another end than we found. A chunk says its length, so that its end is
+    /// certain.
     pub fn doubt(&self) -> Option<Canned> {
         refusal(self.scanner.flaws())
     }

@@ -180,6 +180,8 @@ canned! {
     TIMED_OUT = "421 4.4.2 Timed out";
     /// We are going away.
     STOPPING = "421 4.3.2 Service is stopping, try again";
+    /// We are gone for good (RFC 7504).
+    RETIRED = "521 5.3.2 This host does not accept mail any more";
 }
 
 // What is wrong with a text.

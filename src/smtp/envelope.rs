@@ -44,6 +44,23 @@ impl Envelope {
         let domain = self.mail_from.as_ref().map_or("", Address::domain);
         Some(self.authentication.as_ref()?.field(domain))
     }
+
+    /// The envelope of no message: whether a server would take mail for this recipient.
+    pub fn question(recipient: &Address) -> Self {
+        let recipient = Recipient { address: recipient.clone(), notify: None, orcpt: None };
+        let origin = Origin { ip: None, helo: String::new(), received_at_us: 0, mx_name: None };
+        Self {
+            mail_from: None,
+            recipients: vec![recipient],
+            body: BodyType::default(),
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            authentication: None,
+            report: None,
+            origin,
+        }
+    }
 }
 
 /// MAIL FROM: an address, or `None` for the null reverse-path `<>`.

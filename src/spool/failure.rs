@@ -93,13 +93,19 @@ impl Writer {
             Ok(active) => {
                 self.active = Some(active);
                 self.cuts.clear();
-                self.retry_at = None;
+                if self.retry_at.take().is_some() {
+                    tracing::info!("a segment of the spool could be made again; mail is accepted");
+                }
                 self.shared.space.forget();
                 self.shared.set_writable(true);
                 self.write_again();
             }
             Err(error) => {
-                tracing::error!(%error, "cannot make a segment of the spool; no mail is accepted");
+                // Said once: the next tries come twice a second.
+                if self.retry_at.is_none() {
+                    tracing::error!(%error,
+                        "cannot make a segment of the spool; no mail is accepted until that works");
+                }
                 self.failure = refusal(&error);
                 self.retry_at = Some(Instant::now() + RETRY_AFTER);
                 self.shared.set_writable(false);

@@ -56,7 +56,6 @@ impl From<&Mark> for MarkItem {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct EntryItem {
     pub(super) octets: u64,
-    pub(super) received_at_us: u64,
     pub(super) held: bool,
     /// The marks that a copy came with.
     pub(super) marks: Vec<MarkItem>,
@@ -111,7 +110,6 @@ fn read_entry(header: &RecordHeader, meta: &[u8]) -> Option<EntryItem> {
     };
     Some(EntryItem {
         octets,
-        received_at_us: envelope.origin.received_at_us,
         held: meta.held,
         marks: meta.marks.iter().map(MarkItem::from).collect(),
         parts: meta.parts,
@@ -224,7 +222,6 @@ impl MarkItem {
 impl EntryItem {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.octets.to_le_bytes());
-        out.extend_from_slice(&self.received_at_us.to_le_bytes());
         out.push(u8::from(self.held));
         out.extend_from_slice(&count(self.marks.len()).to_le_bytes());
         self.marks.iter().for_each(|mark| mark.encode(out));
@@ -247,12 +244,7 @@ impl EntryItem {
     }
 
     fn decode(input: &mut Input<'_>) -> Option<Self> {
-        let mut entry = Self {
-            octets: input.u64()?,
-            received_at_us: input.u64()?,
-            held: input.u8()? != 0,
-            ..Self::default()
-        };
+        let mut entry = Self { octets: input.u64()?, held: input.u8()? != 0, ..Self::default() };
         for _ in 0..input.u32()? {
             entry.marks.push(MarkItem::decode(input)?);
         }

@@ -67,8 +67,6 @@ impl Recovered {
         let entry = index.get(item.id).filter(|entry| entry.home == home)?;
         Some(RecoveredEntry {
             id: item.id,
-            octets: entry.octets(),
-            received_at_us: found.received_at_us,
             held: entry.held,
             about: found.about,
             destinations: destinations(found.destinations, entry.slots()),
@@ -84,8 +82,6 @@ impl Recovered {
         let by_destination = super::item::by_destination(&message.envelope);
         Some(Ok(RecoveredEntry {
             id,
-            octets: message.octets,
-            received_at_us: message.received_at_us,
             held: message.held,
             about: message.envelope.report.clone(),
             destinations: destinations(by_destination, &slots),
@@ -141,10 +137,9 @@ fn destinations(
     let mut destinations = Vec::with_capacity(by_destination.len());
     for (domain, mut recipients) in by_destination {
         recipients.retain(pending);
-        let slots = || recipients.iter().filter_map(slot);
-        let Some(due_us) = slots().map(|slot| slot.due_us()).min() else { continue };
-        let attempts = slots().map(|slot| slot.attempts()).max().unwrap_or_default();
-        destinations.push(RecoveredDestination { domain, recipients, due_us, attempts });
+        let due = recipients.iter().filter_map(slot).map(|slot| slot.due_us());
+        let Some(due_us) = due.min() else { continue };
+        destinations.push(RecoveredDestination { domain, recipients, due_us });
     }
     destinations
 }

@@ -7,7 +7,7 @@ use super::codec::Input;
 use super::item::Item;
 
 const MAGIC: &[u8; 8] = b"mxfindex";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const CRC_OCTETS: usize = 4;
 
 /// A sidecar's content, still encoded item by item.

@@ -126,10 +126,6 @@ pub struct Queued {
 pub struct RecoveredEntry {
     /// Its id.
     pub id: EntryId,
-    /// Octets of its text.
-    pub octets: u64,
-    /// When the end of its data was reached, microseconds since 1970.
-    pub received_at_us: u64,
     /// An operator holds it back.
     pub held: bool,
     /// For a report that we wrote ourselves: what it is about.
@@ -147,8 +143,6 @@ pub struct RecoveredDestination {
     pub recipients: Vec<u32>,
     /// The earliest due time among them, microseconds since 1970, in whole seconds; 0 is at once.
     pub due_us: u64,
-    /// The most attempts made for one of them.
-    pub attempts: u32,
 }
 
 /// What the spool holds.

@@ -44,7 +44,8 @@ pub struct JournalLine {
     /// RCPT TO.
     pub to: String,
     /// `suppressed`: it failed and nobody was told; `returned`: it failed and the sender was told;
-    /// `delayed` and `relayed`: the sender was told of that.
+    /// `delayed` and `relayed`: the sender was told of that; `forged`: a report to a return path
+    /// of ours that counts for nothing.
     pub outcome: String,
     /// Why nobody was told.
     pub because: Option<String>,

@@ -130,6 +130,8 @@ declare! {
     bounces_total: counters(&["kind", "outcome", "because"]),
         "Recipients about whom there was something to tell, by kind (failed, delayed, relayed), \
          outcome (sent, suppressed), and why nobody was told";
+    returns_total: counters(&["result"]),
+        "Reports that came to return paths of ours, by what became of them";
     authentications_total: counters(&["method", "result"]),
         "Messages looked at, by method (spf, dkim) and result (RFC 8601 section 2.7)";
     journal_dropped_total: counter(), "Lines of the journal that were lost";
@@ -139,6 +141,10 @@ declare! {
         "Questions to name servers by type and result (found, none, failed)";
 
     // The blacklist.
+    callouts_total: counters(&["result"]),
+        "Recipients that a customer's server was to be asked about, by what came of it: known, \
+         unknown, vague, remembered; without an answer slow, down, busy; and probe, a name that \
+         nobody has";
     blacklist_events_total: counters(&["kind"]),
         "What customers' servers said of recipients: rejected, accepted";
     blacklist_events_waiting: gauge(), "Events that wait for the fleet to count them";

@@ -21,7 +21,7 @@ use crate::verdict::{Scope, Verdict, judge};
 pub(super) struct Loaded {
     pub(super) envelope: Arc<Envelope>,
     pub(super) states: Vec<RecipientState>,
-    octets: u64,
+    pub(super) octets: u64,
     /// What goes above the text.
     above: Bytes,
     body: Body,
@@ -93,7 +93,7 @@ impl Loaded {
         self.states.get(recipient as usize)
     }
 
-    fn text(&self) -> Text {
+    pub(super) fn text(&self) -> Text {
         let above = &self.above;
         match &self.body {
             Body::Memory(text) if above.is_empty() => Text::Whole(text.clone()),
@@ -227,7 +227,7 @@ pub(super) async fn attempt(
     }
 }
 
-fn is_answer(response: &Response, verdict: &Verdict) -> bool {
+pub(super) fn is_answer(response: &Response, verdict: &Verdict) -> bool {
     let vague =
         matches!(verdict, Verdict::Retry { scope: Scope::Destination | Scope::Message, .. });
     matches!(response.answer, Answer::Reply(_)) && !vague
@@ -251,19 +251,12 @@ pub(super) fn recovered(message: &Message) -> RecoveredEntry {
         .map(|(destination, recipients)| {
             let recipients = recipients.as_slice().to_vec();
             let due_us = recipients.iter().filter_map(|r| state(*r)).map(|s| s.due_us).min();
-            let attempts = recipients.iter().filter_map(|r| state(*r)).map(|s| s.attempts).max();
-            RecoveredDestination {
-                domain: destination.into_owned(),
-                recipients,
-                due_us: due_us.unwrap_or(0),
-                attempts: attempts.unwrap_or(0),
-            }
+            let due_us = due_us.unwrap_or(0);
+            RecoveredDestination { domain: destination.into_owned(), recipients, due_us }
         })
         .collect();
     RecoveredEntry {
         id: message.id,
-        octets: message.octets,
-        received_at_us: message.received_at_us,
         held: message.held,
         about: message.envelope.report.clone(),
         destinations,

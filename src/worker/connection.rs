@@ -37,9 +37,13 @@ impl Inner {
     /// Find the servers, connect to the first that answers, and carry messages to it. A server
     /// that refuses to work leaves the message to the next one.
     pub(super) async fn serve(self: &Arc<Self>, permit: Permit, work: Work) {
-        match self.parts.router.hops(permit.domain()).await {
-            Ok(hops) => self.serve_hops(&permit, hops, work).await,
-            Err(failure) => self.no_route(&permit, work, &failure).await,
+        if self.is_own_name(permit.domain()) {
+            self.take_return(&permit, work).await;
+        } else {
+            match self.parts.router.hops(permit.domain()).await {
+                Ok(hops) => self.serve_hops(&permit, hops, work).await,
+                Err(failure) => self.no_route(&permit, work, &failure).await,
+            }
         }
         self.update(|core, now| core.schedule.closed(permit, now));
     }
@@ -96,7 +100,13 @@ impl Inner {
             };
             let began = connected.max(work.taken);
             let recipients = work.ticket.recipients.as_slice();
-            let attempted = attempt(&mut connection, &message, recipients).await;
+            let attempted = match self.tagging(permit.domain(), &message) {
+                None => attempt(&mut connection, &message, recipients).await,
+                Some(tagging) => {
+                    let id = work.ticket.id;
+                    self.attempt_tagged(&mut connection, id, &message, recipients, tagging).await
+                }
+            };
             if carried == 0 && attempted.refusal().is_some() {
                 connection.quit().await;
                 return Some((message, work, attempted));
@@ -141,7 +151,7 @@ impl Inner {
     }
 
     /// The message, from memory or from the spool; `None` if it cannot be had.
-    async fn load(&self, work: &mut Work) -> Option<Arc<Loaded>> {
+    pub(super) async fn load(&self, work: &mut Work) -> Option<Arc<Loaded>> {
         if let Some(message) = work.message.take() {
             return Some(message);
         }
@@ -208,7 +218,7 @@ pub(super) fn unreached(dsn: Enhanced, text: String) -> Verdict {
 }
 
 /// Where the time of an attempt went, which ends now; `began` is when the server was ready.
-fn delays(work: &Work, began: Instant) -> Delays {
+pub(super) fn delays(work: &Work, began: Instant) -> Delays {
     let micros = |from: Instant, to: Instant| {
         u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
     };

@@ -68,7 +68,7 @@ fn provider(relay: &str) -> &'static str {
     let is_of = |end: &&str| {
         name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    let found = PROVIDERS.iter().find(|(_, ends)| ends.iter().any(&is_of));
+    let found = PROVIDERS.iter().find(|(_, ends)| ends.iter().any(is_of));
     found.map_or(OTHER, |(provider, _)| provider)
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Attempted, Loaded, by_destination};
-use super::core::{After, Work};
+use super::core::{After, Core, Work};
 use super::counters;
-use super::reports::Ended;
+use super::reports::{Case, Ended};
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::bounce::policy::Cause;
@@ -28,11 +28,21 @@ const REPLY_OCTETS_MAX: usize = 512;
 /// A message that was tried.
 pub(super) struct Trial<'a> {
     pub(super) work: Work,
-    pub(super) message: &'a Loaded,
+    pub(super) message: &'a Arc<Loaded>,
     pub(super) relay: Option<&'a str>,
     /// The server sends reports of its own (RFC 3461).
     pub(super) offers_dsn: bool,
     pub(super) delays: Delays,
+}
+
+/// What is left to do for a message that was tried.
+struct Rest {
+    settled: Vec<Settled>,
+    /// So many of them are recorded.
+    recorded: usize,
+    reports: Vec<Queued>,
+    untried: Vec<u32>,
+    pause: Pause,
 }
 
 /// What an attempt has come to for one recipient, when the sender has been told what there was to
@@ -77,7 +87,8 @@ impl Inner {
     /// What was delivered is recorded before anything is waited for, so that a stop repeats
     /// nothing; unless a report of that very delivery is owed, which must not be lost. Reports are
     /// stored, and what the blacklist must know is safe in its outbox, before the spool is told
-    /// that recipients have failed.
+    /// that recipients have failed. The connection does not wait for the outbox, unless very many
+    /// messages do already.
     pub(super) async fn settle(
         self: &Arc<Self>,
         permit: &Permit,
@@ -90,7 +101,7 @@ impl Inner {
             None if attempted.answered => Feedback::Works,
             None => Feedback::Nothing,
         };
-        let Attempted { judged, mut untried, .. } = attempted;
+        let Attempted { judged, untried, .. } = attempted;
         let (id, message) = (trial.work.ticket.id, trial.message);
         let tried: Vec<u32> = judged.iter().map(|(recipient, _)| *recipient).collect();
         let pause = self.pause(id, message, &tried);
@@ -113,9 +124,62 @@ impl Inner {
             settled.extend(self.tell_of(&trial, rest, &mut reports).await);
         }
         let events = self.events(id, message, &settled);
-        if !events.is_empty() {
-            self.parts.reports.record(events).await;
+        let rest = Rest { settled, recorded, reports, untried, pause };
+        let go_on = |core: &mut Core, now: Instant| {
+            match feedback {
+                Feedback::Works => core.schedule.works(permit, now),
+                Feedback::Fails(why) => core.schedule.fails(permit, &why, now),
+                Feedback::Nothing => core.schedule.puts_off(permit, now),
+            }
+            core.after(permit, carried, now)
+        };
+        if events.is_empty() {
+            return self.conclude(permit.domain(), trial, rest, go_on);
         }
+        let safe = self.parts.reports.record(events);
+        self.conclude_when(safe, permit.domain(), trial, rest).await;
+        self.update(go_on)
+    }
+
+    /// Conclude as soon as the blacklist's outbox is `safe`, while the connection goes on.
+    async fn conclude_when(
+        self: &Arc<Self>,
+        safe: impl Future<Output = ()> + Send + 'static,
+        domain: &str,
+        trial: Trial<'_>,
+        rest: Rest,
+    ) {
+        let domain = domain.to_owned();
+        let (message, relay) = (Arc::clone(trial.message), trial.relay.map(str::to_owned));
+        let Trial { work, offers_dsn, delays, .. } = trial;
+        let turn = Arc::clone(&self.settling).acquire_owned().await;
+        let inner = Arc::clone(self);
+        let conclude = async move {
+            tokio::select! {
+                biased;
+                // As if it had not been tried; the refusal will be recognised when it comes again.
+                () = inner.aborting.cancelled() => return,
+                () = safe => {}
+            }
+            let relay = relay.as_deref();
+            let trial = Trial { work, message: &message, relay, offers_dsn, delays };
+            inner.conclude(&domain, trial, rest, |_, _| ());
+            drop(turn);
+        };
+        self.tasks.spawn_on(conclude, &self.runtime);
+    }
+
+    /// Record, log and count the rest, and tell the schedule what is left of the message; `and` is
+    /// done under the same lock.
+    fn conclude<R>(
+        self: &Arc<Self>,
+        domain: &str,
+        trial: Trial<'_>,
+        rest: Rest,
+        and: impl FnOnce(&mut Core, Instant) -> R,
+    ) -> R {
+        let id = trial.work.ticket.id;
+        let Rest { settled, recorded, reports, mut untried, pause } = rest;
         self.record(&trial, &settled[recorded..], &pause);
         reports.into_iter().for_each(|report| self.accept(report));
         // Without progress nothing is tried again at once.
@@ -128,34 +192,17 @@ impl Inner {
         untried.extend(again.map(|settled| settled.recipient));
         untried.sort_unstable();
         let left = Recipients::new(&untried).map(|left| (left, due));
-        self.go_on(permit, trial, left, (feedback, carried))
-    }
-
-    /// Tell the schedule what is left of a message, and what was learnt of the destination.
-    fn go_on(
-        self: &Arc<Self>,
-        permit: &Permit,
-        trial: Trial<'_>,
-        left: Option<(Recipients, Instant)>,
-        (feedback, carried): (Feedback, Option<u32>),
-    ) -> After {
-        let id = trial.work.ticket.id;
-        let gone = left.is_none().then(|| others(trial.message, permit.domain()));
-        let (gone, after) = self.update(|core, now| {
+        let gone = left.is_none().then(|| others(trial.message, domain));
+        let (gone, result) = self.update(|core, now| {
             core.schedule.finish(trial.work.ticket, left, now);
-            match feedback {
-                Feedback::Works => core.schedule.works(permit, now),
-                Feedback::Fails(why) => core.schedule.fails(permit, &why, now),
-                Feedback::Nothing => core.schedule.puts_off(permit, now),
-            }
             let queued = |name: &String| core.schedule.state(id, name).is_some();
             let gone = gone.is_some_and(|others| !others.iter().any(queued));
-            (gone, core.after(permit, carried, now))
+            (gone, and(core, now))
         });
         if gone {
             self.parts.log.removed(&id.to_string());
         }
-        after
+        result
     }
 
     /// Tell the sender of those that have failed, and of deliveries it wants to hear of; what is to
@@ -167,20 +214,20 @@ impl Inner {
         judged: Vec<(u32, Verdict)>,
         reports: &mut Vec<Queued>,
     ) -> Vec<Settled> {
-        let id = trial.work.ticket.id;
+        let case = Case::of(trial.work.ticket.id, trial.message);
         let ended = |wanted: fn(&Verdict) -> bool| {
             let judged = judged.iter().filter(move |(_, verdict)| wanted(verdict));
             judged.filter_map(|(recipient, verdict)| ended(trial, *recipient, verdict)).collect()
         };
         let failed: Vec<Ended> = ended(|verdict| matches!(verdict, Verdict::Fail { .. }));
         let relayed: Vec<Ended> = ended(|verdict| matches!(verdict, Verdict::Delivered { .. }));
-        let mut told = self.tell_sender(id, trial.message, &failed).await;
+        let mut told = self.tell_sender(case, &failed).await;
         if let Ok(told) = &mut told {
             reports.extend(told.report.take());
         }
-        match self.tell_sender(id, trial.message, &relayed).await {
+        match self.tell_sender(case, &relayed).await {
             Ok(told) => reports.extend(told.report),
-            Err(error) => self.could_not_tell(id, trial.message, &relayed, &error),
+            Err(error) => self.could_not_tell(case, &relayed, &error),
         }
         let settle = |(recipient, verdict)| match (verdict, &told) {
             (Verdict::Fail { text, .. }, Err(error)) => {
@@ -297,7 +344,10 @@ impl Inner {
                     let address = blacklist::key(&known.address);
                     Some(Event::rejected(id, recipient, address, wall_ms(), text))
                 }
-                Verdict::Delivered { .. } => {
+                // Where reports come later, that it was taken says nothing.
+                Verdict::Delivered { .. }
+                    if !view.has_tagged_return_path(known.address.domain()) =>
+                {
                     let address = blacklist::key(&known.address);
                     let reports = &self.parts.reports;
                     if reports.is_suspect(&view, &address) {

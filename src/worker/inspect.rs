@@ -114,6 +114,11 @@ pub struct RecipientView {
 }
 
 impl Deliveries {
+    /// Whether this destination failed at the last attempt.
+    pub fn is_failing(&self, domain: &str) -> bool {
+        self.inner.lock().schedule.error_of(domain).is_some()
+    }
+
     /// The queue at a glance.
     pub fn summary(&self) -> QueueSummary {
         let inner = &self.inner;

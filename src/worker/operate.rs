@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::attempt::{Loaded, by_destination, recovered};
 use super::core::Core;
 use super::ending::final_mark;
-use super::reports::Ended;
+use super::reports::{Case, Ended};
 use super::{Deliveries, Inner};
 use crate::bounce::policy::Cause;
 use crate::schedule::{JobState, Removal};
@@ -147,7 +147,7 @@ impl Inner {
             Outcome::Failed => ended.iter().map(|recipient| end.of(*recipient)).collect(),
             _ => Vec::new(),
         };
-        let told = match self.tell_sender(id, &loaded, &failed).await {
+        let told = match self.tell_sender(Case::of(id, &loaded), &failed).await {
             Ok(told) => told,
             Err(error) => {
                 self.recover(&only(recovered(&message), &ended));

@@ -41,6 +41,17 @@ pub(super) struct Ended {
     pub(super) attempted_at_us: Option<u64>,
 }
 
+/// A message about which there is something to tell.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    /// Its queue id.
+    pub(super) id: EntryId,
+    /// The queue id under which it is told, so that it is told once: its own, or that of a report
+    /// that has come back about it.
+    pub(super) key: EntryId,
+    pub(super) message: &'a Loaded,
+}
+
 /// Who was told of what.
 #[derive(Default)]
 pub(super) struct Told {
@@ -65,14 +76,14 @@ impl Inner {
     /// it. Nothing is told when the report cannot be stored.
     pub(super) async fn tell_sender(
         &self,
-        id: EntryId,
-        message: &Loaded,
+        case: Case<'_>,
         ended: &[Ended],
     ) -> Result<Told, SpoolError> {
+        let Case { id, message, .. } = case;
         let Some(kind) = ended.first().map(|ended| ended.cause.kind()) else {
             return Ok(Told::default());
         };
-        let mut tellings = self.tellings(id, message, ended).await;
+        let mut tellings = self.tellings(case, ended).await;
         let terms = tellings.iter().filter_map(|telling| match telling {
             Telling::Now(terms) => Some(*terms),
             Telling::Before | Telling::Nobody(_) => None,
@@ -93,7 +104,7 @@ impl Inner {
                 let told = ended.iter().zip(&tellings);
                 let told = told.filter(|(_, telling)| matches!(telling, Telling::Now(_)));
                 let told: Vec<&Ended> = told.map(|(ended, _)| ended).collect();
-                report = Some(self.store_report(id, message, &told, terms).await?);
+                report = Some(self.store_report(case, &told, terms).await?);
             }
         }
         let report_id = report.as_ref().map(|queued| queued.id.to_string());
@@ -108,13 +119,8 @@ impl Inner {
     }
 
     /// A report of deliveries could not be stored. They cannot be taken back, so nobody is told.
-    pub(super) fn could_not_tell(
-        &self,
-        id: EntryId,
-        message: &Loaded,
-        ended: &[Ended],
-        error: &SpoolError,
-    ) {
+    pub(super) fn could_not_tell(&self, case: Case<'_>, ended: &[Ended], error: &SpoolError) {
+        let Case { id, message, .. } = case;
         tracing::error!(%id, %error, "a report of a delivery could not be stored, and is lost");
         for ended in ended {
             let telling = Telling::Nobody(Because::NotStored);
@@ -123,26 +129,15 @@ impl Inner {
     }
 
     /// What the policy says of each.
-    async fn tellings(&self, id: EntryId, message: &Loaded, ended: &[Ended]) -> Vec<Telling> {
-        let view = self.parts.cluster.view();
-        let sender = &message.envelope.mail_from;
-        let domain = sender.as_ref().map_or("", |sender| sender.domain());
-        let is_own = self.parts.own_names.iter().any(|name| name == domain);
-        let is_customer = view.domain(domain).is_some();
-        let strangers = Strangers::of(view.settings());
-        let rule = |ended: &Ended| {
-            let recipient = message.envelope.recipients.get(ended.recipient as usize);
-            recipient.map_or(Rule::Nobody(Because::NotAsked), |recipient| {
-                let cause = ended.cause;
-                policy::rule(Facts { cause, sender, recipient, is_own, is_customer, strangers })
-            })
-        };
-        let rules: Vec<Rule> = ended.iter().map(rule).collect();
-        drop(view);
+    async fn tellings(&self, case: Case<'_>, ended: &[Ended]) -> Vec<Telling> {
+        let message = case.message;
+        let rules: Vec<Rule> =
+            ended.iter().map(|ended| self.rule(message, ended.recipient, ended.cause)).collect();
         let matters = rules.iter().any(|rule| matches!(rule, Rule::IfAuthentic(_)));
         let found = if matters { self.authentication(message).await } else { None };
+        let domain = message.envelope.mail_from.as_ref().map_or("", |sender| sender.domain());
         let core = self.lock();
-        let told = core.told.get(&id).map_or(&[][..], Vec::as_slice);
+        let told = core.told.get(&case.key).map_or(&[][..], Vec::as_slice);
         let telling = |(rule, ended): (&Rule, &Ended)| match *rule {
             Rule::Nobody(because) => Telling::Nobody(because),
             _ if is_told(told, ended) => Telling::Before,
@@ -156,6 +151,27 @@ impl Inner {
             },
         };
         rules.iter().zip(ended).map(telling).collect()
+    }
+
+    /// What the policy says of one recipient, before anybody has asked whose the message is.
+    pub(super) fn rule(&self, message: &Loaded, recipient: u32, cause: Cause) -> Rule {
+        let view = self.parts.cluster.view();
+        let sender = &message.envelope.mail_from;
+        let domain = sender.as_ref().map_or("", |sender| sender.domain());
+        let is_own = self.is_own_name(domain);
+        let is_customer = view.domain(domain).is_some();
+        let strangers = Strangers::of(view.settings());
+        match message.envelope.recipients.get(recipient as usize) {
+            None => Rule::Nobody(Because::NotAsked),
+            Some(recipient) => {
+                policy::rule(Facts { cause, sender, recipient, is_own, is_customer, strangers })
+            }
+        }
+    }
+
+    /// Whether this is a name of this very host.
+    pub(super) fn is_own_name(&self, name: &str) -> bool {
+        self.parts.own_names.iter().any(|own| own == name)
     }
 
     /// What is known of who sent the message; looked at now if nobody could before.
@@ -186,11 +202,11 @@ impl Inner {
     /// Compose a report and make it durable.
     async fn store_report(
         &self,
-        id: EntryId,
-        message: &Loaded,
+        case: Case<'_>,
         told: &[&Ended],
         terms: Terms,
     ) -> Result<Queued, SpoolError> {
+        let Case { id, key, message } = case;
         let mut beginning = Vec::new();
         // One octet more than is ever returned shows that there is more.
         let read = message.read(FULL_OCTETS_MAX + 1, |piece| beginning.extend_from_slice(piece));
@@ -219,7 +235,7 @@ impl Inner {
         };
         let text = dsn::compose(&report);
         let recipients = told.iter().map(|ended| ended.recipient).collect();
-        let about = About { kind, id: id.to_string(), recipients };
+        let about = About { kind, id: key.to_string(), recipients };
         let smtputf8 = report.needs_smtputf8();
         let envelope = self.report_envelope(&message.envelope, about, &text, smtputf8);
         draft.push(&text).await?;
@@ -299,6 +315,13 @@ impl Inner {
             dsn: ended.dsn.to_string(),
             reply: cut(ended.text.clone()),
         });
+    }
+}
+
+impl<'a> Case<'a> {
+    /// A message that is still queued.
+    pub(super) fn of(id: EntryId, message: &'a Loaded) -> Self {
+        Self { id, key: id, message }
     }
 }
 

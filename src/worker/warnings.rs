@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::Loaded;
 use super::core::Work;
 use super::ending::cut;
-use super::reports::Ended;
+use super::reports::{Case, Ended};
 use super::{Inner, setting};
 use crate::bounce::policy::Cause;
 use crate::schedule::Recipients;
@@ -121,7 +121,7 @@ impl Inner {
         let recipients = work.ticket.recipients.as_slice();
         let late = recipients.iter().filter_map(|recipient| late(&message, *recipient, &why));
         let late: Vec<Ended> = late.collect();
-        let told = self.tell_sender(id, &message, &late).await;
+        let told = self.tell_sender(Case::of(id, &message), &late).await;
         if let Ok(told) = &told {
             let due_us = due_us(work.ticket.due);
             let told = late.iter().filter(|late| told.is_told(late.recipient));

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use mxfleet::config::Limits;
 use mxfleet::connection::{
-    CertificateFiles, Draft, Full, Inbound, Intake, NotStored, Parts, TlsIdentity, listen, serve,
+    CertificateFiles, Draft, Full, Inbound, Intake, NotStored, Parts, Service, TlsIdentity, listen,
+    serve,
 };
 use mxfleet::policy::Policy;
 use mxfleet::smtp::Envelope;
@@ -128,6 +129,7 @@ impl Server {
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
             tls: setup.tls.then(|| Arc::new(certificate(dir.path()))),
             unlimited_networks: Vec::new(),
+            service: Service::default(),
         });
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();

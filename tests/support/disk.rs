@@ -25,6 +25,15 @@ impl Disk {
         disk
     }
 
+    /// An ext4 file system that has room for so many files only.
+    pub fn ext4_for(files: usize, mebibytes: usize) -> Self {
+        let disk = Self::unmounted();
+        output("truncate", &["-s", &format!("{mebibytes}m"), &disk.image]);
+        output("mkfs.ext4", &["-q", "-m", "0", "-N", &files.to_string(), &disk.image]);
+        disk.mount();
+        disk
+    }
+
     /// A file system in memory with this much room.
     pub fn memory(mebibytes: usize) -> Self {
         let disk = Self::unmounted();
@@ -75,7 +84,18 @@ impl Disk {
         }
     }
 
-    /// Give back what `fill` took.
+    /// Take all the files that are left, though there is room in each.
+    pub fn fill_with_files(&mut self) {
+        loop {
+            let file = self.path().join(format!("filler{}", self.fillers.len()));
+            if std::fs::write(&file, "").is_err() {
+                return;
+            }
+            self.fillers.push(file);
+        }
+    }
+
+    /// Give back what was taken.
     pub fn free(&mut self) {
         for file in self.fillers.drain(..) {
             let _ = std::fs::remove_file(file);

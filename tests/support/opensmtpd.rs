@@ -4,10 +4,9 @@
 //! from where `tests/run` unpacked it, in a mount namespace in which those paths are its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postfix::read_folder;
+use super::maildir::Maildir;
 use super::process::{Process, attempt, output};
 use super::{await_listening, free_address, scratch, unpacked};
 
@@ -70,23 +69,14 @@ impl OpenSmtpd {
         self.address
     }
 
-    /// All messages that it delivered.
-    pub fn mail(&self) -> Vec<Vec<u8>> {
-        read_folder(&self.new_mail())
-    }
-
-    /// How many messages it has delivered.
-    pub fn count(&self) -> usize {
-        std::fs::read_dir(self.new_mail()).map_or(0, Iterator::count)
+    /// What it delivered.
+    pub fn mailbox(&self) -> Maildir {
+        Maildir::at(&self.folder.path().join("mail/box"))
     }
 
     /// Its log.
     pub fn log(&self) -> String {
         self.process.words()
-    }
-
-    fn new_mail(&self) -> PathBuf {
-        self.folder.path().join("mail/box/new")
     }
 }
 

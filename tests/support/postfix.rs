@@ -1,8 +1,9 @@
 //! A real Postfix as a customer's server: its own folders, a loopback port, mail in maildirs.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::maildir::Maildir;
 use super::process::{attempt, output};
 use super::{await_listening, free_address, scratch};
 
@@ -16,6 +17,22 @@ pub struct Postfix {
 impl Postfix {
     /// Take mail for these users of `domain`; others are unknown. An empty user is all of them.
     pub fn start(domain: &str, users: &[&str]) -> Self {
+        Self::with(domain, users, "")
+    }
+
+    /// The same, but others are only found to be unknown after their mail was taken, and what
+    /// there is to report is sent to this server.
+    pub fn that_takes_all(domain: &str, users: &[&str], reports_to: SocketAddr) -> Self {
+        let (ip, port) = (reports_to.ip(), reports_to.port());
+        let more = format!(
+            "smtpd_reject_unlisted_recipient = no\nsmtpd_delay_open_until_valid_rcpt = no\n\
+             relayhost = [{ip}]:{port}\nsmtp_host_lookup = native\n\
+             minimal_backoff_time = 1s\nmaximal_backoff_time = 2s\nqueue_run_delay = 1s\n"
+        );
+        Self::with(domain, users, &more)
+    }
+
+    fn with(domain: &str, users: &[&str], more: &str) -> Self {
         let folder = scratch();
         let address = free_address();
         let path = folder.path();
@@ -26,7 +43,9 @@ impl Postfix {
         }
         output("chown", &["postfix", &path.join("data").display().to_string()]);
         output("chown", &["nobody", &path.join("mail").display().to_string()]);
-        std::fs::write(path.join("etc/main.cf"), main_cf(path, domain, users)).unwrap();
+        let table: String = users.iter().map(|user| format!("{user}@{domain} box/\n")).collect();
+        std::fs::write(path.join("etc/users"), table).unwrap();
+        std::fs::write(path.join("etc/main.cf"), main_cf(path, domain) + more).unwrap();
         std::fs::write(path.join("etc/master.cf"), master_cf(address)).unwrap();
         let server = Self { address, folder };
         output("postfix", &["-c", &server.etc(), "start"]);
@@ -39,23 +58,14 @@ impl Postfix {
         self.address
     }
 
-    /// All messages that it delivered.
-    pub fn mail(&self) -> Vec<Vec<u8>> {
-        read_folder(&self.new_mail())
-    }
-
-    /// How many messages it has delivered.
-    pub fn count(&self) -> usize {
-        std::fs::read_dir(self.new_mail()).map_or(0, Iterator::count)
+    /// What it delivered.
+    pub fn mailbox(&self) -> Maildir {
+        Maildir::at(&self.folder.path().join("mail/box"))
     }
 
     /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("mail.log")).unwrap_or_default()
-    }
-
-    fn new_mail(&self) -> PathBuf {
-        self.folder.path().join("mail/box/new")
     }
 
     fn etc(&self) -> String {
@@ -69,15 +79,8 @@ impl Drop for Postfix {
     }
 }
 
-/// The contents of all files of a folder; none when there is no folder yet.
-pub fn read_folder(folder: &Path) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
-}
-
-fn main_cf(folder: &Path, domain: &str, users: &[&str]) -> String {
+fn main_cf(folder: &Path, domain: &str) -> String {
     let id = |flag| output("id", &[flag, "nobody"]).trim().to_owned();
-    let users: Vec<String> = users.iter().map(|user| format!("{user}@{domain}=box/")).collect();
     format!(
         "compatibility_level = 3.6\n\
          queue_directory = {folder}/queue\n\
@@ -96,14 +99,13 @@ fn main_cf(folder: &Path, domain: &str, users: &[&str]) -> String {
          smtpd_peername_lookup = no\n\
          smtpd_client_connection_count_limit = 0\n\
          virtual_mailbox_domains = {domain}\n\
-         virtual_mailbox_maps = inline:{{{users}}}\n\
+         virtual_mailbox_maps = texthash:{folder}/etc/users\n\
          virtual_mailbox_base = {folder}/mail\n\
          virtual_mailbox_limit = 0\n\
          virtual_uid_maps = static:{uid}\n\
          virtual_gid_maps = static:{gid}\n\
          message_size_limit = 60000000\n",
         folder = folder.display(),
-        users = users.join(", "),
         uid = id("-u"),
         gid = id("-g"),
     )
@@ -125,6 +127,7 @@ fn master_cf(address: SocketAddr) -> String {
          error unix - - n - - error\n\
          retry unix - - n - - error\n\
          discard unix - - n - - discard\n\
+         smtp unix - - n - - smtp\n\
          virtual unix - n n - - virtual\n\
          anvil unix - - n - 1 anvil\n\
          postlog unix-dgram n - n - 1 postlogd\n"

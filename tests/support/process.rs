@@ -146,3 +146,11 @@ pub fn attempt_with(words: &[String], input: &str) -> Output {
 pub fn said(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }
+
+/// What stands before a program so that `strace` does this to some of its system calls, such as
+/// `error=EIO:when=3` (counted in each thread). It adds no process between us and the program.
+pub fn injected(calls: &str, fault: &str) -> Vec<String> {
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
+    let words = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    words.map(str::to_owned).to_vec()
+}

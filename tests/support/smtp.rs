@@ -191,6 +191,14 @@ impl Smtp {
         Self { wire: Box::new(stream), socket: self.socket, pending: Vec::new() }
     }
 
+    /// Everything that still comes until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.pending);
+        // A reset ends it as well; what came before it is there.
+        let _ = self.wire.read_to_end(&mut rest);
+        rest
+    }
+
     /// End our side; what the server still says can be read.
     pub fn close_writing(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);

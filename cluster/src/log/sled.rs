@@ -3,8 +3,8 @@
 //! sled's `flush()` writes but does not sync: neither metadata nor the drive's cache. So one thread
 //! owns the barrier: it drains what waits, flushes sled, calls `sync_data` on its own handle of
 //! sled's file, and only then reports. It deletes purged entries when nobody waits.
-//! **Invariant:** no value is larger than [`WHOLE_OCTETS_MAX`]; sled would put it in a file of its own
-//! that it never syncs.
+//! **Invariant:** no value is larger than [`WHOLE_OCTETS_MAX`]; sled would put it in a file of its
+//! own that it never syncs.
 
 use std::fs::{self, File};
 use std::io;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::clip;
 use super::{
     Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand, MigrationCommand,
-    NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, TrafficCount,
+    NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, Secret, TrafficCount,
 };
 
 const REFUSAL_OCTETS_MAX: usize = 1024;
@@ -227,6 +227,20 @@ pub enum Command {
         /// Which domain.
         domain: String,
     },
+    /// Whether mail for a domain leaves with a return path of ours.
+    ReturnPathSet {
+        /// Which domain.
+        domain: String,
+        /// Whether it does.
+        tagged: bool,
+    },
+    /// The key that signs return paths from now on.
+    ReturnKeyAdd {
+        /// One more than the one before.
+        number: u32,
+        /// The key.
+        secret: Secret,
+    },
 }
 
 impl Command {
@@ -275,7 +289,14 @@ impl Command {
             Self::Notice(command) => command.summary(),
             Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
             Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
-            Self::HostAnnounce { .. }
+            Self::ReturnPathSet { domain, tagged: true } => {
+                format!("domain set {domain} --return-path tagged")
+            }
+            Self::ReturnPathSet { domain, .. } => {
+                format!("domain set {domain} --return-path plain")
+            }
+            Self::ReturnKeyAdd { .. }
+            | Self::HostAnnounce { .. }
             | Self::Tick
             | Self::BlacklistReport { .. }
             | Self::DomainStage { .. }

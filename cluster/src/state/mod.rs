@@ -3,6 +3,7 @@
 //! **Invariant:** no clock, no randomness, no I/O, no iteration over unordered maps. The same log
 //! gives the same bytes on every node; time comes stamped inside a [`Request`].
 
+mod answers;
 mod assignments;
 mod audit;
 mod blacklist;
@@ -20,6 +21,7 @@ mod parts;
 mod plan;
 mod recent;
 mod recipients;
+mod return_paths;
 mod ring;
 mod rotation;
 mod service;
@@ -44,11 +46,12 @@ pub use hosts::{Host, NewHost};
 pub use lists::RecipientList;
 pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
 pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
-pub use news::RecipientNews;
+pub use news::{RecipientNews, Verification};
 pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;
 pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
-pub use recipients::{RecipientChange, RecipientPolicy};
+pub use recipients::{RecipientChange, RecipientPolicy, Verify};
+pub use return_paths::{ReturnKey, Secret};
 pub use rotation::{DnsFault, NameCommand, TRAFFIC_COUNTS_MAX};
 pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
@@ -68,10 +71,12 @@ pub struct State {
     imports: imports::Imports<Domain>,
     lists: lists::Lists,
     rotation: rotation::Rotation,
+    answers: answers::Answers,
     audit: audit::Audit,
     recent: recent::Recent,
     /// The cluster version the fleet runs, once it has a host.
     version: Option<u16>,
+    return_paths: return_paths::ReturnPaths,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -123,6 +128,8 @@ impl State {
             Command::DomainRemove { name } => {
                 self.domains.remove(name)?;
                 self.lists.remove(name)?;
+                self.answers.forget_domain(name);
+                let _ = self.return_paths.set(name, false); // what is off can always be set off
                 Ok(1)
             }
             Command::DomainImport { domains } => self.import(at, domains),
@@ -149,7 +156,10 @@ impl State {
                 let terms = Terms { settings: &self.settings, domains: &self.domains };
                 self.blacklist.report(terms, self.clock_ms, id, events)
             }
-            Command::BlacklistPardon { address } => self.blacklist.pardon(address),
+            Command::BlacklistPardon { address } => {
+                let had_answer = self.answers.forget(address);
+                Ok(self.blacklist.pardon(address)?.max(u64::from(had_answer)))
+            }
             Command::BlacklistExempt { address, exemption } => {
                 self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }
@@ -187,6 +197,13 @@ impl State {
             | Command::Migration(_)
             | Command::Notice(_)
             | Command::Traffic { .. } => self.change_rotation(command),
+            Command::ReturnPathSet { domain, tagged } => {
+                self.domains.require(domain)?;
+                self.return_paths.set(domain, *tagged)
+            }
+            Command::ReturnKeyAdd { number, secret } => {
+                self.return_paths.add_key(*number, secret, self.clock_ms)
+            }
             _ => self.change_hosts(command),
         }
     }
@@ -297,6 +314,22 @@ impl State {
     /// The recipients that a domain's customer has named, if they have: everybody else is unknown.
     pub fn recipient_list(&self, domain: &str) -> Option<&RecipientList> {
         self.lists.get(domain)
+    }
+
+    /// Whether mail for a domain leaves with a return path of ours, so that its server's reports
+    /// come to us.
+    pub fn has_tagged_return_path(&self, domain: &str) -> bool {
+        self.return_paths.is_tagged(domain)
+    }
+
+    /// Whether that is so for any domain.
+    pub fn has_tagged_return_paths(&self) -> bool {
+        self.return_paths.any_tagged()
+    }
+
+    /// The keys that sign return paths, the newest first.
+    pub fn return_keys(&self) -> &[ReturnKey] {
+        self.return_paths.keys()
     }
 
     /// The customer with this id.

@@ -4,12 +4,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::{Answer, AnswersChunk};
 use super::audit::AuditRecord;
 use super::blacklist::{NotesChunk, RulesPart};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::lists::ListPiece;
 use super::recent::Remembered;
+use super::return_paths::ReturnPaths;
 use super::rotation::RotationPart;
 use super::{Customer, Domain, Settings, State};
 use crate::octets::Octets;
@@ -40,6 +42,9 @@ pub(crate) enum Part {
     RecipientList(ListPiece),
     RecipientUpload(Staged<String>),
     Rotation(RotationPart),
+    Answers(AnswersChunk),
+    DomainAnswers(Vec<(Box<str>, Answer)>),
+    ReturnPaths(ReturnPaths),
 }
 
 impl State {
@@ -63,7 +68,10 @@ impl State {
             .chain(self.rotation.parts(ROWS).map(Part::Rotation))
             .chain(self.lists.pieces().map(Part::RecipientList))
             .chain(self.lists.staged().map(Part::RecipientUpload))
+            .chain(self.answers.chunks().map(Part::Answers))
+            .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
+            .chain(self.return_paths.iter().map(Part::ReturnPaths))
     }
 
     /// Add a part to a state that is being put together.
@@ -85,8 +93,11 @@ impl State {
             Part::Import(staged) => self.imports.absorb(staged),
             Part::RecipientList(piece) => self.lists.absorb(piece),
             Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
+            Part::Answers(chunk) => self.answers.absorb(chunk),
+            Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
             Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
+            Part::ReturnPaths(paths) => self.return_paths = paths,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How a domain's recipients are judged: what differs from the fleet's settings.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,39 @@ pub struct RecipientPolicy {
     pub window_ms: Option<u64>,
     /// As the setting `blacklist.hold`, in milliseconds.
     pub hold_ms: Option<u64>,
+    /// Whether its server is asked while the client waits.
+    pub verify: Verify,
+}
+
+/// How a recipient is verified before it is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Verify {
+    /// Not at all.
+    #[default]
+    Off,
+    /// The domain's server is asked at RCPT time, while it is up.
+    Callout,
+}
+
+impl FromStr for Verify {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        match text {
+            "off" => Ok(Self::Off),
+            "callout" => Ok(Self::Callout),
+            _ => Err(Refusal::invalid("recipients are verified by callout, or verify is off")),
+        }
+    }
+}
+
+impl fmt::Display for Verify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Callout => "callout",
+        })
+    }
 }
 
 /// What is to change in a [`RecipientPolicy`]; `None` leaves it as it is, `Some(None)` goes back
@@ -32,6 +66,8 @@ pub struct RecipientChange {
     pub window_ms: Option<Option<u64>>,
     /// A new hold, in milliseconds.
     pub hold_ms: Option<Option<u64>>,
+    /// Whether its server is asked from now on.
+    pub verify: Option<Verify>,
 }
 
 impl RecipientChange {
@@ -40,6 +76,7 @@ impl RecipientChange {
         policy.threshold = self.threshold.unwrap_or(policy.threshold);
         policy.window_ms = self.window_ms.unwrap_or(policy.window_ms);
         policy.hold_ms = self.hold_ms.unwrap_or(policy.hold_ms);
+        policy.verify = self.verify.unwrap_or(policy.verify);
     }
 }
 
@@ -57,7 +94,7 @@ impl fmt::Display for RecipientChange {
                 write!(f, " --blacklist-{name} {}", render_duration(ms.unwrap_or(0)))?;
             }
         }
-        Ok(())
+        self.verify.map_or(Ok(()), |verify| write!(f, " --verify {verify}"))
     }
 }
 

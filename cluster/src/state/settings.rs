@@ -116,6 +116,22 @@ pub const SETTINGS: &[Setting] = &[
                   costs questions to name servers for each message",
     },
     Setting {
+        name: "callout.known_for",
+        default: "1d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "for how long it holds that a customer's server knows a recipient, or any",
+        caution: "too low: each message costs its server a question; too high: mail for mailboxes \
+                  that were removed is accepted, and fails",
+    },
+    Setting {
+        name: "callout.unknown_for",
+        default: "2h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "for how long it holds that a customer's server does not know a recipient",
+        caution: "too low: dictionary attacks reach the customer's server as questions; too high: \
+                  a new mailbox waits for its mail",
+    },
+    Setting {
         name: "cluster.voters_max",
         default: "5",
         kind: SettingKind::Count { min: 1, max: 7 },
@@ -156,6 +172,14 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
         about: "when the sender is told that a message is late",
         caution: "too low: needless alarm; too high: senders hear of a delay only when it failed",
+    },
+    Setting {
+        name: "return_path.lifetime",
+        default: "10d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 60 * DAY_MS },
+        about: "how long a customer's server may report back to a return path of ours",
+        caution: "too low: what a server gives up after days is not learnt; too high: an address \
+                  that has become known can be misused for longer",
     },
     Setting {
         name: "rotation.dns_primary",

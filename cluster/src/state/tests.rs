@@ -45,11 +45,26 @@ fn populated() -> State {
     let taken = |n| RecipientNews::Taken { address: format!("t{n}@d7.test"), at_ms: n };
     let news = Command::RecipientNews { news: (0..500).map(taken).collect() };
     assert_eq!(state.apply(901, &request(901, news)), Ok(500));
+    let (version, at_ms) = (state.domain_version("d8.test"), 900);
+    let answered = |n: u64| RecipientNews::Answered {
+        address: format!("a{n}@d8.test"),
+        is_known: n.is_multiple_of(2),
+        version,
+        at_ms,
+    };
+    let domain = "d8.test".to_owned();
+    let all = RecipientNews::CatchAll { domain, is_catch_all: true, version, at_ms };
+    let news = Command::RecipientNews { news: (0..500).map(answered).chain([all]).collect() };
+    assert_eq!(state.apply(902, &request(904, news)), Ok(501));
     let entries = (0..500).map(|n| format!("r{n}")).collect();
     let stage = Command::RecipientsStage { upload: 1, part: 0, entries };
     assert_eq!(state.apply(902, &request(902, stage)), Ok(500));
     let commit = Command::RecipientsCommit { domain: "d7.test".to_owned(), upload: 1, parts: 1 };
     assert_eq!(state.apply(903, &request(903, commit)), Ok(500));
+    let key = Command::ReturnKeyAdd { number: 1, secret: Secret::new([7; 32]) };
+    assert_eq!(state.apply(904, &request(905, key)), Ok(1));
+    let tagged = Command::ReturnPathSet { domain: "d7.test".to_owned(), tagged: true };
+    assert_eq!(state.apply(905, &request(906, tagged)), Ok(1));
     state
 }
 
@@ -91,10 +106,11 @@ fn a_change_made_on_an_old_version_is_refused() {
 #[test]
 fn the_trail_says_who_asked_what() {
     let state = populated();
-    let newest: Vec<_> = state.audit().take(2).collect();
+    let newest: Vec<_> = state.audit().take(3).collect();
     assert!(newest.iter().all(|record| record.actor == "ops"));
-    assert_eq!(newest[0].what, "domain set d7.test --recipients");
-    assert_eq!(newest[1].what, "domain add d599.test --customer acme --route mx");
+    assert_eq!(newest[0].what, "domain set d7.test --return-path tagged");
+    assert_eq!(newest[1].what, "domain set d7.test --recipients");
+    assert_eq!(newest[2].what, "domain add d599.test --customer acme --route mx");
 }
 
 #[test]
@@ -254,4 +270,95 @@ fn an_import_that_is_asked_for_again_after_it_was_done_is_answered_as_then() {
     assert_eq!(state.apply(1004, &commit), Ok(1));
     let waiting = state.parts().filter(|part| matches!(part, Part::Import(_))).count();
     assert_eq!(waiting, 0, "nothing is left over");
+}
+
+/// A state with a domain whose server is asked, and what is known there of an address.
+fn verifying() -> (State, impl Fn(&State, u64) -> Verification) {
+    let mut state = State::default();
+    state.apply(1, &request(1, customer("acme"))).unwrap();
+    state.apply(2, &request(2, domain("acme.test", "mx"))).unwrap();
+    verify(&mut state, 3, Verify::Callout);
+    (state, |state: &State, now_ms| state.verification("jane@acme.test", now_ms))
+}
+
+fn verify(state: &mut State, id: u64, verify: Verify) {
+    let recipients = RecipientChange { verify: Some(verify), ..Default::default() };
+    let change = DomainChange { recipients, ..DomainChange::default() };
+    let name = "acme.test".to_owned();
+    state.apply(id, &request(id.into(), Command::DomainSet { name, change })).unwrap();
+}
+
+fn tell(state: &mut State, id: u64, at_ms: u64, news: RecipientNews) {
+    let command = Command::RecipientNews { news: vec![news] };
+    state.apply(id, &Request::new(id.into(), "node", at_ms, command)).unwrap();
+}
+
+#[test]
+fn an_answer_lasts_for_its_time_and_until_the_domain_is_changed() {
+    const HOUR: u64 = 3_600_000;
+    let (mut state, ask) = verifying();
+    let answered = |is_known, version, at_ms| RecipientNews::Answered {
+        address: "jane@acme.test".to_owned(),
+        is_known,
+        version,
+        at_ms,
+    };
+    assert_eq!(ask(&state, HOUR), Verification::Ask);
+    tell(&mut state, 10, HOUR, answered(false, 3, HOUR));
+    assert_eq!(ask(&state, 3 * HOUR - 1), Verification::Unknown);
+    assert_eq!(ask(&state, 3 * HOUR), Verification::Ask);
+    tell(&mut state, 11, HOUR, answered(true, 3, HOUR));
+    assert_eq!(ask(&state, 25 * HOUR - 1), Verification::Passes);
+    assert_eq!(ask(&state, 25 * HOUR), Verification::Ask);
+    let address = "jane@acme.test".to_owned();
+    assert_eq!(state.apply(12, &request(12, Command::BlacklistPardon { address })), Ok(1));
+    assert_eq!(ask(&state, 2 * HOUR), Verification::Ask);
+
+    tell(&mut state, 13, HOUR, answered(false, 3, HOUR));
+    let route = Some("other.test".parse().unwrap());
+    let change = DomainChange { route, ..DomainChange::default() };
+    let name = "acme.test".to_owned();
+    state.apply(14, &request(14, Command::DomainSet { name, change })).unwrap();
+    assert_eq!(ask(&state, HOUR), Verification::Ask, "another server may know more");
+    tell(&mut state, 15, HOUR, answered(false, 3, HOUR));
+    assert_eq!(ask(&state, HOUR), Verification::Ask, "asked before the change, told after it");
+}
+
+#[test]
+fn nobody_is_asked_where_any_name_is_known_or_mail_was_taken_or_asking_is_off() {
+    let (mut state, ask) = verifying();
+    let address = "jane@acme.test".to_owned();
+    tell(&mut state, 10, 5000, RecipientNews::Taken { address: address.clone(), at_ms: 5000 });
+    assert_eq!(ask(&state, 5000), Verification::Passes);
+    let rejected = RecipientEvent::Rejected { address, at_ms: 6000, reply: String::new() };
+    let (node, incarnation, sequence, events) = (1, 1, 1, vec![rejected]);
+    let report = Command::BlacklistReport { node, incarnation, sequence, events };
+    state.apply(11, &Request::new(11, "node", 6000, report)).unwrap();
+    assert_eq!(ask(&state, 6000), Verification::Ask, "it may have gone since");
+    let catch_all = |is_catch_all| RecipientNews::CatchAll {
+        domain: "acme.test".to_owned(),
+        is_catch_all,
+        version: 3,
+        at_ms: 6000,
+    };
+    tell(&mut state, 12, 6000, catch_all(false));
+    assert_eq!(state.is_catch_all("acme.test", 6000), Some(false));
+    assert_eq!(ask(&state, 6000), Verification::Ask);
+    tell(&mut state, 13, 6000, catch_all(true));
+    assert_eq!(ask(&state, 6000), Verification::Passes);
+    assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Ask);
+    verify(&mut state, 14, Verify::Off);
+    assert_eq!(ask(&state, 6000 + 86_400_000), Verification::Passes);
+}
+
+#[test]
+fn a_domain_that_goes_takes_its_return_path_along() {
+    let mut state = populated();
+    let set = |domain: &str| Command::ReturnPathSet { domain: domain.to_owned(), tagged: true };
+    assert!(state.apply(950, &request(950, set("nobody.test"))).is_err());
+    assert!(state.has_tagged_return_path("d7.test") && !state.has_tagged_return_path("d8.test"));
+    let remove = Command::DomainRemove { name: "d7.test".to_owned() };
+    state.apply(951, &request(951, remove)).unwrap();
+    state.apply(952, &request(952, domain("d7.test", "mx"))).unwrap();
+    assert!(!state.has_tagged_return_paths() && state.return_keys().len() == 1);
 }

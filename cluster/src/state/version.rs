@@ -52,7 +52,9 @@ impl Command {
             | Self::RecipientNews { .. }
             | Self::RecipientsStage { .. }
             | Self::RecipientsCommit { .. }
-            | Self::RecipientsRemove { .. } => 1,
+            | Self::RecipientsRemove { .. }
+            | Self::ReturnPathSet { .. }
+            | Self::ReturnKeyAdd { .. } => 1,
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A UDP port of the loopback interface that no other test takes, for as long as this is kept. It is
-/// not one of those the system gives out, and the TCP port of the same number is held meanwhile.
+/// A UDP port of the loopback interface that no other test takes, for as long as this is kept. It
+/// is not one of those the system gives out, and the TCP port of the same number is held meanwhile.
 pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     _held: TcpListener,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::client::testing::{envelope, short};
+use crate::smtp::Address;
 
 const PIPELINING: Capabilities = Capabilities {
     pipelining: true,
@@ -28,7 +29,11 @@ fn run(
     let envelope = envelope(&names);
     let recipients: Vec<u32> = (0..count).collect();
     let request = Request { envelope: &envelope, recipients: &recipients, octets: 10 };
-    let mut transaction = Transaction::new(request, capabilities, 100, before).unwrap();
+    let transaction = Transaction::new(request, capabilities, 100, before).unwrap();
+    play(transaction, replies)
+}
+
+fn play(mut transaction: Transaction<'_>, replies: &[&str]) -> (String, Vec<String>, Ending) {
     let mut replies = replies.iter();
     let mut trace = String::new();
     let mut out = Vec::new();
@@ -224,4 +229,66 @@ fn the_server_that_closes_midway_is_believed() {
 fn a_positive_answer_to_data_is_no_dialog() {
     let (_, answers, ending) = run(&PIPELINING, 1, Before::Kept, &["250 m", "250 a", "250 what"]);
     assert_eq!((answers, ending), (vec!["data broken".to_owned()], Ending::Closed));
+}
+
+#[test]
+fn a_question_ends_with_rcpt_and_its_reply_is_the_answer() {
+    let nobody = Address::parse("nobody@example.test", false).unwrap();
+    let envelope = Envelope::question(&nobody);
+    let request = Request { envelope: &envelope, recipients: &[0], octets: 0 };
+    let ask = |capabilities: &Capabilities, before, replies: &[&str]| {
+        let question = Transaction::question(request, capabilities, 100, before).unwrap();
+        let (trace, answers, ending) = play(question, replies);
+        (trace, answers.concat(), ending)
+    };
+    let fresh = ask(&PIPELINING, Before::Fresh, &["250 ok", "550 no"]);
+    assert_eq!(fresh, ("[MAIL RCPT]".into(), "rcpt 550".into(), Ending::NeedsReset));
+    let kept = ask(&PIPELINING, Before::Unfinished, &["250 ok", "250 ok", "250 ok"]);
+    assert_eq!(kept, ("[RSET MAIL RCPT]".into(), "rcpt 250".into(), Ending::NeedsReset));
+    let slow = ask(&Capabilities::default(), Before::Fresh, &["250 ok", "452 too many"]);
+    assert_eq!(slow, ("[MAIL][RCPT]".into(), "rcpt 452".into(), Ending::NeedsReset));
+    let refused = ask(&PIPELINING, Before::Fresh, &["550 no bounces here", "503 what"]);
+    assert_eq!(refused, ("[MAIL RCPT]".into(), "mail 550".into(), Ending::Clean));
+    let gone = ask(&PIPELINING, Before::Unfinished, &[]);
+    assert_eq!(gone, ("[RSET MAIL RCPT]".into(), "untried".into(), Ending::Closed));
+}
+
+#[test]
+fn a_server_that_refuses_many_is_not_asked_for_all_of_them() {
+    let names: Vec<String> = (0..40).map(|n| format!("r{n}@example.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let envelope = envelope(&names);
+    let recipients: Vec<u32> = (0..40).collect();
+    let request = Request { envelope: &envelope, recipients: &recipients, octets: 10 };
+    let offer = |was_refused, replies: &[&str]| {
+        let transaction = Transaction::new(request, &PIPELINING, 100, Before::Fresh).unwrap();
+        let (trace, answers, ending) = play(transaction.cautious(4, was_refused), replies);
+        let untried = answers.iter().filter(|answer| *answer == "untried").count();
+        (trace.matches("RCPT").count(), trace.matches("DATA").count(), untried, ending)
+    };
+    let nobody = ["250 ok", "550 no", "550 no", "550 no", "550 no"];
+    assert_eq!(offer(false, &nobody), (4, 0, 36, Ending::NeedsReset));
+    // Three of four are known: seven are asked for next, and of these too many are not.
+    let some = ["250 ok", "250 ok", "250 ok", "550 no", "250 ok"];
+    let more = ["550 no", "550 no", "250 ok", "550 no", "550 no", "250 ok"];
+    let data = ["354 go", "250 taken"];
+    let replies = [&some[..], &more, &data].concat();
+    assert_eq!(offer(false, &replies), (10, 1, 30, Ending::Clean));
+    // All are known, in groups that grow; DATA comes with the last, or when that is answered.
+    let all: Vec<&str> = ["250 ok"; 41].into_iter().chain(data).collect();
+    assert_eq!(offer(false, &all), (40, 1, 0, Ending::Clean));
+    assert_eq!(offer(true, &all), (40, 1, 0, Ending::Clean));
+}
+
+#[test]
+fn data_is_held_back_where_somebody_was_refused() {
+    let envelope = envelope(&["r@example.test"]);
+    let request = Request { envelope: &envelope, recipients: &[0], octets: 10 };
+    let offer = |was_refused, replies: &[&str]| {
+        let transaction = Transaction::new(request, &PIPELINING, 100, Before::Fresh).unwrap();
+        play(transaction.cautious(4, was_refused), replies).0
+    };
+    assert_eq!(offer(false, &["250 ok", "550 no", "554 nobody"]), "[MAIL RCPT DATA]");
+    assert_eq!(offer(true, &["250 ok", "550 no"]), "[MAIL RCPT]");
+    assert_eq!(offer(true, &["250 ok", "250 ok", "354 go", "250 ok"]), "[MAIL RCPT][DATA][text]");
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::client::testing::{Server, client_with, envelope, outgoing, short};
 use crate::client::{ClientError, Roots};
 use crate::config::Limits;
+use crate::smtp::envelope::Notify;
 
 /// A certificate authority of our own, and a file that trusts it.
 struct Authority {
@@ -68,7 +69,8 @@ const TAKE: &str = "< MAIL\n< RCPT\n< DATA\n> 250 m\n> 250 r\n> 354 go\n<.\n> 25
 /// After the handshake the server says again what it can do, and other things than before.
 fn encrypted() -> String {
     let inside = "tls\n< EHLO client.example.test\n> 250-mx\n> 250-PIPELINING\n> 250 DSN\n";
-    format!("{OFFER}< STARTTLS\n> 220 go\n{inside}{TAKE}")
+    let take = TAKE.replace("< RCPT", "< RCPT TO:<a@example.test> NOTIFY=FAILURE");
+    format!("{OFFER}< STARTTLS\n> 220 go\n{inside}{take}")
 }
 
 fn clear() -> String {
@@ -88,11 +90,10 @@ async fn deliver(
         Ok(connection) => connection,
         Err(response) => return (short(&[response]).remove(0), false),
     };
-    let envelope = envelope(&["a@example.test"]);
+    let mut envelope = envelope(&["a@example.test"]);
+    envelope.recipients[0].notify = Some(Notify { success: false, failure: true, delay: false });
     let responses = connection.deliver(outgoing(&envelope, &[0], "x\r\n")).await;
-    assert_eq!(connection.offers_dsn(), connection.is_tls());
-    server.seen().await;
-    (short(&responses).remove(0), connection.is_tls())
+    (short(&responses).remove(0), server.seen().await.handshakes > 0)
 }
 
 fn delivered(encrypted: bool) -> (String, bool) {

@@ -1,4 +1,4 @@
-//! What version 1 wrote is read for ever, and what we write is still that.
+//! What a version of a format wrote is read for ever, and what we write is still that.
 
 use super::support::*;
 use crate::smtp::Envelope;
@@ -12,7 +12,7 @@ use crate::spool::{EntryId, Mark, read_segment};
 
 const SALT: u64 = 0x0123_4567_89ab_cdef;
 const SEGMENT: &[u8] = include_bytes!("golden/segment-v1.bin");
-const SIDECAR: &[u8] = include_bytes!("golden/sidecar-v1.bin");
+const SIDECAR: &[u8] = include_bytes!("golden/sidecar-v2.bin");
 
 fn id(number: u64) -> EntryId {
     EntryId::new(1_780_000_000_000_000 + number, 3).unwrap()
@@ -54,19 +54,19 @@ fn segment_and_sidecar() -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn the_bytes_of_version_1_are_still_written() {
+fn the_bytes_of_each_version_are_still_written() {
     let (segment, sidecar) = segment_and_sidecar();
     if std::env::var_os("GOLDEN_WRITE").is_some() {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/spool/tests/golden");
         std::fs::write(dir.join("segment-v1.bin"), &segment).unwrap();
-        std::fs::write(dir.join("sidecar-v1.bin"), &sidecar).unwrap();
+        std::fs::write(dir.join("sidecar-v2.bin"), &sidecar).unwrap();
         return;
     }
     assert!(segment == SEGMENT && sidecar == SIDECAR, "the format changed: raise its version");
 }
 
 #[test]
-fn the_bytes_of_version_1_are_still_read() {
+fn the_bytes_of_each_version_are_still_read() {
     let content = read_segment(SEGMENT).unwrap();
     assert_eq!((content.records, content.damaged, content.torn), (7, 0, false));
     let expected: Envelope = envelope(&["a@one.test", "b@two.test"]);

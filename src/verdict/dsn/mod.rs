@@ -32,6 +32,10 @@ pub struct DsnRecipient {
     pub status: Option<Enhanced>,
     /// Why it was judged so.
     pub why: String,
+    /// What the far server said, if the notification has it.
+    pub said: Option<String>,
+    /// It will not get the message. Otherwise it is late, or all is well.
+    pub is_failure: bool,
 }
 
 /// The far server's words about one recipient, found in plain text.
@@ -66,7 +70,9 @@ pub fn classify_dsn(bytes: &[u8]) -> Vec<DsnRecipient> {
 fn judge_finding(finding: &Finding) -> DsnRecipient {
     let Judgement { class, why } = classify_text(finding.stage, &finding.reply);
     let status = reply::status(&finding.reply);
-    DsnRecipient { recipient: finding.recipient.clone(), class, status, why }
+    let said = Some(finding.reply.clone());
+    let is_failure = class != Class::Temporary;
+    DsnRecipient { recipient: finding.recipient.clone(), class, status, why, said, is_failure }
 }
 
 fn judge_block(block: &Block, told: &[Finding]) -> Option<DsnRecipient> {
@@ -74,7 +80,9 @@ fn judge_block(block: &Block, told: &[Finding]) -> Option<DsnRecipient> {
     let status = block.status();
     let told = told.iter().find(|finding| finding.recipient.eq_ignore_ascii_case(&recipient));
     let Judgement { class, why } = judge_report(block, status, told);
-    Some(DsnRecipient { recipient, class, status, why })
+    let said = block.diagnostic().or_else(|| told.map(|finding| finding.reply.clone()));
+    let is_failure = class != Class::Temporary && block.action() == "failed";
+    Some(DsnRecipient { recipient, class, status, why, said, is_failure })
 }
 
 /// `told` is what the words for people say about the same recipient.

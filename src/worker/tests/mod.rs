@@ -128,6 +128,7 @@ impl World {
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
             journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
+            returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             log: log.clone(),
             limits,
         });

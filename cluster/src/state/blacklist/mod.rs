@@ -144,7 +144,7 @@ impl Blacklist {
     pub(crate) fn is_listed(&self, terms: Terms<'_>, address: &str, now_ms: u64) -> bool {
         let Some(history) = self.history(address) else { return false };
         let until = terms.policy(domain_of(address)).listed_until(&history);
-        until.is_some_and(|until| now_ms < until) && self.rules.exemption(address, now_ms).is_none()
+        until.is_some_and(|until| now_ms < until) && !self.is_exempt(address, now_ms)
     }
 
     pub(crate) fn entry(
@@ -178,13 +178,24 @@ impl Blacklist {
         self.records().filter_map(move |record| {
             let policy = terms.policy(domain_of(record.address));
             let until = policy.listed_until(&record.history).filter(|until| now_ms < *until)?;
-            let is_exempt = self.rules.exemption(record.address, now_ms).is_some();
-            (!is_exempt).then_some((record.address, until))
+            (!self.is_exempt(record.address, now_ms)).then_some((record.address, until))
         })
     }
 
     pub(crate) fn is_tracked(&self, address: &str) -> bool {
         self.history(address).is_some_and(|history| !history.rejected.is_empty())
+    }
+
+    pub(crate) fn is_exempt(&self, address: &str, now_ms: u64) -> bool {
+        self.rules.exemption(address, now_ms).is_some()
+    }
+
+    /// Whether mail was taken for an address lately, and nothing refused since.
+    pub(crate) fn took_within(&self, address: &str, lately_ms: u64, now_ms: u64) -> bool {
+        self.history(address).is_some_and(|history| {
+            let taken = history.taken_ms.filter(|_| history.rejected.is_empty());
+            taken.is_some_and(|taken| now_ms < taken.saturating_add(lately_ms))
+        })
     }
 
     /// Whether it is worth telling that mail was taken for an address without rejections.
@@ -266,7 +277,7 @@ impl Blacklist {
         let known = self.history(address).unwrap_or_default();
         let at_ms = at_ms.min(now_ms).max(known.rejected.newest().unwrap_or(0));
         // What was not counted cannot list it when the exemption ends.
-        if self.rules.exemption(address, at_ms).is_some() {
+        if self.is_exempt(address, at_ms) {
             return false;
         }
         let mut history = known;

@@ -11,11 +11,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Bug;
 use super::fleet::Fleet;
 use super::network::lock;
+use super::reports::Reports;
 use super::runtime::{self, below, between, chance, next};
 use crate::propose::{Forwarder, ProposeError};
 use crate::state::{Command, Customer, CustomerStatus, Request, State};
 
-const STORM: Duration = Duration::from_secs(40);
+const STORM: Duration = Duration::from_secs(20);
+/// Some bugs show only in what seldom happens.
+const LONG_STORM: Duration = Duration::from_secs(40);
 const CALM: Duration = Duration::from_secs(30);
 const CLIENTS: u64 = 3;
 /// Moments between two comparisons of all states.
@@ -94,13 +97,15 @@ fn disturb(fleet: &Fleet, ids: &[u64]) -> String {
 async fn run(size: u64, bug: Option<Bug>) -> Result<String, String> {
     let mut fleet = Fleet::of(size, bug).await;
     let (history, trace) = (History::default(), Arc::new(Mutex::new(String::new())));
+    let reports = Reports::of(size, bug);
+    let storm = if bug.is_some() { LONG_STORM } else { STORM };
     let begun = Instant::now();
     let note = |what: &str| {
         let at = begun.elapsed().as_micros();
         writeln!(trace.lock().unwrap(), "{at} {what}").unwrap();
     };
     let (mut written, mut moments) = (0_u64, 0_u64);
-    while begun.elapsed() < STORM {
+    while begun.elapsed() < storm {
         sleep(between(20_000, 120_000)).await;
         let ids = fleet.ids();
         for _ in 0..below(CLIENTS + 1) {
@@ -109,6 +114,9 @@ async fn run(size: u64, bug: Option<Bug>) -> Result<String, String> {
             written += 1;
             let (forwarder, name) = (node.forwarder.clone(), format!("c{written}"));
             tokio::spawn(client(name, forwarder, Arc::clone(&history), Arc::clone(&trace)));
+        }
+        for (id, node) in fleet.nodes.iter().filter(|_| chance(4)) {
+            reports.send(*id, node.forwarder.clone(), true);
         }
         if chance(6) {
             note(&disturb(&fleet, &ids));
@@ -139,13 +147,18 @@ async fn run(size: u64, bug: Option<Bug>) -> Result<String, String> {
         fleet.start(id).await?;
     }
     note("calm");
-    reckon(&mut fleet, &history, &trace).await?;
+    reckon(&mut fleet, &history, &reports, &trace).await?;
     let trace = trace.lock().unwrap().clone();
     Ok(trace)
 }
 
 /// After the storm all nodes come to one state that agrees with what clients were told.
-async fn reckon(fleet: &mut Fleet, history: &History, trace: &Mutex<String>) -> Result<(), String> {
+async fn reckon(
+    fleet: &mut Fleet,
+    history: &History,
+    reports: &Reports,
+    trace: &Mutex<String>,
+) -> Result<(), String> {
     let calm = Instant::now();
     loop {
         sleep(Duration::from_millis(500)).await;
@@ -153,8 +166,12 @@ async fn reckon(fleet: &mut Fleet, history: &History, trace: &Mutex<String>) -> 
         fleet.compare()?;
         let states: Vec<Arc<State>> = fleet.nodes.values().map(|n| n.view.state()).collect();
         let same = states.windows(2).all(|p| p[0].applied_index() == p[1].applied_index());
+        let taken = reports.are_taken();
+        for (id, node) in &fleet.nodes {
+            reports.send(*id, node.forwarder.clone(), false);
+        }
         // Clients that still wait have given up by then.
-        if same && calm.elapsed() > Duration::from_secs(10) {
+        if same && taken && calm.elapsed() > Duration::from_secs(10) {
             break;
         }
         if calm.elapsed() > CALM {
@@ -176,10 +193,12 @@ async fn reckon(fleet: &mut Fleet, history: &History, trace: &Mutex<String>) -> 
             _ => {}
         }
     }
+    let reported = reports.check(&state)?;
     let digest = crate::snapshot::digest(&state).map_err(|error| error.to_string())?;
     let told: Vec<Told> = history.lock().unwrap().values().copied().collect();
     let (done, all) = (told.iter().filter(|told| **told == Told::Done).count(), told.len());
-    writeln!(trace.lock().unwrap(), "{done} of {all} done, {digest:02x?}").unwrap();
+    writeln!(trace.lock().unwrap(), "{done} of {all} done, {reported} reported, {digest:02x?}")
+        .unwrap();
     Ok(())
 }
 
@@ -263,8 +282,9 @@ fn every_bug_that_is_put_back_is_found() {
         Bug::AppliedTwice,
         Bug::AnsweredEarly,
         Bug::SaidNoToDone,
+        Bug::CountedTwice,
     ];
-    let found = |bug| in_parallel(0..40, |seed| simulate(seed, Some(bug)).map(|_| ()));
+    let found = |bug| in_parallel(0..80, |seed| simulate(seed, Some(bug)).map(|_| ()));
     let missed: Vec<_> = bugs
         .into_iter()
         .filter(|bug| match found(*bug) {

@@ -7,7 +7,6 @@ mod authority;
 mod cluster;
 mod codec;
 #[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(feature = "fuzzing", expect(missing_docs, reason = "for the fuzz targets only"))]
 pub mod fuzzing;
 mod gauges;
 #[cfg(test)]

@@ -159,6 +159,7 @@ impl Cluster {
             stop: CancellationToken::new(),
             digest: Mutex::default(),
             led: Mutex::default(),
+            saved: Mutex::default(),
         });
         let cluster = Self { shared: Arc::new(Shared { view, part: Part::Node(node) }) };
         cluster.found().await?;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval, timeout};
 use crate::cluster::{Cluster, Node, Shared};
 use crate::join::random_id;
 use crate::membership::{Role, Seen, Step, next_step};
-use crate::raft::{NodeId, Peer};
+use crate::raft::{LogId, NodeId, Peer};
 use crate::renewal;
 use crate::service::progress;
 use crate::state::{Command, Request, State};
@@ -71,6 +71,7 @@ where
 /// Take a snapshot when there is much log, or when the last one is long ago.
 async fn keep(cluster: &Cluster) {
     let Ok(node) = cluster.node() else { return };
+    purge(node).await;
     let octets = cluster.shared.view.unsaved_octets();
     let age = cluster.shared.view.since_saved();
     let much = SNAPSHOT_OCTETS.max(cluster.shared.view.saved_octets() / SNAPSHOT_SHARE);
@@ -79,6 +80,31 @@ async fn keep(cluster: &Cluster) {
         if let Err(error) = node.raft.trigger().snapshot().await {
             tracing::warn!(%error, "no snapshot was taken");
         }
+    }
+}
+
+/// Let go of what is in the snapshot before the newest one.
+///
+/// openraft keeps a number of entries. Large ones of that number are more than the state they led
+/// to, and a newcomer would be sent all of them instead of a snapshot.
+async fn purge(node: &Node) {
+    let (newest, purged) = {
+        let metrics = node.raft.metrics();
+        let metrics = metrics.borrow();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        (index(metrics.snapshot), index(metrics.purged))
+    };
+    let before = {
+        let mut saved = node.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest > saved[1] {
+            *saved = [saved[1], newest];
+        }
+        saved[0]
+    };
+    if before > purged
+        && let Err(error) = node.raft.trigger().purge_log(before).await
+    {
+        tracing::warn!(%error, "the log was not cut");
     }
 }
 

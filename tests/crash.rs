@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::Dice;
-use support::load::{Load, Plan, tally};
+use support::load::{Load, Plan, Stop, tally};
 use support::node::{Node, Setup};
 use support::process::injected;
 use support::sink::Sink;
@@ -33,8 +33,14 @@ fn relay() -> (Node, Sink) {
     (node, sink)
 }
 
+/// A stop that took no time.
+fn at_once() -> Stop {
+    let now = Instant::now();
+    now..=now
+}
+
 /// Let the node deliver what it has, then compare.
-fn settle(mut node: Node, sink: &Sink, load: Load, stops: &[Instant], octets: fn(u64) -> usize) {
+fn settle(mut node: Node, sink: &Sink, load: Load, stops: &[Stop], octets: fn(u64) -> usize) {
     let acked = load.stop();
     node.await_empty_queue(DRAIN);
     let tally = tally(&acked, sink, octets);
@@ -62,7 +68,7 @@ fn a_hundred_kills_at_random_moments_lose_nothing() {
         // The moment of the kill is the random part of the test.
         std::thread::sleep(Duration::from_millis(50 + dice.roll() % 350));
         node.kill();
-        stops.push(Instant::now());
+        stops.push(at_once());
         node.restart();
     }
     settle(node, &sink, load, &stops, octets);
@@ -89,7 +95,7 @@ fn a_kill_at_each_step_to_the_disk_loses_nothing() {
     for &(calls, times) in STEPS {
         for step in 1..=times {
             node.kill();
-            stops.push(Instant::now());
+            stops.push(at_once());
             // It dies when a thread enters one of these calls for the `step`-th time.
             node.wrapper = injected(calls, &format!("signal=KILL:when={step}"));
             node.begin();
@@ -98,11 +104,11 @@ fn a_kill_at_each_step_to_the_disk_loses_nothing() {
             if !died {
                 break; // this life has no such step any more, nor will the next
             }
-            stops.push(Instant::now());
+            stops.push(at_once());
         }
     }
     node.kill();
-    stops.push(Instant::now());
+    stops.push(at_once());
     node.wrapper.clear();
     node.restart();
     println!("{at_sync} lives ended at a sync");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -164,6 +165,9 @@ fn transaction(client: &mut Smtp, number: u64, plan: &Plan) -> std::io::Result<R
     client.try_reply()
 }
 
+/// From when a node could no longer write to when it was no more.
+pub type Stop = RangeInclusive<Instant>;
+
 /// What became of numbered messages.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -175,17 +179,18 @@ pub struct Tally {
 
 impl Tally {
     /// Nothing is lost, and a message is there twice only when its first copy was taken so
-    /// shortly before one of the `stops` that the node could not have written that down.
-    pub fn assert_only_the_final_dot_doubles(&self, stops: &[Instant], window: Duration) {
+    /// shortly before one of the `stops` began, or while it went on, that the node could not have
+    /// written that down.
+    pub fn assert_only_the_final_dot_doubles(&self, stops: &[Stop], window: Duration) {
         assert!(self.lost.is_empty(), "lost {} messages: {:?}", self.lost.len(), self.lost);
         for (number, copies) in &self.doubled {
             for copy in &copies[..copies.len() - 1] {
-                let next = stops.iter().find(|stop| *stop >= copy);
+                let next = stops.iter().find(|stop| stop.end() >= copy);
+                let before = next.map(|stop| stop.start().saturating_duration_since(*copy));
                 assert!(
-                    next.is_some_and(|stop| stop.duration_since(*copy) <= window),
-                    "message {number} came {} times, once {:?} before a stop",
+                    before.is_some_and(|before| before <= window),
+                    "message {number} came {} times, once {before:?} before a stop",
                     copies.len(),
-                    next.map(|stop| stop.duration_since(*copy))
                 );
             }
         }

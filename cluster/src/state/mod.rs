@@ -33,10 +33,10 @@ mod traffic;
 mod version;
 
 pub use audit::AuditRecord;
-use blacklist::Terms;
 pub use blacklist::{
     BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
 };
+use blacklist::{Numbers, Terms};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
@@ -66,6 +66,8 @@ pub struct State {
     customers: customers::Customers,
     domains: domains::Domains,
     settings: Settings,
+    /// What follows from the settings.
+    numbers: Numbers,
     hosts: Hosts,
     blacklist: blacklist::Blacklist,
     imports: imports::Imports<Domain>,
@@ -144,16 +146,18 @@ impl State {
             }
             Command::SettingSet { name, value } => {
                 self.check_setting(name)?;
-                self.settings.set(at, name, value.as_deref())
+                let changed = self.settings.set(at, name, value.as_deref())?;
+                self.numbers = Numbers::of(&self.settings);
+                Ok(changed)
             }
             Command::Tick => {
-                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.sweep(terms, self.clock_ms);
                 Ok(0)
             }
             Command::BlacklistReport { node, incarnation, sequence, events } => {
                 let id = (*node, *incarnation, *sequence);
-                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.report(terms, self.clock_ms, id, events)
             }
             Command::BlacklistPardon { address } => {
@@ -164,7 +168,7 @@ impl State {
                 self.blacklist.set_exempt(address, exemption.as_ref(), self.clock_ms)
             }
             Command::BlacklistFreeze { domain, frozen } => {
-                let terms = Terms { settings: &self.settings, domains: &self.domains };
+                let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.set_frozen(terms, domain, *frozen, self.clock_ms)
             }
             Command::RecipientNews { news } => self.learn(news),
@@ -244,7 +248,7 @@ impl State {
 
     /// What the blacklist goes by.
     fn terms(&self) -> Terms<'_> {
-        Terms { settings: &self.settings, domains: &self.domains }
+        Terms { numbers: self.numbers, domains: &self.domains }
     }
 
     fn import(&mut self, at: u64, domains: &[Domain]) -> Outcome {

@@ -74,7 +74,7 @@ impl State {
         for each in news {
             match each {
                 RecipientNews::Taken { address, at_ms } => {
-                    let terms = Terms { settings: &self.settings, domains: &self.domains };
+                    let terms = Terms { numbers: self.numbers, domains: &self.domains };
                     self.blacklist.taken(terms, address, *at_ms, now_ms);
                 }
                 RecipientNews::Answered { address, is_known, version, at_ms } => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, AnswersChunk};
 use super::audit::AuditRecord;
-use super::blacklist::{NotesChunk, RulesPart};
+use super::blacklist::{NotesChunk, Numbers, RulesPart};
 use super::hosts::Hosts;
 use super::imports::Staged;
 use super::lists::ListPiece;
@@ -80,6 +80,7 @@ impl State {
             Part::Core { clock_ms, applied_index, version, settings, hosts } => {
                 self.clock_ms = clock_ms;
                 self.applied_index = applied_index;
+                self.numbers = Numbers::of(&settings);
                 self.version = version;
                 self.settings = settings;
                 self.hosts = hosts;

@@ -28,6 +28,8 @@ fn domain(name: &str, route: &str) -> Command {
 
 fn populated() -> State {
     let mut state = State::default();
+    let (name, value) = ("blacklist.hold".to_owned(), Some("3d".to_owned()));
+    state.apply(1, &request(0, Command::SettingSet { name, value })).unwrap();
     state.apply(1, &request(1, customer("acme"))).unwrap();
     for n in 0..600 {
         let index = 2 + n;
@@ -123,6 +125,7 @@ fn a_state_put_together_from_its_parts_is_the_same_and_goes_on_the_same() {
         assert_eq!(state.apply(index, &remove), copy.apply(index, &remove));
     }
     assert!(state.parts().eq(copy.parts()));
+    assert_eq!(format!("{:?}", copy.numbers), format!("{:?}", state.numbers));
     assert_eq!(copy.blacklist_counts(), state.blacklist_counts());
     assert_eq!(state.blacklist_counts().tracked, 500);
     assert_eq!(copy.domains().count(), 300);

@@ -11,7 +11,6 @@
 //! a leaf is one `memcpy`.
 //! **Invariant:** whatever the bytes are, reading them ends and does not panic.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 /// How many times are kept for an address; also the largest threshold.
@@ -96,47 +95,58 @@ pub(crate) struct Record<'a> {
 
 /// Records in order of address.
 pub(crate) fn records(leaf: &[u8]) -> impl Iterator<Item = Record<'_>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(leaf, at)?);
-        let body = leaf.get(at + 2..at + 2 + length)?;
-        at += 2 + length;
-        let head = u16_at(body, 0)?;
-        let address_end = 2 + usize::from(head & !TAKEN_BIT);
-        let address = std::str::from_utf8(body.get(2..address_end)?).ok()?;
-        let history = read(body.get(address_end..)?, head & TAKEN_BIT != 0)?;
-        Some(Record { address, history })
+    raw_records(leaf).map_while(|raw| {
+        let address = std::str::from_utf8(raw.address).ok()?;
+        Some(Record { address, history: raw.history()? })
     })
 }
 
 /// The history of `address`.
 pub(crate) fn find(leaf: &[u8], address: &str) -> Option<History> {
-    let place = locate(leaf, address);
-    let record = records(leaf.get(place)?).next()?;
-    Some(record.history)
+    // Most lookups pass by several records, so these are not read.
+    let found = raw_records(leaf).find(|raw| raw.address >= address.as_bytes())?;
+    if found.address == address.as_bytes() { found.history() } else { None }
 }
 
-/// The record of `address`, or, empty, where it would be.
-fn locate(leaf: &[u8], address: &str) -> Range<usize> {
-    let mut at = 0;
-    while let Some(length) = u16_at(leaf, at) {
-        let end = at + 2 + usize::from(length);
-        let Some(head) = u16_at(leaf, at + 2) else { break };
-        let from = at + 4;
-        let Some(found) = leaf.get(from..from + usize::from(head & !TAKEN_BIT)) else { break };
-        match found.cmp(address.as_bytes()) {
-            Ordering::Less => at = end,
-            Ordering::Equal => return at..end,
-            Ordering::Greater => return at..at,
-        }
+/// A record whose place is known and whose content is not.
+struct Raw<'a> {
+    address: &'a [u8],
+    is_taken: bool,
+    rest: &'a [u8],
+    place: Range<usize>,
+}
+
+impl Raw<'_> {
+    fn history(&self) -> Option<History> {
+        read(self.rest, self.is_taken)
     }
-    let end = at.min(leaf.len());
-    end..end
+}
+
+fn raw_records(leaf: &[u8]) -> impl Iterator<Item = Raw<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(leaf, at)?);
+        let place = at..at + 2 + length;
+        let body = leaf.get(at + 2..place.end)?;
+        at = place.end;
+        let head = u16_at(body, 0)?;
+        let (address, rest) = body.get(2..)?.split_at_checked(usize::from(head & !TAKEN_BIT))?;
+        Some(Raw { address, is_taken: head & TAKEN_BIT != 0, rest, place })
+    })
 }
 
 /// The leaf with this history for `address`; with an empty one, without it.
 pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Vec<u8> {
-    let place = locate(leaf, address);
+    let place = raw_records(leaf).find(|raw| raw.address >= address.as_bytes()).map_or(
+        leaf.len()..leaf.len(),
+        |raw| {
+            if raw.address == address.as_bytes() {
+                raw.place
+            } else {
+                raw.place.start..raw.place.start
+            }
+        },
+    );
     let mut bytes = Vec::with_capacity(leaf.len() + address.len() + 64);
     bytes.extend_from_slice(leaf.get(..place.start).unwrap_or_default());
     if !history.is_empty() {

@@ -30,7 +30,7 @@ use self::leaves::{LEAVES, Leaves};
 use self::notes::Notes;
 pub(crate) use self::notes::NotesChunk;
 pub use self::notes::RejectionNote;
-pub(crate) use self::policy::Terms;
+pub(crate) use self::policy::{Numbers, Terms};
 use self::rules::Rules;
 pub(crate) use self::rules::RulesPart;
 use super::sharded::{Sharded, mix};

@@ -4,33 +4,58 @@ use super::leaf::{History, Times};
 use crate::state::domains::Domains;
 use crate::state::settings::Settings;
 
-/// The settings in force, with what domains have of their own.
+/// The fleet's settings as numbers, so that no lookup has to read their texts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    policy: Policy,
+    thaw_ms: u64,
+}
+
+impl Numbers {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let threshold = settings.count("blacklist.threshold");
+        Self {
+            policy: Policy {
+                is_off: false,
+                threshold: usize::try_from(threshold).unwrap_or(usize::MAX),
+                window_ms: settings.duration_ms("blacklist.window"),
+                hold_ms: settings.duration_ms("blacklist.hold"),
+            },
+            thaw_ms: settings.duration_ms("blacklist.thaw_after"),
+        }
+    }
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self::of(&Settings::default())
+    }
+}
+
+/// What is in force, with what domains have of their own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
-    pub(crate) settings: &'a Settings,
+    pub(crate) numbers: Numbers,
     pub(crate) domains: &'a Domains,
 }
 
 impl Terms<'_> {
     /// What is in force for this domain.
     pub(super) fn policy(&self, domain: &str) -> Policy {
-        let own = self.domains.get(domain).map(|row| &row.recipients);
-        let fleet = |name| self.settings.duration_ms(name);
-        let threshold = own.and_then(|own| own.threshold);
-        let threshold = threshold.unwrap_or_else(|| self.settings.count("blacklist.threshold"));
-        Policy {
-            is_off: own.is_some_and(|own| own.blacklist_off),
-            threshold: usize::try_from(threshold).unwrap_or(usize::MAX),
-            window_ms: own
-                .and_then(|own| own.window_ms)
-                .unwrap_or_else(|| fleet("blacklist.window")),
-            hold_ms: own.and_then(|own| own.hold_ms).unwrap_or_else(|| fleet("blacklist.hold")),
+        let mut policy = self.numbers.policy;
+        if let Some(own) = self.domains.get(domain).map(|row| &row.recipients) {
+            let threshold = own.threshold.and_then(|count| usize::try_from(count).ok());
+            policy.is_off = own.blacklist_off;
+            policy.threshold = threshold.unwrap_or(policy.threshold);
+            policy.window_ms = own.window_ms.unwrap_or(policy.window_ms);
+            policy.hold_ms = own.hold_ms.unwrap_or(policy.hold_ms);
         }
+        policy
     }
 
     /// A frozen domain thaws after so long without a sign of trouble.
     pub(super) fn thaw_ms(&self) -> u64 {
-        self.settings.duration_ms("blacklist.thaw_after")
+        self.numbers.thaw_ms
     }
 }
 

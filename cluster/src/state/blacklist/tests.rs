@@ -28,12 +28,12 @@ impl Bench {
     fn event(&mut self, event: RecipientEvent, now_ms: u64) -> u64 {
         self.sequence += 1;
         let id = (1, 1, self.sequence);
-        let terms = Terms { settings: &self.settings, domains: &self.domains };
+        let terms = Terms { numbers: Numbers::of(&self.settings), domains: &self.domains };
         self.table.report(terms, now_ms, id, &[event]).unwrap()
     }
 
     fn terms(&self) -> Terms<'_> {
-        Terms { settings: &self.settings, domains: &self.domains }
+        Terms { numbers: Numbers::of(&self.settings), domains: &self.domains }
     }
 
     fn listed(&self, now_ms: u64) -> bool {
@@ -50,7 +50,7 @@ impl Bench {
 
     /// Mail is taken, and told of by a node that does as nodes do.
     fn take(&mut self, address: &str, now_ms: u64) {
-        let terms = Terms { settings: &self.settings, domains: &self.domains };
+        let terms = Terms { numbers: Numbers::of(&self.settings), domains: &self.domains };
         if self.table.is_tracked(address) {
             self.event(RecipientEvent::Accepted { address: address.to_owned() }, now_ms);
         } else if self.table.is_taken_news(terms, address, now_ms) {
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     fn freeze(&mut self, frozen: bool, now_ms: u64) -> Outcome {
-        let terms = Terms { settings: &self.settings, domains: &self.domains };
+        let terms = Terms { numbers: Numbers::of(&self.settings), domains: &self.domains };
         self.table.set_frozen(terms, "acme.test", frozen, now_ms)
     }
 
@@ -68,7 +68,7 @@ impl Bench {
     }
 
     fn sweep(&mut self, now_ms: u64) {
-        let terms = Terms { settings: &self.settings, domains: &self.domains };
+        let terms = Terms { numbers: Numbers::of(&self.settings), domains: &self.domains };
         self.table.sweep(terms, now_ms);
     }
 
@@ -139,8 +139,8 @@ fn a_report_is_counted_once_and_an_old_incarnation_not_at_all() {
     let mut bench = Bench::default();
     let event =
         [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms: 5, reply: String::new() }];
-    let (settings, domains) = Default::default();
-    let terms = Terms { settings: &settings, domains: &domains };
+    let domains = Domains::default();
+    let terms = Terms { numbers: Numbers::default(), domains: &domains };
     let mut report = |id| bench.table.report(terms, 10, id, &event).unwrap();
     assert_eq!(report((1, 2, 1)), 1);
     assert_eq!(report((1, 2, 1)), 0, "the same again");
@@ -262,8 +262,8 @@ fn a_stamp_from_the_future_or_the_past_is_put_in_its_place() {
     let event = |at_ms| {
         [RecipientEvent::Rejected { address: NAME.to_owned(), at_ms, reply: String::new() }]
     };
-    let (settings, domains) = Default::default();
-    let terms = Terms { settings: &settings, domains: &domains };
+    let domains = Domains::default();
+    let terms = Terms { numbers: Numbers::default(), domains: &domains };
     bench.table.report(terms, 100, (1, 1, 1), &event(90)).unwrap();
     bench.table.report(terms, 100, (1, 1, 2), &event(5 * DAY)).unwrap();
     bench.table.report(terms, 110, (1, 1, 3), &event(3)).unwrap();

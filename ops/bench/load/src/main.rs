@@ -4,12 +4,18 @@
 //! mxfleet-load refuse   server=HOST:PORT to=ADDRESS connections=50 seconds=5 [kept=yes]
 //! mxfleet-load latency  server=HOST:PORT to=ADDRESS rate=100 seconds=20 octets=4096
 //! mxfleet-load fill     server=HOST:PORT to=ADDRESS connections=9 count=100000 octets=600 [rate=9]
+//! mxfleet-load mix      server=HOST:PORT to=ADDRESS unknown=ADDRESS count=100000 spread=1000
+//! mxfleet-load dictionary server=HOST:PORT to=ADDRESS count=100000 first=0 each=100 rate=1000
+//! mxfleet-load sink     listen=HOST:PORT refuse=PREFIX [messages=100]
 //! ```
 //!
 //! `to` may have `{}` where the number of the message goes, modulo `spread`. Commands wait for
 //! their replies, as `smtp-source` does it, except in `fill`, which pipelines. The result is one
 //! line of JSON. It runs on one thread: more would take from the server under test.
 #![expect(clippy::print_stdout, reason = "the result is for a script to read")]
+
+mod attack;
+mod sink;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,7 +44,7 @@ impl Options {
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let Some(mode) = words.next() else {
-        println!("usage: mxfleet-load refuse|latency|fill name=value... (see ops/bench/run)");
+        println!("usage: mxfleet-load MODE name=value... (see ops/bench/run)");
         return Ok(());
     };
     let options = words
@@ -54,6 +60,9 @@ fn main() -> Result<()> {
             "refuse" => refuse(options).await,
             "latency" => latency(options).await,
             "fill" => fill(options).await,
+            "mix" => attack::mix(options).await,
+            "dictionary" => attack::dictionary(options).await,
+            "sink" => sink::sink(options).await,
             _ => bail!("no mode {mode}"),
         }
     }))

@@ -155,8 +155,8 @@ fn an_operator_freezes_and_thaws() {
     assert_eq!(bench.freeze(false, 20 * HOUR), Ok(1));
     (0..3).for_each(|n| _ = bench.reject(&user(n), 20 * HOUR + 1));
     assert!(!bench.is_frozen(20 * HOUR + 1));
-    let (settings, domains) = Default::default();
-    let terms = Terms { settings: &settings, domains: &domains };
+    let domains = Domains::default();
+    let terms = Terms { numbers: Numbers::default(), domains: &domains };
     assert!(bench.table.set_frozen(terms, "", true, 1).is_err());
 }
 

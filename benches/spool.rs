@@ -85,6 +85,7 @@ fn envelope(number: u64) -> Envelope {
         envid: None,
         authentication: None,
         report: None,
+        letter: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),
             helo: "client.elsewhere.test".into(),

@@ -254,6 +254,7 @@ fn envelope() -> Envelope {
         envid: None,
         authentication: None,
         report: None,
+        letter: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

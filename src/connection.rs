@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use intake::{Draft, Full, Intake, NotStored};
 pub use listener::{inherit, listen};
 pub use service::{Service, ServiceState};
-pub use tls::{CertificateFiles, TlsError, TlsIdentity};
+pub use tls::{CertificateFiles, CertificatePair, TlsError, TlsIdentity};
 
 use crate::authentication::Authenticator;
 use crate::config::Limits;
@@ -56,7 +56,7 @@ pub struct Parts<I: Intake> {
     pub intake: I,
     /// Stage 5.
     pub accepted: Accepted<<I::Draft as Draft>::Queued>,
-    /// Our certificates; `None` offers no STARTTLS.
+    /// Our certificates; without any STARTTLS is not offered.
     pub tls: Option<Arc<TlsIdentity>>,
     /// Client networks that `sessions_per_network_max` is not for.
     pub unlimited_networks: Vec<IpNet>,
@@ -83,7 +83,7 @@ impl<I: Intake> Inbound<I> {
         std::sync::LazyLock::force(&COUNTERS);
         let gate = Gate::new(&parts.limits, parts.unlimited_networks);
         Self {
-            site: Arc::new(Site::new(&parts.hostname, parts.limits, parts.tls.is_some())),
+            site: Arc::new(Site::new(&parts.hostname, parts.limits)),
             policy: parts.policy,
             authenticator: parts.authenticator,
             intake: parts.intake,

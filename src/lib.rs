@@ -29,6 +29,7 @@ pub mod connection;
 pub mod dev;
 pub mod fleet;
 pub mod http;
+pub mod letters;
 pub mod node;
 pub mod policy;
 pub mod returns;

@@ -28,9 +28,10 @@ use crate::http::metrics::{self, Sources};
 use crate::http::public::{self, Health};
 use crate::http::rotation::RotationAdmin;
 use crate::http::tables::Tables;
+use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
 use crate::returns::{self, Returns};
-use crate::rotation::{DnsPublisher, Leaving, TrafficMeter};
+use crate::rotation::{self, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
 use crate::system::pid_file;
@@ -51,14 +52,12 @@ struct Node {
     deliveries: Deliveries,
     reports: Reports,
     admin: Arc<Admin>,
-    tls: Option<Arc<TlsIdentity>>,
+    tls: Arc<TlsIdentity>,
     log: DeliveryLog,
     journal: Journal,
     limits: Arc<Limits>,
-    traffic: TrafficMeter,
-    dns: DnsPublisher,
-    leaving: Leaving,
     service: Service,
+    rotation: Rotation,
 }
 
 /// Everything that listens, bound before anything is started.
@@ -143,25 +142,47 @@ impl Signals {
     }
 }
 
+/// What a node keeps in its data folder.
+struct Stores {
+    spool: Spool,
+    recovered: Recovered,
+    reports: Reports,
+    journal: Journal,
+    returns: Returns,
+    letters: Letters,
+}
+
+impl Stores {
+    fn open(config: &Config, node_id: u16, limits: &Arc<Limits>) -> anyhow::Result<Self> {
+        let data_dir = &config.node.data_dir;
+        let spool_config =
+            SpoolConfig { dir: data_dir.join("spool"), node_id, limits: Arc::clone(limits) };
+        let (spool, recovered) = Spool::open(spool_config, Arc::new(OsFs))?;
+        let outbox = data_dir.join("outbox");
+        let reports = Reports::open(&outbox, u64::from(node_id), &spool.ids(), limits)?;
+        let journal = journal(config).context("cannot write the journal")?;
+        let returns = Returns::open(&data_dir.join("returns"), limits.returns_kept_max)
+            .context("cannot read what is remembered of return paths")?;
+        let letters =
+            Letters::open(&data_dir.join("letters")).context("cannot read old letters")?;
+        Ok(Self { spool, recovered, reports, journal, returns, letters })
+    }
+}
+
 impl Node {
     #[expect(clippy::too_many_lines, reason = "the one place that joins all stages")]
     fn build(config: &Config, place: Place) -> anyhow::Result<(Self, Recovered)> {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
-        let (data_dir, hostname) = (&config.node.data_dir, &config.node.hostname);
-        let (spool, recovered) = open_spool(config, node_id)?;
-        let id = u64::from(node_id);
-        let reports = Reports::open(&data_dir.join("outbox"), id, &spool.ids(), &limits)?;
-        let journal = journal(config).context("cannot write the journal")?;
-        let returns = Returns::open(&data_dir.join("returns"), limits.returns_kept_max)
-            .context("cannot read the returns")?;
+        let hostname = &config.node.hostname;
+        let Stores { spool, recovered, reports, journal, returns, letters } =
+            Stores::open(config, node_id, &limits)?;
         let log = delivery_log(config)?;
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =
             Authenticator::new(cluster.clone(), dns.resolver(), hostname, Arc::clone(&limits));
-        let own = own(config);
-        let router =
-            Router::new(cluster.clone(), dns, own.clone(), config.delivery.mx_port, &limits);
+        let (mx_port, own) = (config.delivery.mx_port, own(config));
+        let router = Router::new(cluster.clone(), dns.clone(), own.clone(), mx_port, &limits);
         let deliveries = Deliveries::new(worker::Parts {
             spool: spool.clone(),
             cluster: cluster.clone(),
@@ -172,24 +193,35 @@ impl Node {
             own_names: vec![hostname.clone()],
             reports: reports.clone(),
             returns,
+            letters: letters.clone(),
             journal: journal.clone(),
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
-        let publisher = DnsPublisher::new(cluster.clone(), config.tsig_key_file.clone());
-        let tls = tls_identity(config)?;
+        let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
         let service = Service::default();
-        let traffic = TrafficMeter::new(cluster.clone());
+        let rotation = Rotation::new(rotation::Parts {
+            cluster: cluster.clone(),
+            spool: spool.clone(),
+            deliveries: deliveries.clone(),
+            service: service.clone(),
+            node: u64::from(node_id),
+            tsig_key_file: config.tsig_key_file.clone(),
+            letters,
+            dns,
+            hostname: hostname.clone(),
+            tls: Arc::clone(&tls),
+        });
         let inbound = Inbound::new(Parts {
             hostname: hostname.clone(),
             limits: Arc::clone(&limits),
             policy: Arc::clone(&policy),
             authenticator: Some(authenticator),
             intake: spool.clone(),
-            accepted: accepted(deliveries.clone(), traffic.clone()),
-            tls: tls.clone(),
+            accepted: accepted(deliveries.clone(), rotation.traffic()),
+            tls: Some(Arc::clone(&tls)),
             unlimited_networks: config.smtp.exempt_networks.clone(),
             service: service.clone(),
         });
@@ -203,7 +235,6 @@ impl Node {
             reports: reports.clone(),
             journal: journal.clone(),
         };
-        let leaving = Leaving::new(cluster.clone(), spool.clone(), service.clone(), id);
         let node = Self {
             cluster,
             spool,
@@ -215,10 +246,8 @@ impl Node {
             log,
             journal,
             limits,
-            traffic,
-            dns: publisher,
-            leaving,
             service,
+            rotation,
         };
         Ok((node, recovered))
     }
@@ -243,12 +272,10 @@ impl Node {
             report.await;
             Ok(())
         });
-        let traffic = self.traffic.clone().run(stop.clone());
-        let publish = self.dns.clone().run(stop.clone());
-        let leaving = self.leaving.clone().run(stop.clone());
+        let rotation = self.rotation.clone().run(stop.clone());
         let rotate = returns::rotate(self.cluster.clone(), stop.clone());
         tasks.spawn(async move {
-            tokio::join!(traffic, publish, rotate, leaving);
+            tokio::join!(rotation, rotate);
             Ok(())
         });
         for listener in listeners.smtp {
@@ -279,7 +306,7 @@ impl Node {
                 cluster: self.cluster.clone(),
                 deliveries: self.deliveries.clone(),
                 policy: Arc::clone(&self.admin.policy),
-                tls: self.tls.clone(),
+                tls: Arc::clone(&self.tls),
             };
             tasks.spawn(async move {
                 metrics::serve(listener, sources, &limits, token).await;
@@ -320,7 +347,7 @@ async fn wait_for_the_end(
             _ = signals.interrupt.recv() => return Ok(()),
             _ = signals.hang_up.recv() => {
                 supervisor.reloading();
-                file.reload(node.tls.as_deref(), &node.log);
+                file.reload(&node.tls, &node.log);
                 supervisor.ready("accepts mail");
             }
             _ = pulse.tick(), if supervisor.pulse().is_some() => supervisor.alive(),
@@ -368,11 +395,6 @@ fn bind(
     let Some(address) = address else { return Ok(None) };
     let listener = connection::listen(address);
     Ok(Some(listener.with_context(|| format!("cannot listen for {what} on {address}"))?))
-}
-
-fn open_spool(config: &Config, node_id: u16) -> anyhow::Result<(Spool, Recovered)> {
-    let (dir, limits) = (config.node.data_dir.join("spool"), Arc::new(config.limits.clone()));
-    Ok(Spool::open(SpoolConfig { dir, node_id, limits }, Arc::new(OsFs))?)
 }
 
 fn journal(config: &Config) -> std::io::Result<Journal> {
@@ -432,13 +454,6 @@ fn accepted(deliveries: Deliveries, traffic: TrafficMeter) -> Accepted<Queued> {
 
 fn roots(config: &Config) -> Roots {
     config.delivery.ca_file.clone().map_or(Roots::System, Roots::File)
-}
-
-fn tls_identity(config: &Config) -> anyhow::Result<Option<Arc<TlsIdentity>>> {
-    if config.smtp.certificates.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(TlsIdentity::load(&certificate_files(config))?)))
 }
 
 fn delivery_log(config: &Config) -> anyhow::Result<DeliveryLog> {

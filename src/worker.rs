@@ -20,6 +20,7 @@ mod core;
 mod counters;
 mod ending;
 mod expiry;
+mod hand_over;
 mod inspect;
 mod operate;
 mod reports;
@@ -43,6 +44,7 @@ use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::client::Client;
 use crate::config::Limits;
+use crate::letters::Letters;
 use crate::returns::Returns;
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
@@ -55,6 +57,7 @@ use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
 
 use self::core::{Core, Work};
+pub use hand_over::TakeError;
 pub use inspect::{DestinationView, EntryView, QueueGauges, QueueSummary, RecipientView};
 pub use operate::OperateError;
 
@@ -81,6 +84,8 @@ pub struct Parts {
     pub reports: Reports,
     /// What is remembered of return paths of ours.
     pub returns: Returns,
+    /// What became of letters to customers, until the fleet knows it.
+    pub letters: Letters,
     /// What is remembered of mail that was not delivered.
     pub journal: Journal,
     /// What is told of each attempt.
@@ -202,7 +207,7 @@ impl Inner {
     fn accept(self: &Arc<Self>, queued: Queued) {
         self.tell_accepted(&queued);
         let view = self.parts.cluster.view();
-        let (id, held) = (queued.id, queued.held);
+        let (id, held) = (queued.id, queued.hold.is_operators());
         let envelope = Arc::clone(&queued.envelope);
         let destinations = attempt::by_destination(&envelope, |_| true);
         self.update(|core, now| {
@@ -219,6 +224,9 @@ impl Inner {
     }
 
     fn recover(self: &Arc<Self>, entry: &RecoveredEntry) {
+        if !entry.hold.is_ours() {
+            return; // it is on its way between this node and another
+        }
         let view = self.parts.cluster.view();
         let now_us = wall_us();
         let longest = setting(&view, "queue.retry_max");
@@ -232,7 +240,7 @@ impl Inner {
                 let Some(recipients) = Recipients::new(&destination.recipients) else { continue };
                 // Bounded, in case the clock has been turned back since.
                 let wait = Duration::from_micros(destination.due_us.saturating_sub(now_us));
-                let due = match entry.held {
+                let due = match entry.hold.is_operators() {
                     true => Due::Held,
                     false => Due::At(now + wait.min(longest.saturating_mul(2))),
                 };

@@ -49,6 +49,19 @@ fn labelled_replies_give_no_false_positive_and_few_misses() {
 }
 
 #[test]
+fn written_replies_give_no_false_positive_and_few_misses() {
+    let mut score = Score::default();
+    for row in include_str!("data/written.tsv").lines().skip(1) {
+        let (expected, reply) = row.split_once('\t').unwrap_or_else(|| panic!("{row}"));
+        let judgement = classify_text(Stage::Rcpt, reply);
+        let why = judgement.why;
+        assert_eq!(expected == "temporary", judgement.class == Class::Temporary, "{reply} ({why})");
+        score.add(expected, judgement.class, format!("{reply} ({why})"));
+    }
+    score.check(0.95);
+}
+
+#[test]
 fn labelled_notifications_give_no_false_positive_and_few_misses() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/dsn");
     let mut score = Score::default();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 use crate::gauges::{self, Event, Gauges, Observer, Proposed};
 use crate::identity::{Home, Who};
 use crate::machine::View;
+use crate::peer::Peers;
 use crate::propose::{Clock, Forwarder, ProposeError};
 use crate::raft::Raft;
 use crate::state::{Outcome, Request, State};
 use crate::status::{self, Status};
 use crate::transport::{Credentials, QuicEndpoint};
+use crate::vault::VaultKey;
 
 /// How a node takes part in its fleet.
 #[derive(Clone)]
@@ -70,6 +72,9 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) digest: Mutex<Option<(u64, String)>>,
+    pub(crate) peers: Arc<Peers>,
+    /// The key for replicated secrets, once it is here.
+    pub(crate) vault: OnceLock<VaultKey>,
     /// Since when it leads, if it does.
     pub(crate) led: Mutex<Option<Instant>>,
     /// Up to which entry the two newest snapshots reach, the older one first.

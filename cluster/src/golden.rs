@@ -15,9 +15,10 @@ use crate::codec::{self, Kind};
 use crate::hex;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
-    Command, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
-    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews,
-    RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told, TrafficCount,
+    Certificate, CertificateCommand, Command, Customer, CustomerStatus, Domain, DomainChange,
+    Exemption, HostCommand, MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent,
+    RecipientNews, RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told,
+    TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -173,6 +174,12 @@ fn rotation() -> Vec<Command> {
         .chain(migrations.into_iter().map(Command::Migration))
         .chain(notices.into_iter().map(Command::Notice))
         .chain([
+            Command::Certificate(CertificateCommand::Put(Certificate {
+                names: vec![name()],
+                chain_pem: "chain".to_owned(),
+                sealed_key: vec![7],
+                ends_ms: at_ms,
+            })),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
             service(HostCommand::MailLeft { id: 1, messages: 5 }),
             service(HostCommand::Resume { name: host() }),
@@ -251,6 +258,8 @@ fn what_is_sent_has_the_format_it_always_had() {
         Ask::KeepKey { pem: "pem".to_owned() },
         Ask::Renew { csr: vec![1] },
         Ask::Join(joining),
+        Ask::Peer { body: vec![1, 2] },
+        Ask::Vault,
     ];
     for (at, ask) in asks.into_iter().enumerate() {
         check(&format!("ask_{at}"), Kind::Call, &Call { fleet: 7, from: 2, to: 1, ask });
@@ -268,6 +277,8 @@ fn what_is_sent_has_the_format_it_always_had() {
         Answer::NoQuorum,
         Answer::Unknown,
         Answer::Refused("no".to_owned()),
+        Answer::Peer { body: vec![3] },
+        Answer::Vault { key: [4; 32] },
     ];
     for (at, answer) in answers.iter().enumerate() {
         check(&format!("answer_{at}"), Kind::Answer, answer);

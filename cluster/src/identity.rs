@@ -4,6 +4,7 @@
 //! identity.json   fleet, node id, name
 //! ca.pem          the fleet's authority
 //! ca.key          its key; voters only
+//! vault.key       the key for replicated secrets, derived from that; the others
 //! node.pem node.key   this node's certificate and key; the key never leaves the host
 //! raft/ raft.guard snapshots/
 //! ```
@@ -22,6 +23,8 @@ use crate::raft::NodeId;
 const WHO: &str = "identity.json";
 const AUTHORITY: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca.key";
+/// For replicated secrets; whoever has the authority's key derives it.
+const VAULT_KEY: &str = "vault.key";
 const CERTIFICATE: &str = "node.pem";
 const KEY: &str = "node.key";
 /// A key made before the fleet answered, so that a retried join shows the same one.
@@ -151,6 +154,19 @@ impl Home {
 
     pub(crate) fn keep_authority_key(&self, pem: &str) -> io::Result<()> {
         self.write(AUTHORITY_KEY, pem.as_bytes(), 0o600)
+    }
+
+    /// The key for replicated secrets, if this node was given it.
+    pub(crate) fn vault_key(&self) -> io::Result<Option<[u8; 32]>> {
+        match fs::read(self.dir.join(VAULT_KEY)) {
+            Ok(bytes) => Ok(bytes.try_into().ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn keep_vault_key(&self, key: &[u8; 32]) -> io::Result<()> {
+        self.write(VAULT_KEY, key, 0o600)
     }
 
     /// The key a join was begun with.

@@ -20,6 +20,7 @@ mod machine;
 mod membership;
 mod network;
 mod octets;
+mod peer;
 #[cfg(test)]
 #[path = "../tests/support/port.rs"]
 mod port;
@@ -37,22 +38,25 @@ mod status;
 mod takeover;
 mod transport;
 mod upkeep;
+mod vault;
 
 pub use cluster::{Cluster, ClusterConfig, Detached};
 pub use gauges::{Event, Gauges, Observer, PeerGauges, Proposed};
 pub use join::{JoinError, ManageError, Token, TokenError, random_id};
+pub use peer::{PeerError, PeerHandler, PeerTail};
 pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
-    AuditRecord, BlacklistCounts, BlacklistEntry, CLUSTER_VERSION, Command, Customer,
-    CustomerStatus, DnsFault, Domain, DomainChange, Drain, Exemption, Fleet, FleetHost, FleetName,
-    FrozenDomain, Host, HostCommand, HostState, Migration, MigrationCommand, MigrationStage,
-    MigrationStep, Move, MovedName, MxName, NameCommand, NameStage, NameStatus, NewHost, Notice,
-    NoticeCommand, NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing, RecipientChange,
-    RecipientEvent, RecipientList, RecipientNews, RecipientPolicy, Refusal, RejectionNote, Request,
-    ReturnKey, Route, RouteError, SETTINGS, Secret, Server, Setting, SettingKind, Settings, State,
-    Survey, TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, Verification, Verify,
-    parse_duration_ms, render_duration,
+    AuditRecord, BlacklistCounts, BlacklistEntry, CLUSTER_VERSION, Certificate, CertificateCommand,
+    Command, Customer, CustomerStatus, DnsFault, Domain, DomainChange, Drain, Exemption, Fleet,
+    FleetHost, FleetName, FrozenDomain, Host, HostCommand, HostState, Migration, MigrationCommand,
+    MigrationStage, MigrationStep, Move, MovedName, MxName, NameCommand, NameStage, NameStatus,
+    NewHost, Notice, NoticeCommand, NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing,
+    RecipientChange, RecipientEvent, RecipientList, RecipientNews, RecipientPolicy, Refusal,
+    RejectionNote, Request, ReturnKey, Route, RouteError, SETTINGS, Secret, Server, Setting,
+    SettingKind, Settings, State, Survey, TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl,
+    Verification, Verify, parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};
+pub use vault::VaultError;

@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub(crate) wanted: bool,
     /// An operator wants it to vote before others.
     pub(crate) preferred: bool,
+    /// It is to follow, and not to vote: its host is empty, or out of service.
+    pub(crate) stands_down: bool,
     /// In Raft's membership, and voting.
     pub(crate) role: Option<Role>,
     pub(crate) lag_entries: Option<u64>,
@@ -56,6 +58,7 @@ impl Seen {
 
     fn may_vote(&self) -> bool {
         self.wanted
+            && !self.stands_down
             && self.role == Some(Role::Learner)
             && self.silent_ms.is_some_and(|ms| ms <= UP_MS)
             && self.lag_entries.is_some_and(|lag| lag <= CLOSE_ENTRIES)
@@ -89,15 +92,17 @@ pub(crate) fn next_step(
     }
     let candidate = find(&|_, seen| seen.may_vote() && seen.preferred)
         .or_else(|| find(&|_, seen| seen.may_vote()));
-    let hosts = nodes.values().filter(|seen| seen.wanted).count();
+    let hosts = nodes.values().filter(|seen| seen.wanted && !seen.stands_down).count();
     let voters = nodes.values().filter(|seen| seen.votes()).count();
     let wanted = voters_wanted(hosts, voters_max);
     // Its place is filled before a voter leaves, so that the quorum does not shrink on the way.
-    let leaving = find(&|id, seen| *id != me && seen.votes() && !seen.wanted)
-        .or_else(|| find(&|_, seen| seen.votes() && !seen.wanted));
+    let leaves = |seen: &Seen| seen.votes() && (!seen.wanted || seen.stands_down);
+    let leaving = find(&|id, seen| *id != me && leaves(seen)).or_else(|| find(&|_, s| leaves(s)));
+    let stays = nodes.get(&leaving.unwrap_or(me)).is_some_and(|seen| seen.wanted);
     match (leaving, candidate) {
         (Some(down), Some(up)) if voters <= wanted => return Some(Step::Swap { up, down }),
-        (Some(down), _) => return Some(Step::RemoveVoter(down)),
+        (Some(down), _) if !stays => return Some(Step::RemoveVoter(down)),
+        (Some(down), _) if voters > 1 => return Some(Step::Demote(down)),
         _ => {}
     }
     if voters > wanted {
@@ -132,7 +137,8 @@ mod tests {
 
     fn seen(role: Option<Role>) -> Seen {
         let (lag_entries, silent_ms) = (Some(0), Some(0));
-        Seen { wanted: true, preferred: false, role, lag_entries, silent_ms }
+        let (preferred, stands_down) = (false, false);
+        Seen { wanted: true, preferred, stands_down, role, lag_entries, silent_ms }
     }
 
     fn fleet(voters: u64, learners: u64) -> BTreeMap<NodeId, Seen> {
@@ -179,6 +185,22 @@ mod tests {
         let mut nodes = fleet(5, 1);
         nodes.insert(1, gone);
         assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 6, down: 1 }));
+    }
+
+    #[test]
+    fn a_voter_that_stands_down_is_replaced_or_follows() {
+        let down = Seen { stands_down: true, ..seen(Some(Role::Voter)) };
+        let mut nodes = fleet(3, 1);
+        nodes.insert(1, down);
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 4, down: 1 }));
+        let mut nodes = fleet(3, 0);
+        nodes.insert(1, down);
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Demote(1)), "also when it leads");
+        nodes.insert(1, Seen { stands_down: true, ..seen(Some(Role::Learner)) });
+        assert_eq!(next_step(&nodes, 2, 5), None, "and is not promoted again");
+        let mut nodes = fleet(1, 0);
+        nodes.insert(1, down);
+        assert_eq!(next_step(&nodes, 1, 5), None, "the last one stays");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! openraft's network on a [`Transport`].
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use openraft::{AnyError, OptionalSend};
 use crate::machine::View;
 use crate::raft::{NodeId, Peer, Types, Vote};
 use crate::transport::wire::{Answer, Ask, Call};
-use crate::transport::{CallError, Transport};
+use crate::transport::{CallError, Tail, Transport};
 
 /// A member that does not answer is tried again after this.
 const RETRY: Duration = Duration::from_millis(250);
@@ -40,13 +39,13 @@ impl Network {
         to: NodeId,
         fallback: &str,
         ask: Ask,
-        file: Option<PathBuf>,
+        tail: Tail,
     ) -> Result<Answer, CallError> {
         let state = self.view.state();
         let address = state.host(to).map_or(fallback, |host| host.address.as_str());
         let call = Call { fleet: self.fleet, from: self.node, to, ask };
         let bytes = call.encode().map_err(|e| CallError::Unreachable(e.to_string()))?;
-        self.transport.call(to, address, bytes, file).await
+        self.transport.call(to, address, bytes, tail).await
     }
 }
 
@@ -66,8 +65,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    async fn ask(&self, ask: Ask, file: Option<PathBuf>) -> Result<Answer, CallError> {
-        self.network.ask(self.to, &self.address, ask, file).await
+    async fn ask(&self, ask: Ask, tail: Tail) -> Result<Answer, CallError> {
+        self.network.ask(self.to, &self.address, ask, tail).await
     }
 
     fn odd(answer: &Answer) -> CallError {
@@ -91,7 +90,7 @@ impl RaftNetwork<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, RpcError> {
-        match self.ask(Ask::Append(rpc), None).await {
+        match self.ask(Ask::Append(rpc), Tail::Nothing).await {
             Ok(Answer::Append(response)) => Ok(response),
             Ok(answer) => Err(Unreachable::new(&Self::odd(&answer)).into()),
             Err(error) => Err(rpc_error(&error)),
@@ -103,7 +102,7 @@ impl RaftNetwork<Types> for Link {
         rpc: VoteRequest<NodeId>,
         _option: RPCOption,
     ) -> Result<VoteResponse<NodeId>, RpcError> {
-        match self.ask(Ask::Vote(rpc), None).await {
+        match self.ask(Ask::Vote(rpc), Tail::Nothing).await {
             Ok(Answer::Vote(response)) => Ok(response),
             Ok(answer) => Err(Unreachable::new(&Self::odd(&answer)).into()),
             Err(error) => Err(rpc_error(&error)),
@@ -123,7 +122,7 @@ impl RaftNetwork<Types> for Link {
             closed = cancel => return Err(closed.into()),
             sent = tokio::time::timeout(
                 option.hard_ttl(),
-                self.ask(ask, Some(snapshot.snapshot.path)),
+                self.ask(ask, Tail::File(snapshot.snapshot.path)),
             ) => sent,
         };
         let error = match sent {

@@ -16,8 +16,8 @@ use crate::machine::View;
 use crate::network::Network;
 use crate::raft::{Batch, NodeId, QUORUM_SILENCE_MS_MAX, Raft};
 use crate::state::{Outcome, Request};
-use crate::transport::CallError;
 use crate::transport::wire::{Answer, Ask};
+use crate::transport::{CallError, Tail};
 
 /// A caller has its answer within this.
 const PATIENCE: Duration = Duration::from_millis(4800);
@@ -247,13 +247,22 @@ impl Forwarder {
     }
 
     pub(crate) async fn ask(&self, to: NodeId, ask: Ask) -> Result<Answer, CallError> {
+        self.ask_with(to, ask, Tail::Nothing).await
+    }
+
+    pub(crate) async fn ask_with(
+        &self,
+        to: NodeId,
+        ask: Ask,
+        tail: Tail,
+    ) -> Result<Answer, CallError> {
         let fallback = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
             let known = metrics.membership_config.membership().get_node(&to);
             known.map(|peer| peer.address.clone()).unwrap_or_default()
         };
-        self.network.ask(to, &fallback, ask, None).await
+        self.network.ask(to, &fallback, ask, tail).await
     }
 
     /// Wait until this node has applied the entry: who asked here shall see here what came of it.

@@ -12,11 +12,13 @@ use crate::identity::Home;
 use crate::join::random_id;
 use crate::machine::View;
 use crate::network::Network;
+use crate::peer::Peers;
 use crate::propose::{Clock, Forwarder, Proposer};
 use crate::raft::{NodeId, Raft};
 use crate::state::{Command, Hash, Request};
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 use crate::transport::{BoxFuture, CallError, Handler, Rest, save};
+use crate::vault;
 
 /// Requests made on a node's behalf carry this actor.
 const ACTOR: &str = "fleet";
@@ -31,6 +33,7 @@ pub(crate) struct Service {
     pub(crate) home: Home,
     pub(crate) authority: rustls::pki_types::CertificateDer<'static>,
     pub(crate) clock: Clock,
+    pub(crate) peers: Arc<Peers>,
 }
 
 impl Handler for Service {
@@ -77,6 +80,8 @@ impl Handler for Service {
                 Ask::KeepKey { pem } => self.keep_key(pem).await,
                 Ask::Renew { csr } => self.renew(from, csr).await,
                 Ask::Join(joining) => self.admit(joining).await,
+                Ask::Peer { body } => self.peers.answer(from, body, rest).await,
+                Ask::Vault => self.vault_key(),
             }
         })
     }
@@ -165,6 +170,18 @@ impl Service {
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => Answer::Done,
             Ok(Err(error)) => Answer::Refused(error),
+            Err(error) => refused(error),
+        }
+    }
+
+    /// Whoever asks has shown a certificate of the fleet, and was not removed.
+    fn vault_key(&self) -> Answer {
+        match self.home.authority_key() {
+            Ok(Some(pem)) => vault::derive(&pem).map_or_else(
+                || refused("the authority's key is damaged"),
+                |key| Answer::Vault { key },
+            ),
+            Ok(None) => refused("this node does not hold the authority's key"),
             Err(error) => refused(error),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use crate::join::random_id;
 use crate::log::{self, Claim, Guard, LogDisk, LogStore, SledDisk};
 use crate::machine::Machine;
 use crate::network::Network;
+use crate::peer::Peers;
 use crate::propose::{Forwarder, ProposeError, Proposer};
 use crate::raft::{self, Peer, Raft};
 use crate::service::Service;
@@ -131,6 +132,7 @@ impl Cluster {
             proposer: proposer.clone(),
             view: Arc::clone(&view),
         };
+        let peers = Arc::new(Peers::default());
         let service = Arc::new(Service {
             raft: raft.clone(),
             view: Arc::clone(&view),
@@ -140,6 +142,7 @@ impl Cluster {
             home: home.clone(),
             authority,
             clock: Arc::clone(&config.clock),
+            peers: Arc::clone(&peers),
         });
         let serving = Arc::clone(&endpoint);
         let node = who.node;
@@ -160,6 +163,8 @@ impl Cluster {
             digest: Mutex::default(),
             led: Mutex::default(),
             saved: Mutex::default(),
+            peers,
+            vault: OnceLock::new(),
         });
         let cluster = Self { shared: Arc::new(Shared { view, part: Part::Node(node) }) };
         cluster.found().await?;

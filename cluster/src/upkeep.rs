@@ -14,8 +14,9 @@ use crate::membership::{Role, Seen, Step, next_step};
 use crate::raft::{LogId, NodeId, Peer};
 use crate::renewal;
 use crate::service::progress;
-use crate::state::{Command, Request, State};
+use crate::state::{Command, HostCommand, Request, State};
 use crate::transport::wire::{Answer, Ask};
+use crate::vault;
 
 const LEAD_EVERY: Duration = Duration::from_millis(250);
 /// A step of the membership needs two log entries on a quorum.
@@ -39,6 +40,7 @@ pub(crate) fn start(cluster: &Cluster) {
     let shared = Arc::downgrade(&cluster.shared);
     every(&shared, LEAD_EVERY, async |cluster| lead(&cluster).await);
     every(&shared, DATES_EVERY, async |cluster| keep_dates(&cluster).await);
+    every(&shared, ANNOUNCE_EVERY, async |cluster| vault::fetch(&cluster).await);
     every(&shared, ANNOUNCE_EVERY, async |cluster| announce(&cluster).await);
     every(&shared, SNAPSHOT_CHECK_EVERY, async |cluster| keep(&cluster).await);
     every(&shared, RENEW_CHECK_EVERY, async |cluster| {
@@ -165,6 +167,7 @@ fn seen(
         Seen {
             wanted: host.is_some(),
             preferred: host.is_some_and(|host| host.preferred),
+            stands_down: host.is_some_and(|host| host.state.stands_down()),
             role,
             lag_entries: known.map(|progress| progress.lag_entries),
             silent_ms: known.and_then(|progress| progress.silent_ms),
@@ -234,8 +237,18 @@ async fn keep_dates(cluster: &Cluster) {
     if node.forwarder.proposer.not_now().is_some() {
         return;
     }
-    let now_ms = (node.config.clock)();
-    for command in cluster.view().due(now_ms) {
+    let (state, now_ms) = (cluster.view(), (node.config.clock)());
+    let membership = node.raft.metrics().borrow().membership_config.membership().clone();
+    let votes = |name: &str| {
+        let host = state.host_named(name);
+        host.is_some_and(|host| membership.voter_ids().any(|voter| voter == host.id))
+    };
+    for command in state.due(now_ms) {
+        // Its vote is taken over first.
+        if matches!(&command, Command::HostService(HostCommand::Retire { name, .. }) if votes(name))
+        {
+            continue;
+        }
         // Without a quorum it is tried again; a refusal means that somebody was quicker.
         let _ = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
     }

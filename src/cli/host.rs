@@ -1,12 +1,13 @@
 //! `mxfleet host`.
 
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
 use clap::Subcommand;
 
-use super::Output;
 use super::output::{print_one, write_out};
 use super::when::when;
+use super::{Output, drain};
 use crate::http::call::{Call, Changed, HostCall, HostRow};
 use crate::http::client::Admin;
 
@@ -38,6 +39,10 @@ pub(super) enum Verb {
         /// When it must be empty: a time, or 48h from now. Shown beside the progress.
         #[arg(long, value_name = "TIME", value_parser = when)]
         deadline: Option<u64>,
+        /// Show how far it is until it is done, as on a terminal anyway; with --output json a line
+        /// for each step. Whoever stops watching stops nothing.
+        #[arg(long)]
+        watch: bool,
     },
     /// Take a host into service again, with the names it had.
     Resume {
@@ -70,10 +75,16 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let words = format!("names that point at {name} have its addresses now");
             change(HostCall::Set { name, addresses }, words)
         }
-        Verb::Drain { name, deadline } => {
-            let words =
-                format!("{name} is being drained; `mxfleet host show {name}` shows how far");
-            change(HostCall::Drain { name, deadline_ms: deadline }, words)
+        Verb::Drain { name, deadline, watch } => {
+            let drain = HostCall::Drain { name: name.clone(), deadline_ms: deadline };
+            let person = output == Output::Table && std::io::stderr().is_terminal();
+            if !watch && !person {
+                let words =
+                    format!("{name} is being drained; `mxfleet host show {name}` shows how far");
+                return change(drain, words);
+            }
+            admin.call::<Changed>(&Call::Host(drain))?;
+            drain::watch(&name, admin, output)
         }
         Verb::Resume { name } => {
             let words = format!("{name} is in service, and gets back the names it had");

@@ -5,6 +5,7 @@ mod classify;
 mod cluster;
 mod customer;
 mod domain;
+mod drain;
 mod explain;
 mod generate;
 mod health;

@@ -1,11 +1,14 @@
 //! `mxfleet name`.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::Output;
 use super::output::{print_one, write_out};
 use super::when::when;
-use crate::http::call::{Call, Changed, LoadRow, NameCall, NameRow, RebalanceRow};
+use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
 use crate::http::client::Admin;
 
 /// What can be done with MX names.
@@ -82,12 +85,62 @@ pub(super) enum Verb {
     },
     /// The records of all names, as a zone file.
     Zone,
+    /// Certificates of names: every node shows them, wherever the names point.
+    #[command(subcommand)]
+    Cert(CertVerb),
     /// Move the fewest names so that no host has much more to do than it must.
     Rebalance {
         /// Only show what would be done.
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// What can be done with certificates.
+#[derive(Debug, Subcommand)]
+pub(super) enum CertVerb {
+    /// Add a certificate, or replace the one whose first name is the same. The key is kept sealed.
+    #[command(after_help = "Example: mxfleet name cert add --cert chain.pem --key key.pem")]
+    Add {
+        /// The chain, leaf first, as PEM.
+        #[arg(long, value_name = "FILE")]
+        cert: PathBuf,
+        /// Its key, as PEM.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// All certificates, and when they end.
+    List,
+    /// Remove a certificate.
+    Remove {
+        /// The first of its names.
+        name: String,
+    },
+}
+
+fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    match verb {
+        CertVerb::Add { cert, key } => {
+            let (chain_pem, key_pem) = (read(&cert)?, KeyPem(read(&key)?));
+            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem });
+            let changed: Changed = admin.call(&call)?;
+            output.say(&changed, "every node shows the certificate from now on")
+        }
+        CertVerb::Remove { name } => {
+            let words = format!("the certificate called by {name} is removed");
+            let changed: Changed = admin.call(&Call::Name(NameCall::CertRemove { name }))?;
+            output.say(&changed, &words)
+        }
+        CertVerb::List => {
+            let rows: Vec<CertRow> = admin.call(&Call::Name(NameCall::CertList))?;
+            output.print(&rows, &["ENDS", "NAMES"], |rows| {
+                rows.iter().map(|row| vec![row.ends.clone(), row.names.join(" ")]).collect()
+            })
+        }
+    }
 }
 
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
@@ -101,6 +154,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let row: NameRow = admin.call(&Call::Name(NameCall::Show { name }))?;
             print_one(row, output, rows)
         }
+        Verb::Cert(verb) => cert(verb, admin, output),
         Verb::Zone => {
             let zone: String = admin.call(&Call::Name(NameCall::Zone))?;
             match output {

@@ -31,6 +31,7 @@ pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         envid: None,
         authentication: None,
         report: None,
+        letter: None,
         origin: Origin {
             ip: None,
             helo: "client.example.test".to_owned(),

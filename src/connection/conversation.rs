@@ -149,6 +149,7 @@ where
             buffered: self.input.len() > octets,
             writable: self.inbound.intake.is_writable(),
             stopping: self.deadline.is_stopping() || !self.inbound.service.is_serving(),
+            tls: self.inbound.tls.as_ref().is_some_and(|tls| tls.is_ready()),
         };
         let step = self.session.line(&self.input[..octets - 2], &facts, &mut self.out);
         self.input.advance(octets);

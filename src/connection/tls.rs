@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -26,9 +25,6 @@ pub struct CertificateFiles {
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// None was given.
-    #[error("no certificate is given")]
-    None,
     /// A file cannot be read, or has no PEM section of the kind it should have.
     #[error("{}: {source}", path.display())]
     Pem {
@@ -58,7 +54,7 @@ pub enum TlsError {
     Setup(rustls::Error),
 }
 
-/// The certificates in force.
+/// The certificates in force: those in this host's files, and those of the fleet's MX names.
 pub struct TlsIdentity {
     shelf: Arc<Shelf>,
     acceptor: TlsAcceptor,
@@ -66,24 +62,47 @@ pub struct TlsIdentity {
 
 /// What a handshake takes its certificate from.
 #[derive(Debug)]
-struct Shelf(ArcSwap<Certificates>);
+struct Shelf {
+    /// The operator of the host knows best: these come first.
+    files: ArcSwap<Certificates>,
+    fleet: ArcSwap<Certificates>,
+}
 
 /// Certificates that were read and are sound.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Certificates {
     /// For clients that ask for no name, or for one we do not have. Most senders ask for none.
-    default: Arc<CertifiedKey>,
+    default: Option<Arc<CertifiedKey>>,
     /// By name, lowercase; `*.` in front of what a wildcard covers.
     by_name: HashMap<String, Arc<CertifiedKey>>,
     /// When the first of them ends: seconds since 1970, UTC.
     first_end: Option<i64>,
 }
 
+/// A certificate with its key, as it was read.
+#[derive(Debug, Clone)]
+pub struct CertificatePair {
+    key: Arc<CertifiedKey>,
+    /// The names it is for, lowercase.
+    pub names: Vec<String>,
+    /// When the first certificate of its chain ends: seconds since 1970, UTC.
+    pub ends: Option<i64>,
+}
+
+impl CertificatePair {
+    /// Read a chain, leaf first, and its key from PEM.
+    pub fn parse(chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsError> {
+        let (chain, key) = (Path::new("the certificate"), Path::new("the key"));
+        parse(Source::Text(chain, chain_pem), Source::Text(key, key_pem))
+    }
+}
+
 impl TlsIdentity {
-    /// Load certificates; the first is the default.
+    /// Load certificates from files; the first is the default. There may be none.
     pub fn load(files: &[CertificateFiles]) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let shelf = Arc::new(Shelf(ArcSwap::from_pointee(Certificates::load(files, &provider)?)));
+        let files = ArcSwap::from_pointee(Self::read(files)?);
+        let shelf = Arc::new(Shelf { files, fleet: ArcSwap::default() });
         // TLS 1.2 and 1.3 (RFC 8996 ends the older ones).
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -95,22 +114,36 @@ impl TlsIdentity {
 
     /// Read certificates, for [`TlsIdentity::replace`]. Those in force stay for now.
     pub fn read(files: &[CertificateFiles]) -> Result<Certificates, TlsError> {
-        Certificates::load(files, &rustls::crypto::ring::default_provider())
+        let read =
+            |pair: &CertificateFiles| parse(Source::File(&pair.chain), Source::File(&pair.key));
+        Ok(Certificates::of(files.iter().map(read).collect::<Result<Vec<_>, _>>()?))
     }
 
     /// Put these in force, for handshakes that begin from now on.
     pub fn replace(&self, certificates: Certificates) {
-        self.shelf.0.store(Arc::new(certificates));
+        self.shelf.files.store(Arc::new(certificates));
+    }
+
+    /// Put the fleet's in force, for handshakes that begin from now on; the first is shown to who
+    /// asks for no name, if the host has none of its own.
+    pub fn replace_fleets(&self, pairs: Vec<CertificatePair>) {
+        self.shelf.fleet.store(Arc::new(Certificates::of(pairs)));
+    }
+
+    /// Whether there is a certificate to show.
+    pub fn is_ready(&self) -> bool {
+        self.shelf.files.load().default.is_some() || self.shelf.fleet.load().default.is_some()
     }
 
     /// Whether a certificate of ours is for `name` (lowercase).
     pub fn has_name(&self, name: &str) -> bool {
-        self.shelf.0.load().find(name).is_some()
+        self.shelf.find(name).is_some()
     }
 
     /// When the first certificate ends: seconds since 1970, UTC.
     pub fn first_end(&self) -> Option<i64> {
-        self.shelf.0.load().first_end
+        let (files, fleet) = (self.shelf.files.load(), self.shelf.fleet.load());
+        files.first_end.into_iter().chain(fleet.first_end).min()
     }
 
     pub(super) fn acceptor(&self) -> &TlsAcceptor {
@@ -125,19 +158,16 @@ impl fmt::Debug for TlsIdentity {
 }
 
 impl Certificates {
-    fn load(files: &[CertificateFiles], provider: &CryptoProvider) -> Result<Self, TlsError> {
-        let mut default = None;
-        let mut by_name = HashMap::new();
-        let mut first_end = None;
-        for pair in files {
-            let (key, names) = load_pair(pair, provider)?;
-            first_end = first_end.into_iter().chain(end(&key)).min();
+    fn of(pairs: Vec<CertificatePair>) -> Self {
+        let mut certificates = Self::default();
+        for CertificatePair { key, names, ends } in pairs {
+            certificates.first_end = certificates.first_end.into_iter().chain(ends).min();
             for name in names {
-                by_name.entry(name).or_insert_with(|| Arc::clone(&key));
+                certificates.by_name.entry(name).or_insert_with(|| Arc::clone(&key));
             }
-            default.get_or_insert(key);
+            certificates.default.get_or_insert(key);
         }
-        Ok(Self { default: default.ok_or(TlsError::None)?, by_name, first_end })
+        certificates
     }
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
@@ -148,11 +178,18 @@ impl Certificates {
     }
 }
 
+impl Shelf {
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let (files, fleet) = (self.files.load(), self.fleet.load());
+        files.find(name).or_else(|| fleet.find(name)).cloned()
+    }
+}
+
 impl ResolvesServerCert for Shelf {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let certificates = self.0.load();
-        let named = hello.server_name().and_then(|name| certificates.find(name));
-        Some(Arc::clone(named.unwrap_or(&certificates.default)))
+        let named = hello.server_name().and_then(|name| self.find(name));
+        let own = || self.files.load().default.clone();
+        named.or_else(own).or_else(|| self.fleet.load().default.clone())
     }
 }
 
@@ -165,28 +202,55 @@ fn end(key: &CertifiedKey) -> Option<i64> {
     ends.min()
 }
 
+/// Where PEM comes from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    File(&'a Path),
+    /// A text, and what it is called.
+    Text(&'a Path, &'a [u8]),
+}
+
+impl Source<'_> {
+    fn path(self) -> PathBuf {
+        match self {
+            Self::File(path) | Self::Text(path, _) => path.to_owned(),
+        }
+    }
+
+    fn chain(self) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+        match self {
+            Self::File(path) => CertificateDer::pem_file_iter(path)?.collect(),
+            Self::Text(_, text) => CertificateDer::pem_slice_iter(text).collect(),
+        }
+    }
+
+    fn key(self) -> Result<PrivateKeyDer<'static>, pem::Error> {
+        match self {
+            Self::File(path) => PrivateKeyDer::from_pem_file(path),
+            Self::Text(_, text) => PrivateKeyDer::from_pem_slice(text),
+        }
+    }
+}
+
 /// One certificate with its key, and the names it is for.
-fn load_pair(
-    files: &CertificateFiles,
-    provider: &CryptoProvider,
-) -> Result<(Arc<CertifiedKey>, Vec<String>), TlsError> {
-    let pem_error = |path: &Path| {
-        let path = path.to_owned();
+fn parse(chain_from: Source<'_>, key_from: Source<'_>) -> Result<CertificatePair, TlsError> {
+    let provider = rustls::crypto::ring::default_provider();
+    let pem_error = |from: Source<'_>| {
+        let path = from.path();
         move |source| TlsError::Pem { path, source }
     };
-    let chain = CertificateDer::pem_file_iter(&files.chain)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem_error(&files.chain))?;
-    let first = chain.first().ok_or(pem::Error::NoItemsFound).map_err(pem_error(&files.chain))?;
+    let chain = chain_from.chain().map_err(pem_error(chain_from))?;
+    let first = chain.first().ok_or(pem::Error::NoItemsFound).map_err(pem_error(chain_from))?;
     let names = webpki::EndEntityCert::try_from(first)
-        .map_err(|source| TlsError::Certificate { path: files.chain.clone(), source })?
+        .map_err(|source| TlsError::Certificate { path: chain_from.path(), source })?
         .valid_dns_names()
         .map(str::to_ascii_lowercase)
         .collect();
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(pem_error(&files.key))?;
-    let certified = CertifiedKey::from_der(chain, key, provider)
-        .map_err(|source| TlsError::Key { path: files.key.clone(), source })?;
-    Ok((Arc::new(certified), names))
+    let key = key_from.key().map_err(pem_error(key_from))?;
+    let key = CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|source| TlsError::Key { path: key_from.path(), source })?;
+    let ends = end(&key);
+    Ok(CertificatePair { key: Arc::new(key), names, ends })
 }
 
 #[cfg(test)]
@@ -241,12 +305,29 @@ mod tests {
     }
 
     #[test]
+    fn the_fleets_certificates_stand_in_where_the_host_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = TlsIdentity::load(&[]).unwrap();
+        assert!(!identity.is_ready());
+        let files = write(dir.path(), "a", &["mx-a.relay.example"]);
+        let (chain, key) = (std::fs::read(&files.chain), std::fs::read(&files.key));
+        let pair = CertificatePair::parse(&chain.unwrap(), &key.unwrap()).unwrap();
+        assert_eq!(pair.names, ["mx-a.relay.example"]);
+        identity.replace_fleets(vec![pair]);
+        assert!(identity.is_ready() && identity.has_name("mx-a.relay.example"));
+        let own = write(dir.path(), "b", &["mx1.relay.example"]);
+        identity.replace(TlsIdentity::read(&[own]).unwrap());
+        assert!(identity.has_name("mx-a.relay.example") && identity.has_name("mx1.relay.example"));
+        identity.replace_fleets(Vec::new());
+        assert!(!identity.has_name("mx-a.relay.example") && identity.is_ready());
+    }
+
+    #[test]
     fn a_key_of_another_certificate_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let first = write(dir.path(), "a", &["a.example"]);
         let second = write(dir.path(), "b", &["b.example"]);
         let mixed = CertificateFiles { chain: first.chain, key: second.key };
         assert!(matches!(TlsIdentity::load(&[mixed]), Err(TlsError::Key { .. })));
-        assert!(matches!(TlsIdentity::load(&[]), Err(TlsError::None)));
     }
 }

@@ -33,7 +33,7 @@ pub struct Sources {
     /// What is refused.
     pub policy: Arc<Policy>,
     /// Certificates.
-    pub tls: Option<Arc<TlsIdentity>>,
+    pub tls: Arc<TlsIdentity>,
 }
 
 struct Scrapes {
@@ -82,7 +82,7 @@ impl Sources {
         if let Ok(gauges) = self.cluster.gauges() {
             look_at_fleet(&gauges);
         }
-        if let Some(ends) = self.tls.as_ref().and_then(|tls| tls.first_end()) {
+        if let Some(ends) = self.tls.first_end() {
             METRICS.certificate_expiry_timestamp_seconds.with_label_values(&["smtp"]).set(ends);
         }
         look_at_runtime();

@@ -26,7 +26,7 @@ impl ConfigFile {
 
     /// Read it again, check all of it, take what can be taken without a restart, and say what has
     /// changed. When anything is wrong, nothing changes.
-    pub(super) fn reload(&mut self, tls: Option<&TlsIdentity>, log: &DeliveryLog) {
+    pub(super) fn reload(&mut self, tls: &TlsIdentity, log: &DeliveryLog) {
         let taken = self.take(tls, log);
         noted(taken.is_ok());
         if let Err(problems) = taken {
@@ -37,19 +37,16 @@ impl ConfigFile {
         }
     }
 
-    fn take(&mut self, tls: Option<&TlsIdentity>, log: &DeliveryLog) -> Result<(), Vec<String>> {
+    fn take(&mut self, tls: &TlsIdentity, log: &DeliveryLog) -> Result<(), Vec<String>> {
         let text = std::fs::read_to_string(&self.path).map_err(|error| vec![error.to_string()])?;
         let config = config::check(&text)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let tls = tls.filter(|_| !config.smtp.certificates.is_empty());
-        let certificates = tls.map(|_| TlsIdentity::read(&certificate_files(&config))).transpose();
+        let certificates = TlsIdentity::read(&certificate_files(&config));
         let certificates = certificates.map_err(|error| vec![error.to_string()])?;
         let target = config.log.deliveries.as_deref().map(open_log).transpose();
         let target = target.map_err(|error| vec![format!("{error:#}")])?;
-        if let (Some(tls), Some(certificates)) = (tls, certificates) {
-            tls.replace(certificates);
-            tracing::info!("certificates read again");
-        }
+        tls.replace(certificates);
+        tracing::info!("certificates read again");
         if let Some(target) = target {
             log.replace(target);
             tracing::info!("delivery log opened again");
@@ -57,7 +54,7 @@ impl ConfigFile {
         let changes = changes(&self.text, &text);
         for change in &changes {
             let reopened = change.key == "log.deliveries" && change.new.is_some();
-            let is_now = reopened || (change.is_at_once() && tls.is_some());
+            let is_now = reopened || change.is_at_once();
             let when = if is_now { "now" } else { "at the next start" };
             tracing::info!("the configuration has changed, in force {when}: {change}");
         }

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use mxfleet_cluster::{CustomerStatus, State, Verification, Verify};
+use mxfleet_cluster::{CustomerStatus, Domain, State, Verification, Verify};
 
 use crate::blacklist;
 use crate::returns::{Tag, is_tag};
@@ -26,6 +26,8 @@ pub(super) struct Facts<'a> {
     pub(super) own_names: &'a [String],
     pub(super) sender: &'a ReversePath,
     pub(super) recipient: &'a Address,
+    /// The row of its domain, if that is in the table.
+    pub(super) row: Option<&'a Domain>,
     /// What it is known by, once a check has asked.
     pub(super) key: OnceCell<String>,
     /// Milliseconds since 1970, UTC.
@@ -83,7 +85,7 @@ fn served_domain(facts: &Facts<'_>) -> Option<Reply> {
     if is_return_path(facts) {
         return None;
     }
-    match facts.state.domain(facts.recipient.domain()) {
+    match facts.row {
         Some(_) => None,
         None => Some(refusal(550, Enhanced(5, 7, 1), facts, "relaying denied")),
     }
@@ -98,8 +100,7 @@ fn relay_syntax(facts: &Facts<'_>) -> Option<Reply> {
 
 /// A suspended customer's mail has to wait where it is.
 fn customer_active(facts: &Facts<'_>) -> Option<Reply> {
-    let domain = facts.state.domain(facts.recipient.domain())?;
-    match facts.state.customer(&domain.customer)?.status {
+    match facts.state.customer(&facts.row?.customer)?.status {
         CustomerStatus::Active => None,
         CustomerStatus::Suspended => {
             Some(refusal(450, Enhanced(4, 2, 1), facts, "mail for this domain is suspended"))
@@ -129,18 +130,16 @@ fn named(facts: &Facts<'_>) -> Option<Reply> {
 
 /// The customer's server said lately that it does not know this recipient.
 fn known(facts: &Facts<'_>) -> Option<Reply> {
-    let known = verification(facts.state, facts.recipient, facts.now_ms);
-    (known == Verification::Unknown).then(|| unknown(facts.recipient))
+    (verification(facts) == Verification::Unknown).then(|| unknown(facts.recipient))
 }
 
 /// What is known of a recipient, where customers' servers are asked. A postmaster is known.
-pub(super) fn verification(state: &State, recipient: &Address, now_ms: u64) -> Verification {
-    let row = state.domain(recipient.domain());
-    let asks = row.is_some_and(|row| row.recipients.verify == Verify::Callout);
-    if !asks || recipient.is_postmaster() {
+pub(super) fn verification(facts: &Facts<'_>) -> Verification {
+    let asks = facts.row.is_some_and(|row| row.recipients.verify == Verify::Callout);
+    if !asks || facts.recipient.is_postmaster() {
         return Verification::Passes;
     }
-    state.verification(&blacklist::key(recipient), now_ms)
+    facts.state.verification(facts.key(), facts.now_ms)
 }
 
 /// In the words of RFC 5321 (section 4.3.2 and its examples).

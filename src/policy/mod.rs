@@ -52,6 +52,16 @@ pub struct Policy {
     forged: Option<ForgedReturns>,
 }
 
+/// What the checks say of a recipient.
+enum Found {
+    /// This check objects, so.
+    Objection(usize, Reply),
+    /// Nothing, but the customer's server is to be asked.
+    Question,
+    /// Nothing.
+    Nothing,
+}
+
 /// A counter per check, and one for what passed them all.
 struct Counted {
     accepted: IntCounter,
@@ -95,8 +105,8 @@ impl Policy {
     /// sender: a relay asks where mail goes, and anybody may write to them.
     /// `now_ms`: milliseconds since 1970, UTC.
     pub fn rcpt(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
-        match self.first_objection(sender, recipient, now_ms) {
-            Some((index, reply)) => {
+        match self.look(sender, recipient, now_ms) {
+            Found::Objection(index, reply) => {
                 if CHECKS[index].name == BLACKLIST {
                     METRICS.blacklist_hits_total.inc();
                 }
@@ -114,8 +124,8 @@ impl Policy {
                 Decision::Refuse { reply, check: CHECKS[index].name }
             }
             // Counted when there is an answer.
-            None if self.callout.is_some() && self.asks(recipient, now_ms) => Decision::Ask,
-            None => {
+            Found::Question if self.callout.is_some() => Decision::Ask,
+            Found::Question | Found::Nothing => {
                 self.counted.accepted.inc();
                 self.watch.count(recipient.domain(), true);
                 Decision::Accept
@@ -130,37 +140,34 @@ impl Policy {
 
     /// What [`Policy::rcpt`] would decide, for somebody who only asks.
     pub fn explain(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Decision {
-        match self.first_objection(sender, recipient, now_ms) {
-            Some((index, reply)) => Decision::Refuse { reply, check: CHECKS[index].name },
-            None if self.asks(recipient, now_ms) => Decision::Ask,
-            None => Decision::Accept,
+        match self.look(sender, recipient, now_ms) {
+            Found::Objection(index, reply) => Decision::Refuse { reply, check: CHECKS[index].name },
+            Found::Question => Decision::Ask,
+            Found::Nothing => Decision::Accept,
         }
     }
 
-    fn first_objection(
-        &self,
-        sender: &ReversePath,
-        recipient: &Address,
-        now_ms: u64,
-    ) -> Option<(usize, Reply)> {
+    fn look(&self, sender: &ReversePath, recipient: &Address, now_ms: u64) -> Found {
         let state = self.cluster.view();
-        let own_names = &self.hostnames;
-        let key = OnceCell::new();
-        let facts = Facts { state: &state, own_names, sender, recipient, key, now_ms };
-        CHECKS
-            .iter()
-            .enumerate()
-            .find_map(|(index, check)| Some((index, (check.objection)(&facts)?)))
+        let facts = Facts {
+            state: &state,
+            own_names: &self.hostnames,
+            sender,
+            recipient,
+            row: state.domain(recipient.domain()),
+            key: OnceCell::new(),
+            now_ms,
+        };
+        let mut checks = CHECKS.iter().enumerate();
+        match checks.find_map(|(index, check)| Some((index, (check.objection)(&facts)?))) {
+            Some((index, reply)) => Found::Objection(index, reply),
+            None if checks::verification(&facts) == Verification::Ask => Found::Question,
+            None => Found::Nothing,
+        }
     }
 
     fn opened(&self, recipient: &Address, now_ms: u64) -> Result<Tag, Forged> {
         Tag::open_at(self.cluster.view().return_keys(), recipient.local_part(), now_ms / 1000)
-    }
-
-    /// Whether the customer's server is to be asked about a recipient that nothing is known
-    /// against.
-    fn asks(&self, recipient: &Address, now_ms: u64) -> bool {
-        checks::verification(&self.cluster.view(), recipient, now_ms) == Verification::Ask
     }
 
     /// Ask the customer's server, and count what came of it. Never [`Decision::Ask`]; bounded by

@@ -73,10 +73,7 @@ impl Dns {
 
     /// The MX records of a domain: preference and name. None is an answer too, also when the
     /// domain does not exist.
-    pub(super) async fn exchangers(
-        &self,
-        domain: &str,
-    ) -> Result<Vec<(u16, String)>, RouteFailure> {
+    pub async fn exchangers(&self, domain: &str) -> Result<Vec<(u16, String)>, RouteFailure> {
         let answers = self.ask(domain, RecordType::MX).await?;
         let records = answers.iter().filter_map(|data| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),

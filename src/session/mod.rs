@@ -38,6 +38,8 @@ pub struct Facts {
     pub writable: bool,
     /// The node is stopping.
     pub stopping: bool,
+    /// There is a certificate to show.
+    pub tls: bool,
 }
 
 /// What is to be done after a line.
@@ -170,7 +172,7 @@ impl Session {
         }
         self.reset();
         self.helo = Some(Helo { name: name.to_owned(), extended });
-        out.line(250, self.site.hello(extended, self.tls.is_some()));
+        out.line(250, self.site.hello(extended, facts.tls && self.tls.is_none()));
         Step::Read
     }
 
@@ -295,7 +297,7 @@ impl Session {
         if self.tls.is_some() {
             return self.refuse(canned::TLS_ALREADY, out);
         }
-        if !self.site.offers_tls() {
+        if !facts.tls {
             return self.refuse(canned::UNSUPPORTED, out);
         }
         if self.helo.is_none() {

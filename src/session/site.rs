@@ -10,7 +10,6 @@ use crate::config::Limits;
 pub struct Site {
     hostname: String,
     limits: Arc<Limits>,
-    offers_tls: bool,
     banner: String,
     helo: String,
     ehlo: String,
@@ -18,16 +17,15 @@ pub struct Site {
 }
 
 impl Site {
-    /// The node called `hostname`; `offers_tls` when it has a certificate.
-    pub fn new(hostname: &str, limits: Arc<Limits>, offers_tls: bool) -> Self {
+    /// The node called `hostname`.
+    pub fn new(hostname: &str, limits: Arc<Limits>) -> Self {
         Self {
             banner: format!("220 {hostname} ESMTP mxfleet\r\n"),
             helo: format!("250 {hostname}\r\n"),
             ehlo: ehlo(hostname, &limits, false),
-            ehlo_with_tls: ehlo(hostname, &limits, offers_tls),
+            ehlo_with_tls: ehlo(hostname, &limits, true),
             hostname: hostname.to_owned(),
             limits,
-            offers_tls,
         }
     }
 
@@ -41,20 +39,16 @@ impl Site {
         &self.limits
     }
 
-    pub(super) fn offers_tls(&self) -> bool {
-        self.offers_tls
-    }
-
     pub(super) fn banner(&self) -> &str {
         &self.banner
     }
 
     /// The answer to EHLO or HELO. STARTTLS is not offered twice (RFC 3207 section 4.2).
-    pub(super) fn hello(&self, extended: bool, in_tls: bool) -> &str {
-        match (extended, in_tls) {
+    pub(super) fn hello(&self, extended: bool, offers_tls: bool) -> &str {
+        match (extended, offers_tls) {
             (false, _) => &self.helo,
-            (true, true) => &self.ehlo,
-            (true, false) => &self.ehlo_with_tls,
+            (true, false) => &self.ehlo,
+            (true, true) => &self.ehlo_with_tls,
         }
     }
 }

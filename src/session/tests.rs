@@ -4,13 +4,13 @@ use super::*;
 use crate::config::Limits;
 use crate::smtp::Address;
 
-fn session(offers_tls: bool) -> Session {
-    let site = Site::new("mx1.relay.test", Arc::new(Limits::default()), offers_tls);
+fn session() -> Session {
+    let site = Site::new("mx1.relay.test", Arc::new(Limits::default()));
     Session::new(Arc::new(site), [192, 0, 2, 1].into())
 }
 
 fn facts() -> Facts {
-    Facts { now: Instant::now(), buffered: false, writable: true, stopping: false }
+    Facts { now: Instant::now(), buffered: false, writable: true, stopping: false, tls: true }
 }
 
 /// What the session answers and wants; a recipient it asks about is accepted.
@@ -32,7 +32,7 @@ fn envelope(session: &mut Session) {
 
 #[test]
 fn data_gives_the_whole_envelope_and_ends_the_transaction() {
-    let mut session = session(false);
+    let mut session = session();
     envelope(&mut session);
     let (_, Step::Data(incoming)) = say(&mut session, "DATA", &facts()) else { panic!("no DATA") };
     let envelope = incoming.into_envelope(7, None);
@@ -47,7 +47,7 @@ fn data_gives_the_whole_envelope_and_ends_the_transaction() {
 fn nothing_may_lie_behind_a_command_that_ends_its_group() {
     let buffered = Facts { buffered: true, ..facts() };
     for line in ["EHLO c.test", "HELO c.test", "DATA", "STARTTLS"] {
-        let mut session = session(true);
+        let mut session = session();
         envelope(&mut session);
         let (reply, step) = say(&mut session, line, &buffered);
         assert_eq!(reply, canned::TALKED_EARLY.line(), "{line}");
@@ -57,7 +57,7 @@ fn nothing_may_lie_behind_a_command_that_ends_its_group() {
 
 #[test]
 fn tls_makes_a_new_session() {
-    let mut session = session(true);
+    let mut session = session();
     envelope(&mut session);
     assert!(matches!(say(&mut session, "STARTTLS", &facts()).1, Step::StartTls));
     session.secured(Some("mx-a.relay.test".to_owned()));
@@ -70,7 +70,7 @@ fn tls_makes_a_new_session() {
 
 #[test]
 fn the_hosts_of_several_recipients_do_not_learn_of_each_other() {
-    let mut session = session(false);
+    let mut session = session();
     envelope(&mut session);
     say(&mut session, "RCPT TO:<secret@customer.test>", &facts());
     let (_, Step::Data(incoming)) = say(&mut session, "DATA", &facts()) else { panic!("no DATA") };
@@ -80,7 +80,7 @@ fn the_hosts_of_several_recipients_do_not_learn_of_each_other() {
 #[test]
 fn a_stopping_node_finishes_only_what_is_between_two_chunks() {
     let stopping = Facts { stopping: true, ..facts() };
-    let mut session = session(false);
+    let mut session = session();
     envelope(&mut session);
     assert!(matches!(say(&mut session, "BDAT 1", &facts()).1, Step::Chunk(_, Some(_))));
     assert!(matches!(say(&mut session, "BDAT 1", &stopping).1, Step::Chunk(_, None)));
@@ -93,7 +93,7 @@ fn a_stopping_node_finishes_only_what_is_between_two_chunks() {
 fn every_reply_but_three_has_an_enhanced_code() {
     for line in ["NOOP", "FOO", "VRFY x", "EXPN x", "HELP", "MAIL", "RCPT", "DATA", "RSET", "QUIT"]
     {
-        let (reply, _) = say(&mut session(false), line, &facts());
+        let (reply, _) = say(&mut session(), line, &facts());
         let (class, rest) = (&reply[..1], &reply[4..]);
         assert!(rest.starts_with(&format!("{class}.")), "{line}: {reply}");
     }

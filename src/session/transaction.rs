@@ -101,6 +101,7 @@ impl Incoming {
             envid: parameters.envid,
             authentication,
             report: None,
+            letter: None,
             origin: Origin {
                 ip: Some(self.ip),
                 helo: self.helo,

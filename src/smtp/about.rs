@@ -42,13 +42,24 @@ pub struct About {
     pub recipients: Vec<u32>,
 }
 
+/// Which letter of ours to a customer a message is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Letter {
+    /// The migration it is about.
+    pub migration: u64,
+    /// The announcement is 1, reminders follow.
+    pub round: u32,
+    /// The customer's id.
+    pub customer: String,
+}
+
 /// What the name of a queue of our own mail begins with. No domain has a colon.
 const OWN: &str = "own:";
 
 impl Envelope {
     /// Whether we wrote the message ourselves.
     pub fn is_ours(&self) -> bool {
-        self.report.is_some()
+        self.report.is_some() || self.letter.is_some()
     }
 
     /// The queue that the message waits in for this recipient: the recipient's domain; for a

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{About, Address, Authentication};
+use super::{About, Address, Authentication, Letter};
 
 /// Everything about one message that is not in its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Envelope {
     /// For a report that we wrote ourselves: what it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<About>,
+    /// For a letter that we wrote to a customer: which one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter: Option<Letter>,
     /// Where it came from, and how.
     pub origin: Origin,
 }
@@ -58,6 +61,7 @@ impl Envelope {
             envid: None,
             authentication: None,
             report: None,
+            letter: None,
             origin,
         }
     }

@@ -113,6 +113,7 @@ impl<'a> Run<'a> {
                 let home = super::codec::Input(&meta).u32().unwrap_or_default();
                 let exists = self.shared.index().segments.get(home).is_some();
                 if exists && home != self.number {
+                    // The writer refuses it while a later copy of the same id is in the queue.
                     self.send(CopyOf::Ending { kind: header.kind, id, meta, home }, RECORD_OCTETS);
                 }
             }

@@ -65,8 +65,8 @@ impl Writer {
                 for part in parts.iter_mut().filter(|part| part.segment == *from) {
                     new.next().into_iter().for_each(|new| *part = *new);
                 }
-                let (held, marks) = (snapshot.held, marks.clone());
-                let meta = EntryMeta { held, marks, parts, envelope };
+                let (hold, marks) = (snapshot.hold(), marks.clone());
+                let meta = EntryMeta { hold, marks, parts, envelope };
                 let bytes = meta.encode();
                 let header = record::header(entry_kind(meta.parts.len()), *id, &bytes, text);
                 Ok(Ready { header, meta: bytes, moved, parts: meta.parts })
@@ -80,11 +80,21 @@ impl Writer {
                 let header = record::header(Kind::Mark, *id, &meta, &[]);
                 Ok(Ready { header, meta, moved: Vec::new(), parts: Vec::new() })
             }
+            // An entry may have come back from another node since. Behind its new record this one
+            // would end it, so the segment with the old record has to go first.
+            CopyOf::Ending { id, .. } if self.has(*id) => Err(false),
             CopyOf::Ending { kind, id, meta, .. } => {
                 let header = RecordHeader { ends: true, ..record::header(*kind, *id, meta, &[]) };
                 Ok(Ready { header, meta: meta.clone(), moved: Vec::new(), parts: Vec::new() })
             }
         }
+    }
+
+    /// Whether an entry of this id is in the queue, or will be with the next sync.
+    fn has(&self, id: EntryId) -> bool {
+        let coming =
+            |record: &Unsynced| matches!(record, Unsynced::Commit { id: of, .. } if *of == id);
+        self.shared.index().get(id).is_some() || self.unsynced.iter().any(coming)
     }
 
     /// A copy is on stable storage.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::EntryId;
 use super::error::SpoolError;
+use super::hand_over::{self, Copied};
 use super::queue::{Commit, Note, Request};
 use super::record::Forgotten;
 use super::shared::Shared;
 use super::state::{Queued, RecipientState};
+use super::{EntryId, Hold};
 use crate::smtp::Envelope;
 
 /// The largest chunk of a large message.
@@ -97,8 +98,17 @@ impl Draft {
 
     /// The message is complete. `Ok` says that it is on stable storage, envelope included; after
     /// an error, or if this future is dropped, nothing of it will ever be delivered.
-    pub async fn commit(mut self, envelope: Envelope) -> Result<Queued, SpoolError> {
-        if self.broken || envelope.recipients.is_empty() {
+    pub async fn commit(self, envelope: Envelope) -> Result<Queued, SpoolError> {
+        let states = vec![RecipientState::default(); envelope.recipients.len()];
+        self.commit_copy(Copied { envelope, states, hold: Hold::No }).await
+    }
+
+    /// The same for a message that comes from another node, with what it did about it. A copy
+    /// without a recipient that is still to be delivered is no message.
+    pub async fn commit_copy(mut self, copied: Copied) -> Result<Queued, SpoolError> {
+        let Copied { envelope, states, hold } = copied;
+        let pending = states.iter().filter(|state| state.outcome.is_none()).count();
+        if self.broken || pending == 0 || states.len() != envelope.recipients.len() {
             return Err(SpoolError::Incomplete);
         }
         let json = serde_json::to_vec(&envelope).map_err(|_| SpoolError::Incomplete)?;
@@ -125,6 +135,8 @@ impl Draft {
             text: text.clone(),
             text_crc,
             chunks: self.chunks,
+            marks: hand_over::marks(&states),
+            hold,
             answer,
             room,
         })));
@@ -134,8 +146,8 @@ impl Draft {
             octets: self.octets,
             envelope: Arc::new(envelope),
             text: (kept && self.chunks == 0).then_some(text),
-            states: vec![RecipientState::default(); recipients],
-            held: false,
+            states,
+            hold,
         })
     }
 

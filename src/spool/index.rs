@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::EntryId;
 use super::format::Location;
+use super::hold::{Hold, Small};
 use super::item::MarkItem;
 use super::record::Part;
 use super::segments::{ENTRY_OCTETS, MARK_OCTETS, Segments};
@@ -47,7 +48,7 @@ impl Slot {
                 self.due_s = u32::try_from(due_us / SECOND_US).unwrap_or(u32::MAX);
                 self.attempts = u16::try_from(attempts).unwrap_or(u16::MAX);
             }
-            MarkItem::Held(_) => {}
+            MarkItem::Hold(_) => {}
         }
     }
 }
@@ -66,7 +67,7 @@ pub(super) struct Entry {
     pub(super) home: Location,
     /// Octets of its text; what cannot be said in 32 bits is not accepted.
     octets: u32,
-    pub(super) held: bool,
+    hold: Small,
     large: bool,
     slots: Slots,
 }
@@ -79,11 +80,16 @@ impl Entry {
             count => Slots::Many(vec![Slot::default(); count].into()),
         };
         let octets = u32::try_from(octets).unwrap_or(u32::MAX);
-        Self { home, octets, held: false, large: false, slots }
+        Self { home, octets, hold: Small::default(), large: false, slots }
     }
 
     pub(super) fn octets(&self) -> u64 {
         u64::from(self.octets)
+    }
+
+    /// Why it is not delivered for now.
+    pub(super) fn hold(&self) -> Hold {
+        self.hold.into()
     }
 
     pub(super) fn slots(&self) -> &[Slot] {
@@ -110,8 +116,8 @@ impl Entry {
     }
 
     /// Take over what the entry's own record says.
-    pub(super) fn fold(&mut self, held: bool, marks: &[MarkItem]) {
-        self.held = held;
+    pub(super) fn fold(&mut self, hold: Hold, marks: &[MarkItem]) {
+        self.hold = hold.into();
         for mark in marks {
             if let Some(slot) = recipient(*mark).and_then(|index| self.slot_mut(index)) {
                 slot.apply(*mark);
@@ -127,7 +133,7 @@ impl Entry {
 fn recipient(mark: MarkItem) -> Option<u32> {
     match mark {
         MarkItem::Final { recipient, .. } | MarkItem::Deferred { recipient, .. } => Some(recipient),
-        MarkItem::Held(_) => None,
+        MarkItem::Hold(_) => None,
     }
 }
 
@@ -171,6 +177,12 @@ impl Index {
         self.entries.keys().copied().collect()
     }
 
+    /// Entries on their way between this node and another.
+    pub(super) fn not_ours(&self) -> Vec<(EntryId, Hold)> {
+        let away = self.entries.iter().filter(|(_, entry)| !entry.hold().is_ours());
+        away.map(|(id, entry)| (*id, entry.hold())).collect()
+    }
+
     /// The entries whose record is in a segment.
     pub(super) fn ids_in(&self, segment: u32) -> Vec<EntryId> {
         let inside = self.entries.iter().filter(|(_, entry)| entry.home.segment == segment);
@@ -185,7 +197,7 @@ impl Index {
         }
         self.octets += entry.octets();
         self.pending_recipients += entry.pending();
-        self.held += u64::from(entry.held);
+        self.held += u64::from(entry.hold().is_operators());
         entry.large = !parts.is_empty();
         self.keep_record(&entry, parts);
         if entry.large {
@@ -207,9 +219,10 @@ impl Index {
                 std::mem::replace(&mut slot.mark, at)
             }
             None => {
-                let held = mark == MarkItem::Held(true);
-                let was = std::mem::replace(&mut entry.held, held);
-                self.held = self.held + u64::from(held) - u64::from(was);
+                let MarkItem::Hold(hold) = mark else { return None };
+                let was =
+                    Hold::from(std::mem::replace(&mut entry.hold, hold.into())).is_operators();
+                self.held = self.held + u64::from(hold.is_operators()) - u64::from(was);
                 self.holds.insert(id, at).unwrap_or_default()
             }
         };
@@ -320,7 +333,7 @@ impl Index {
         let entry = self.entries.remove(&id)?;
         self.octets -= entry.octets();
         self.pending_recipients -= entry.pending();
-        self.held -= u64::from(entry.held);
+        self.held -= u64::from(entry.hold().is_operators());
         let parts = if entry.large { self.parts.remove(&id) } else { None };
         self.release_record(&entry, &parts.unwrap_or_default());
         for slot in entry.slots() {
@@ -437,8 +450,10 @@ mod tests {
     fn holds_are_counted_once() {
         let mut index = index();
         index.insert(id(1), Entry::new(at(1, 4096), 5, 1), &[]);
-        for (held, count) in [(true, 1), (true, 1), (false, 0), (true, 1)] {
-            index.apply(id(1), MarkItem::Held(held), at(2, 1)).unwrap();
+        let (on, off) = (Hold::Operator, Hold::No);
+        let handed = Hold::Handed { to: 2 };
+        for (hold, count) in [(on, 1), (on, 1), (off, 0), (on, 1), (handed, 0)] {
+            index.apply(id(1), MarkItem::Hold(hold), at(2, 1)).unwrap();
             assert_eq!(index.stats().held, count);
             assert_eq!(live(&index)[1], MARK_OCTETS);
         }

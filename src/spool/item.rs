@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::EntryId;
 use super::codec::{Input, count, put_counted};
 use super::format::{Kind, RecordHeader};
 use super::record::{self, EntryMeta, Part};
 use super::state::{Mark, Outcome};
+use super::{EntryId, Hold};
 use crate::smtp::{About, Envelope};
 
 /// One record as recovery sees it.
@@ -37,7 +37,7 @@ pub(super) enum What {
 pub(super) enum MarkItem {
     Final { recipient: u32, outcome: Outcome },
     Deferred { recipient: u32, attempts: u32, due_us: u64, warned: bool },
-    Held(bool),
+    Hold(Hold),
 }
 
 impl From<&Mark> for MarkItem {
@@ -47,7 +47,7 @@ impl From<&Mark> for MarkItem {
             Mark::Deferred { recipient, attempts, due_us, warned, .. } => {
                 Self::Deferred { recipient, attempts, due_us, warned }
             }
-            Mark::Held(held) => Self::Held(held),
+            Mark::Hold(hold) => Self::Hold(hold),
         }
     }
 }
@@ -56,7 +56,7 @@ impl From<&Mark> for MarkItem {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct EntryItem {
     pub(super) octets: u64,
-    pub(super) held: bool,
+    pub(super) hold: Hold,
     /// The marks that a copy came with.
     pub(super) marks: Vec<MarkItem>,
     pub(super) parts: Vec<Part>,
@@ -110,7 +110,7 @@ fn read_entry(header: &RecordHeader, meta: &[u8]) -> Option<EntryItem> {
     };
     Some(EntryItem {
         octets,
-        held: meta.held,
+        hold: meta.hold,
         marks: meta.marks.iter().map(MarkItem::from).collect(),
         parts: meta.parts,
         destinations: by_destination(&envelope),
@@ -197,7 +197,10 @@ impl MarkItem {
                 out.extend_from_slice(&attempts.to_le_bytes());
                 out.extend_from_slice(&due_us.to_le_bytes());
             }
-            Self::Held(held) => out.extend_from_slice(&[3, u8::from(held)]),
+            Self::Hold(hold) => {
+                out.push(3);
+                hold.encode(out);
+            }
         }
     }
 
@@ -213,7 +216,7 @@ impl MarkItem {
                 let (due_us, warned) = (input.u64()?, kind == 4);
                 Self::Deferred { recipient, attempts, due_us, warned }
             }
-            3 => Self::Held(input.u8()? != 0),
+            3 => Self::Hold(Hold::decode(input)?),
             _ => return None,
         })
     }
@@ -222,7 +225,7 @@ impl MarkItem {
 impl EntryItem {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.octets.to_le_bytes());
-        out.push(u8::from(self.held));
+        self.hold.encode(out);
         out.extend_from_slice(&count(self.marks.len()).to_le_bytes());
         self.marks.iter().for_each(|mark| mark.encode(out));
         out.extend_from_slice(&count(self.parts.len()).to_le_bytes());
@@ -244,7 +247,8 @@ impl EntryItem {
     }
 
     fn decode(input: &mut Input<'_>) -> Option<Self> {
-        let mut entry = Self { octets: input.u64()?, held: input.u8()? != 0, ..Self::default() };
+        let mut entry =
+            Self { octets: input.u64()?, hold: Hold::decode(input)?, ..Self::default() };
         for _ in 0..input.u32()? {
             entry.marks.push(MarkItem::decode(input)?);
         }

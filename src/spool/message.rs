@@ -11,7 +11,7 @@ use super::read::{Care, Fault, OpenSegment, Reader, Snapshot, Stored};
 use super::record::{self, Part};
 use super::shared::Shared;
 use super::state::RecipientState;
-use super::{EntryId, quarantine};
+use super::{EntryId, Hold, quarantine};
 use crate::smtp::Envelope;
 
 /// An entry can be moved by compaction while it is read, and then read again at its new place.
@@ -30,8 +30,8 @@ pub struct Message {
     pub octets: u64,
     /// When the end of its data was reached, microseconds since 1970.
     pub received_at_us: u64,
-    /// An operator holds it back.
-    pub held: bool,
+    /// Why it is not delivered for now.
+    pub hold: Hold,
     body: Body,
     shared: Arc<Shared>,
 }
@@ -127,7 +127,7 @@ fn assemble(
         states: record::states_after(envelope.recipients.len(), &stored.marks),
         octets: snapshot.entry.octets(),
         received_at_us: envelope.origin.received_at_us,
-        held: snapshot.entry.held,
+        hold: snapshot.entry.hold(),
         envelope: Arc::new(envelope),
         body,
         shared: Arc::clone(shared),

@@ -19,6 +19,8 @@ mod failure;
 mod format;
 mod fresh;
 mod fs;
+mod hand_over;
+mod hold;
 mod id;
 mod index;
 mod item;
@@ -53,6 +55,8 @@ use tokio::sync::oneshot;
 pub use draft::Draft;
 pub use error::{Full, OpenError, ReadError, SpoolError};
 pub use fs::{OsFs, SpoolFile, SpoolFs};
+pub use hand_over::Copied;
+pub use hold::Hold;
 pub use id::{EntryId, IdError};
 pub use message::{Message, TextReader};
 pub use reader::{SegmentContent, read_segment};
@@ -165,12 +169,12 @@ impl Spool {
 
     /// Hold an entry back until it is released, also after a restart.
     pub fn hold(&self, id: EntryId) {
-        self.record(id, vec![Mark::Held(true)]);
+        self.record(id, vec![Mark::Hold(Hold::Operator)]);
     }
 
     /// Let a held entry go.
     pub fn release(&self, id: EntryId) {
-        self.record(id, vec![Mark::Held(false)]);
+        self.record(id, vec![Mark::Hold(Hold::No)]);
     }
 
     /// What the spool holds.

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::EntryId;
 use super::draft::Ticket;
 use super::error::SpoolError;
 use super::format::{Kind, Location};
 use super::index::Entry;
 use super::record::{Forgotten, Part};
 use super::state::Mark;
+use super::{EntryId, Hold};
 
 /// Lingering ends with so many commits,
 const COMMITS_ENOUGH: usize = 32;
@@ -68,6 +68,9 @@ pub(super) struct Commit {
     pub(super) text: Bytes,
     pub(super) text_crc: u32,
     pub(super) chunks: usize,
+    /// What became of recipients before, at another node.
+    pub(super) marks: Vec<Mark>,
+    pub(super) hold: Hold,
     pub(super) answer: oneshot::Sender<Result<Ticket, SpoolError>>,
     pub(super) room: Room,
 }
@@ -172,6 +175,11 @@ impl Queue {
 
     pub(super) fn draft_begun(&self) {
         self.drafts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages begun and not yet committed or given up.
+    pub(super) fn drafts(&self) -> usize {
+        self.drafts.load(Ordering::Relaxed)
     }
 
     pub(super) fn draft_ended(&self) {

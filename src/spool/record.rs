@@ -7,7 +7,7 @@ use super::codec::{Input, put_counted};
 use super::format::{Kind, RECORD_HEADER_OCTETS, RecordHeader};
 use super::queue::Note;
 use super::state::{Mark, Outcome, RecipientState};
-use super::{EntryId, codec};
+use super::{EntryId, Hold, codec};
 use crate::smtp::Enhanced;
 
 /// Longest reply text kept with a mark. Replies are bounded where they are read; this holds
@@ -16,7 +16,7 @@ const REPLY_OCTETS_MAX: usize = 4096;
 
 const TAG_FINAL: u8 = 1;
 const TAG_DEFERRED: u8 = 2;
-const TAG_HELD: u8 = 3;
+const TAG_HOLD: u8 = 3;
 /// As `TAG_DEFERRED`, and the sender has been told that it is late.
 const TAG_WARNED: u8 = 4;
 
@@ -31,7 +31,7 @@ pub(super) struct Part {
 /// Meta of a `Message` or `Commit` record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct EntryMeta<'a> {
-    pub(super) held: bool,
+    pub(super) hold: Hold,
     /// What became of recipients before this copy was made; empty in the first one.
     pub(super) marks: Vec<Mark>,
     /// The chunks of a large message, in order.
@@ -43,7 +43,7 @@ pub(super) struct EntryMeta<'a> {
 impl<'a> EntryMeta<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.envelope.len() + 16 + self.parts.len() * 12);
-        out.push(u8::from(self.held));
+        self.hold.encode(&mut out);
         out.extend_from_slice(&codec::count(self.marks.len()).to_le_bytes());
         let mut mark_bytes = Vec::new();
         for mark in &self.marks {
@@ -63,7 +63,7 @@ impl<'a> EntryMeta<'a> {
 
     pub(super) fn decode(meta: &'a [u8]) -> Option<Self> {
         let mut input = Input(meta);
-        let held = input.u8()? != 0;
+        let hold = Hold::decode(&mut input)?;
         // The counts are not trusted with memory: each element is read before the next is expected.
         let mut marks = Vec::new();
         for _ in 0..input.u32()? {
@@ -74,7 +74,7 @@ impl<'a> EntryMeta<'a> {
             let (segment, offset, octets) = (input.u32()?, input.u32()?, input.u32()?);
             parts.push(Part { segment, offset, octets });
         }
-        Some(Self { held, marks, parts, envelope: input.0 })
+        Some(Self { hold, marks, parts, envelope: input.0 })
     }
 }
 
@@ -102,6 +102,8 @@ pub(super) enum Forgotten {
     Quarantined = 1,
     /// The client went away before it was told 250, so it is the client's still.
     Abandoned = 2,
+    /// Another node has it, or had it all the time.
+    HandedOver = 3,
 }
 
 /// Meta of a `Forget` record.
@@ -151,7 +153,7 @@ pub(super) fn note_octets(note: &Note) -> u64 {
 pub(super) fn mark_octets(mark: &Mark) -> u64 {
     let reply = match mark {
         Mark::Final { reply, .. } | Mark::Deferred { reply, .. } => reply.len(),
-        Mark::Held(_) => 0,
+        Mark::Hold(_) => 0,
     };
     // No mark has more than 40 octets besides its reply, the home segment included.
     u64::from(RECORD_HEADER_OCTETS) + 40 + reply.min(REPLY_OCTETS_MAX) as u64
@@ -172,7 +174,10 @@ fn encode_mark(mark: &Mark, out: &mut Vec<u8>) {
             out.extend_from_slice(&due_us.to_le_bytes());
             encode_reply(*dsn, *at_us, reply, out);
         }
-        Mark::Held(held) => out.extend_from_slice(&[TAG_HELD, u8::from(*held)]),
+        Mark::Hold(hold) => {
+            out.push(TAG_HOLD);
+            hold.encode(out);
+        }
     }
 }
 
@@ -199,7 +204,7 @@ fn decode_mark(bytes: &[u8]) -> Option<Mark> {
             let (dsn, at_us, reply) = decode_reply(&mut input)?;
             Some(Mark::Deferred { recipient, attempts, due_us, dsn, reply, at_us, warned })
         }
-        TAG_HELD => Some(Mark::Held(input.u8()? != 0)),
+        TAG_HOLD => Some(Mark::Hold(Hold::decode(&mut input)?)),
         _ => None,
     }
 }
@@ -246,7 +251,7 @@ pub(super) fn recipient_of(mark: &Mark) -> Option<usize> {
         Mark::Final { recipient, .. } | Mark::Deferred { recipient, .. } => {
             usize::try_from(*recipient).ok()
         }
-        Mark::Held(_) => None,
+        Mark::Hold(_) => None,
     }
 }
 
@@ -281,15 +286,16 @@ mod tests {
                 at_us: 7,
                 warned: true,
             },
-            Mark::Held(true),
-            Mark::Held(false),
+            Mark::Hold(Hold::Operator),
+            Mark::Hold(Hold::No),
+            Mark::Hold(Hold::Handed { to: 7 }),
         ]
     }
 
     #[test]
     fn the_meta_of_an_entry_reads_back() {
         let meta = EntryMeta {
-            held: true,
+            hold: Hold::Arriving { from: 2, held: true },
             marks: marks(),
             parts: vec![Part { segment: 1, offset: 4096, octets: 65_536 }],
             envelope: b"{}",

@@ -415,7 +415,7 @@ pub(super) fn stored_sidecar(
 
 fn indexed(item: &EntryItem, home: Location) -> Entry {
     let mut entry = Entry::new(home, item.octets, item.recipients());
-    entry.fold(item.held, &item.marks);
+    entry.fold(item.hold, &item.marks);
     entry
 }
 

@@ -67,7 +67,7 @@ impl Recovered {
         let entry = index.get(item.id).filter(|entry| entry.home == home)?;
         Some(RecoveredEntry {
             id: item.id,
-            held: entry.held,
+            hold: entry.hold(),
             about: found.about,
             destinations: destinations(found.destinations, entry.slots()),
         })
@@ -82,7 +82,7 @@ impl Recovered {
         let by_destination = super::item::by_destination(&message.envelope);
         Some(Ok(RecoveredEntry {
             id,
-            held: message.held,
+            hold: message.hold,
             about: message.envelope.report.clone(),
             destinations: destinations(by_destination, &slots),
         }))

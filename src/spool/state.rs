@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::EntryId;
+use super::{EntryId, Hold};
 use crate::smtp::{About, Enhanced, Envelope};
 
 /// How a recipient ended. There is exactly one for each accepted recipient.
@@ -56,12 +56,12 @@ pub enum Mark {
         /// The sender has been told that it is late.
         warned: bool,
     },
-    /// An operator holds the entry back, or lets it go.
-    Held(bool),
+    /// Whether, and why, the entry is held back.
+    Hold(Hold),
 }
 
 /// Where one recipient of an entry stands.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RecipientState {
     /// How it ended; `None` while it is still to be delivered.
     pub outcome: Option<Outcome>,
@@ -94,7 +94,7 @@ impl RecipientState {
                 (self.attempts, self.due_us, self.warned) = (*attempts, *due_us, *warned);
                 self.told(*dsn, reply, *at_us);
             }
-            Mark::Held(_) => {}
+            Mark::Hold(_) => {}
         }
     }
 
@@ -116,8 +116,8 @@ pub struct Queued {
     pub text: Option<Bytes>,
     /// One per recipient.
     pub states: Vec<RecipientState>,
-    /// An operator holds it back.
-    pub held: bool,
+    /// Why it is not delivered for now.
+    pub hold: Hold,
 }
 
 /// An entry found at start: what scheduling needs, and no more. [`super::Spool::load`] has the
@@ -126,8 +126,8 @@ pub struct Queued {
 pub struct RecoveredEntry {
     /// Its id.
     pub id: EntryId,
-    /// An operator holds it back.
-    pub held: bool,
+    /// Why it is not delivered for now.
+    pub hold: Hold,
     /// For a report that we wrote ourselves: what it is about.
     pub about: Option<About>,
     /// Its recipients that are still to be delivered, by destination, in the order of the envelope.

@@ -201,10 +201,11 @@ impl Writer {
     }
 
     fn commit(&mut self, commit: Commit) {
-        let Commit { id, envelope, recipients, text, text_crc, chunks, answer, room: _room } =
-            commit;
+        let Commit { id, envelope, recipients, text, text_crc, chunks, marks, .. } = commit;
+        let (hold, answer, _room) = (commit.hold, commit.answer, commit.room);
         // Room first: making it may fail a segment, and chunks of this message with it.
-        if let Err(error) = self.place(entry_octets(&envelope, &text, chunks)) {
+        let marks_octets: u64 = marks.iter().map(record::mark_octets).sum();
+        if let Err(error) = self.place(entry_octets(&envelope, &text, chunks) + marks_octets) {
             self.give_up(id);
             let _ = answer.send(Err(error));
             return;
@@ -215,7 +216,7 @@ impl Writer {
             let _ = answer.send(Err(SpoolError::Incomplete));
             return;
         }
-        let meta = EntryMeta { held: false, marks: Vec::new(), parts, envelope: &envelope };
+        let meta = EntryMeta { hold, marks, parts, envelope: &envelope };
         let bytes = meta.encode();
         let text_crc = (codec::count(text.len()), text_crc);
         let header = record::header_with(entry_kind(chunks), id, &bytes, text_crc);
@@ -224,7 +225,8 @@ impl Writer {
             0 => text.len() as u64,
             _ => meta.parts.iter().map(|part| u64::from(part.octets)).sum(),
         };
-        let entry = Entry::new(at, octets, recipients);
+        let mut entry = Entry::new(at, octets, recipients);
+        entry.fold(hold, &meta.marks.iter().map(MarkItem::from).collect::<Vec<_>>());
         self.unsynced.push(Unsynced::Commit { id, entry, parts: meta.parts, answer });
         self.sync_needed = true;
     }

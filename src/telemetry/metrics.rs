@@ -189,7 +189,8 @@ declare! {
     cluster_state_age_seconds: seconds(),
         "How long ago a quorum was last known to agree with what this node shows";
 
-    // MX names.
+    // MX names and hosts.
+    handed_over_total: counters(&["direction"]), "Messages handed over from host to host";
     dns_stale: gauge(), "1 while this node leads and DNS is not as it shall be";
     dns_updates_total: counter(), "Updates of DNS that were made";
 

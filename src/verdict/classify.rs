@@ -9,7 +9,8 @@
 //! 4. A veto in the text (spam, policy, sender, quota, disabled ...) beats everything but the
 //!    sayings of single providers that are known to mean it.
 //! 5. 5.1.1 counts; some enhanced codes leave it to the text; all others do not count.
-//! 6. The text counts if it names a mailbox and says that it does not exist.
+//! 6. The text counts if it names a mailbox and says that it does not exist, and does not speak of
+//!    something of the client's.
 //!
 //! A reply that quotes another server's reply is judged by its own code and all of the text.
 //! The phrases are in `patterns.txt`.
@@ -161,6 +162,9 @@ fn judge_text(code: u16, enhanced: Option<Enhanced>, text: &str) -> Judgement {
             let code = enhanced.map(|e| e.to_string()).unwrap_or_default();
             return Judgement::new(OtherPermanent, format!("{code} is not an unknown mailbox"));
         }
+    }
+    if let Some(doubt) = PATTERNS.doubt.find(&PATTERNS.addressed.remove_from(&words)) {
+        return Judgement::new(OtherPermanent, format!("the text may be about \"{doubt}\""));
     }
     match PATTERNS.unknown_user.find(&words) {
         Some(phrase) => Judgement::new(UnknownUser, format!("the text says \"{phrase}\"")),

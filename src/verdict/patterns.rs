@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::words::fold;
+use super::words::{ADDRESS, fold};
 
 /// The phrases of `patterns.txt`.
 pub(crate) static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
@@ -29,6 +29,10 @@ pub(crate) struct Patterns {
     pub(crate) harmless: List,
     /// Phrases that say the refusal is about something else.
     pub(crate) veto: List,
+    /// Phrases that speak to the client about the message, taken out before doubts are looked for.
+    pub(crate) addressed: List,
+    /// Phrases that may make the words about a mailbox words about the client's own.
+    pub(crate) doubt: List,
     /// Phrases that say the mailbox does not exist.
     pub(crate) unknown_user: List,
 }
@@ -52,7 +56,8 @@ struct Phrase {
 enum Part {
     Word(String),
     Prefix(String),
-    Inside(String),
+    /// All of these inside, in this order.
+    Inside(Vec<String>),
     /// One of several phrases.
     OneOf(Vec<Vec<Part>>),
     /// At most so many words, all in one sentence.
@@ -77,7 +82,7 @@ impl Patterns {
             for phrase in line.split(',').map(str::trim).filter(|phrase| !phrase.is_empty()) {
                 let parts = parse_parts(phrase, &sets).map_err(error)?;
                 match current {
-                    "harmless" | "veto" | "unknown_user" => {
+                    "harmless" | "veto" | "addressed" | "doubt" | "unknown_user" => {
                         lists.entry(current).or_default().add(phrase, parts);
                     }
                     _ => sets.entry(current).or_default().push(parts),
@@ -88,6 +93,8 @@ impl Patterns {
         Ok(Self {
             harmless: take("harmless"),
             veto: take("veto"),
+            addressed: take("addressed"),
+            doubt: take("doubt"),
             unknown_user: take("unknown_user"),
         })
     }
@@ -107,15 +114,20 @@ fn parse_parts(
         if let Some(name) = word.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
             return sets.get(name).cloned().map(Part::OneOf).ok_or("no such set above this line");
         }
+        if word == ADDRESS {
+            return Ok(Part::Word(word.to_owned()));
+        }
         let bare = fold(word.trim_matches('*'));
-        if bare.is_empty() || !bare.chars().all(char::is_alphanumeric) {
+        let pieces: Vec<String> = bare.split('*').map(str::to_owned).collect();
+        if !pieces.iter().all(|p| !p.is_empty() && p.chars().all(char::is_alphanumeric)) {
             return Err("a word has letters and digits only");
         }
-        Ok(match (word.starts_with('*'), word.ends_with('*')) {
-            (false, false) => Part::Word(bare),
-            (false, true) => Part::Prefix(bare),
-            _ => Part::Inside(bare),
-        })
+        match (word.starts_with('*'), word.ends_with('*'), pieces.len()) {
+            (false, false, 1) => Ok(Part::Word(bare)),
+            (false, true, 1) => Ok(Part::Prefix(bare)),
+            (true, _, _) => Ok(Part::Inside(pieces)),
+            (false, ..) => Err("a word with a * inside begins with one"),
+        }
     };
     line.split_whitespace().map(part).collect()
 }
@@ -207,11 +219,23 @@ fn matches(
             words.get(at).is_some_and(|word| starts_with(word, text, false))
                 && matches(rest, words, at + 1, then)
         }
-        Part::Inside(text) => {
-            words.get(at).is_some_and(|word| word.contains(&**text))
+        Part::Inside(pieces) => {
+            words.get(at).is_some_and(|word| has_inside(word, pieces))
                 && matches(rest, words, at + 1, then)
         }
     }
+}
+
+/// Whether a word has these pieces inside, one behind the other.
+fn has_inside(word: &str, pieces: &[String]) -> bool {
+    let mut rest = word;
+    pieces.iter().all(|piece| match rest.split_once(&**piece) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
 }
 
 /// Compare letter by letter; a byte of the text that was not UTF-8 fits any letter.
@@ -234,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_phrase_is_words_prefixes_gaps_and_sets() {
-        let file = "[noun]\nuser, mail box # a comment\n[veto]\n<noun> .. gone\nspam*\n*不存在*";
+        let file = "[noun]\nuser, mail box # a comment\n[veto]\n<noun> .. gone\nspam*\n*户*不存在*";
         for text in ["User gone", "the mail box is really gone", "SPAMMY", "此用户不存在了"]
         {
             assert!(finds(file, text), "{text}");
@@ -263,5 +287,6 @@ mod tests {
         assert_eq!(fails("[veto]\nok\n<nope> x"), "line 3: no such set above this line");
         assert_eq!(fails("[veto]\na-b"), "line 2: a word has letters and digits only");
         assert_eq!(fails("[veto]\na ~x"), "line 2: ~ wants a number");
+        assert_eq!(fails("[veto]\na*b"), "line 2: a word with a * inside begins with one");
     }
 }

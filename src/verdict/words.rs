@@ -7,6 +7,10 @@
 /// More words than a sane server writes; a longer text is not judged at all.
 pub(crate) const WORDS_MAX: usize = 600;
 
+/// Stands for an address with which a text begins. Other addresses leave no word behind: whose they
+/// are is not known.
+pub(crate) const ADDRESS: &str = "@";
+
 /// Split a text into words; `None` if there are too many to judge.
 pub(crate) fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Words(Vec::new());
@@ -54,6 +58,9 @@ impl Words {
     }
 
     fn add_piece(&mut self, piece: &str) {
+        if piece.contains('@') && self.0.is_empty() {
+            return self.0.push(ADDRESS.to_owned());
+        }
         if piece.contains('@') || is_name_or_number(piece) {
             return;
         }
@@ -69,10 +76,10 @@ impl Words {
 
     fn add_word(&mut self, word: &str) {
         let word = fold(word);
-        // "e-mail" and "email" are one word.
-        if word == "mail" && self.0.last().is_some_and(|last| last == "e") {
+        // "e-mail" and "email" are one word, and so are words that begin with it.
+        if word.starts_with("mail") && self.0.last().is_some_and(|last| last == "e") {
             self.0.pop();
-            return self.0.push("email".to_owned());
+            return self.0.push(format!("e{word}"));
         }
         if !word.is_empty() && !word.bytes().all(|b| b.is_ascii_digit()) {
             self.0.push(word);
@@ -182,19 +189,19 @@ mod tests {
 
     #[test]
     fn names_numbers_and_links_are_left_out() {
-        assert_eq!(joined("<spam@blocked.example>: User unknown"), "user unknown");
+        assert_eq!(joined("<spam@blocked.example>: User unknown"), "@ user unknown");
         assert_eq!(joined("host mx.spam.test[192.0.2.1] said: 550 5.1.1 no"), "host said no");
         assert_eq!(
             joined("no. See https://spam.test/blocked?x=full for more"),
             "no | see for more"
         );
         assert_eq!(joined("RCPT TO:<a@b.test>User"), "rcpt to user");
-        assert_eq!(joined("a@b.test:user not found"), "user not found");
+        assert_eq!(joined("a@b.test:user not found"), "@ user not found");
     }
 
     #[test]
     fn sentences_are_kept_apart() {
-        assert_eq!(joined("<a@b.test>... Unknown; error"), "unknown | error");
+        assert_eq!(joined("<a@b.test>... Unknown; error"), "@ | unknown | error");
         assert_eq!(joined("rejected.User unknown"), "rejected | user unknown");
         assert_eq!(
             joined("RESOLVER.ADR.RecipNotFound; not found"),

@@ -257,7 +257,7 @@ pub(super) fn recovered(message: &Message) -> RecoveredEntry {
         .collect();
     RecoveredEntry {
         id: message.id,
-        held: message.held,
+        hold: message.hold,
         about: message.envelope.report.clone(),
         destinations,
     }

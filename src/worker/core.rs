@@ -12,7 +12,7 @@ use super::attempt::Loaded;
 use crate::bounce::budget::Budget;
 use crate::schedule::{Next, Permit, Recipients, Schedule, Start, Ticket};
 use crate::smtp::About;
-use crate::spool::{EntryId, Queued};
+use crate::spool::{EntryId, Hold, Queued};
 
 /// A job for a connection.
 pub(super) struct Work {
@@ -101,7 +101,8 @@ impl Core {
         destinations: &[(Cow<'_, str>, Recipients)],
         now: Instant,
     ) {
-        let Queued { id, octets, envelope, text: Some(text), states, held: false } = queued else {
+        let Queued { id, octets, envelope, text: Some(text), states, hold: Hold::No } = queued
+        else {
             return;
         };
         let failing =

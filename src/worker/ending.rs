@@ -11,6 +11,7 @@ use super::reports::{Case, Ended};
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::bounce::policy::Cause;
+use crate::letters::News;
 use crate::schedule::{Permit, Recipients, retry};
 use crate::smtp::{Address, Enhanced};
 use crate::spool::{EntryId, Mark, Outcome, Queued};
@@ -110,7 +111,8 @@ impl Inner {
             (recipient, if expired { given_up(verdict) } else { verdict })
         });
         let (done, rest): (Vec<_>, Vec<_>) = judged.partition(|(recipient, verdict)| {
-            matches!(verdict, Verdict::Delivered { .. }) && !owes_success(&trial, *recipient)
+            let owes = message.envelope.letter.is_some() || owes_success(&trial, *recipient);
+            matches!(verdict, Verdict::Delivered { .. }) && !owes
         });
         let outcome = Some(Outcome::Delivered);
         let mut settled: Vec<Settled> = done
@@ -122,6 +124,7 @@ impl Inner {
         let mut reports = Vec::new();
         if !rest.is_empty() {
             settled.extend(self.tell_of(&trial, rest, &mut reports).await);
+            self.note_letter(message, &settled).await;
         }
         let events = self.events(id, message, &settled);
         let rest = Rest { settled, recorded, reports, untried, pause };
@@ -248,6 +251,22 @@ impl Inner {
         judged.into_iter().map(settle).collect()
     }
 
+    /// Of a letter of ours the fleet is to know what became of it, before the spool forgets it.
+    async fn note_letter(&self, message: &Loaded, settled: &[Settled]) {
+        let Some(letter) = &message.envelope.letter else { return };
+        for settled in settled {
+            let news = match settled.outcome {
+                None => continue,
+                Some(Outcome::Delivered) => News::Accepted,
+                Some(_) => News::Failed(settled.verdict.text()),
+            };
+            if let Err(error) = self.parts.letters.keep(letter, news, wall_ms()).await {
+                let customer = &letter.customer;
+                tracing::error!(%error, customer, "what became of a letter is not remembered");
+            }
+        }
+    }
+
     /// Log, count and record what became of these.
     fn record(&self, trial: &Trial<'_>, settled: &[Settled], pause: &Pause) {
         if settled.is_empty() {
@@ -312,6 +331,7 @@ impl Inner {
         let mut reports = Vec::new();
         let expired = recipients.iter().map(expired).collect();
         let settled = self.tell_of(&trial, expired, &mut reports).await;
+        self.note_letter(trial.message, &settled).await;
         let pause = self.pause(id, trial.message, recipients);
         self.record(&trial, &settled, &pause);
         reports.into_iter().for_each(|report| self.accept(report));

@@ -200,7 +200,7 @@ impl Inner {
             bytes: message.octets,
             mail_from: envelope.mail_from.as_ref().map(ToString::to_string).unwrap_or_default(),
             client: envelope.origin.ip.map(|ip| format!("{}[{ip}]", envelope.origin.helo)),
-            held: message.held,
+            held: message.hold.is_operators(),
             recipients: recipients.flatten().collect(),
         }
     }

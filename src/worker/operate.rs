@@ -9,9 +9,11 @@ use super::ending::final_mark;
 use super::reports::{Case, Ended};
 use super::{Deliveries, Inner};
 use crate::bounce::policy::Cause;
+use crate::letters::News;
 use crate::schedule::{JobState, Removal};
 use crate::smtp::Enhanced;
 use crate::spool::{EntryId, Mark, Message, Outcome, ReadError, RecoveredEntry, SpoolError};
+use crate::system::clock::wall_ms;
 use crate::telemetry::delivery_log::{Attempt, Delays, Status};
 
 /// Why an operator's wish cannot be met.
@@ -154,6 +156,12 @@ impl Inner {
                 return Err(OperateError::NotReported(id, error));
             }
         };
+        if let Some(letter) = &message.envelope.letter {
+            let news = News::Failed(end.text.to_owned());
+            if let Err(error) = self.parts.letters.keep(letter, news, wall_ms()).await {
+                tracing::error!(%error, "what became of a letter is not remembered");
+            }
+        }
         let marks = ended.into_iter().map(|recipient| {
             self.log_end(&message, recipient, end);
             let outcome = match end.outcome {

@@ -265,6 +265,7 @@ impl Inner {
             envid: None,
             authentication: None,
             report: Some(report),
+            letter: None,
             origin: Origin {
                 ip: None,
                 helo: self.parts.hostname.clone(),

@@ -55,11 +55,7 @@ impl NameServer {
             if duties.copies.is_some() {
                 continue;
             }
-            let head = format!(
-                "$ORIGIN {origin}.\n$TTL 1\n@ SOA ns host 1 3600 600 86400 1\n@ NS ns\n\
-                 ns A 127.0.0.1\n"
-            );
-            std::fs::write(zone_file(folder.path(), origin), head + records + "\n").unwrap();
+            write_zone(folder.path(), origin, records, 1);
         }
         let origins = zones.iter().map(|&(origin, _)| origin);
         let words = match software {
@@ -85,6 +81,14 @@ impl NameServer {
         if self.copies {
             std::fs::remove_file(zone_file(self.folder.path(), &self.origin)).unwrap();
         }
+        self.process = Process::start(&self.words, &self.folder.path().join("log"));
+        self.await_answers();
+    }
+
+    /// Serve other records for a zone of its own, at once.
+    pub fn replace(&mut self, origin: &str, records: &str) {
+        write_zone(self.folder.path(), origin, records, 2);
+        self.process.kill();
         self.process = Process::start(&self.words, &self.folder.path().join("log"));
         self.await_answers();
     }
@@ -124,6 +128,14 @@ impl NameServer {
             got > 12 && answer[3] & 0x0f == 0
         });
     }
+}
+
+fn write_zone(folder: &Path, origin: &str, records: &str, serial: u32) {
+    let head = format!(
+        "$ORIGIN {origin}.\n$TTL 1\n@ SOA ns host {serial} 3600 600 86400 1\n@ NS ns\n\
+         ns A 127.0.0.1\n"
+    );
+    std::fs::write(zone_file(folder, origin), head + records + "\n").unwrap();
 }
 
 fn zone_file(folder: &Path, origin: &str) -> std::path::PathBuf {

@@ -20,6 +20,7 @@ pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
 pub mod prometheus;
+pub mod senders;
 pub mod sink;
 pub mod smtp;
 pub mod writer;

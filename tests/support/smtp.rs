@@ -185,8 +185,13 @@ impl Smtp {
     pub fn starttls(mut self, ca: &Ca, name: &str) -> Self {
         let go = self.command("STARTTLS");
         assert_eq!(go.code, 220, "{go:?}");
+        self.secured(&Arc::new(ca.client()), name)
+    }
+
+    /// Speak TLS from here; a certificate that is not `name`'s is an error of the next reply.
+    pub fn secured(self, client: &Arc<rustls::ClientConfig>, name: &str) -> Self {
         let server = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
-        let connection = rustls::ClientConnection::new(Arc::new(ca.client()), server).unwrap();
+        let connection = rustls::ClientConnection::new(Arc::clone(client), server).unwrap();
         let stream = rustls::StreamOwned::new(connection, self.socket.try_clone().unwrap());
         Self { wire: Box::new(stream), socket: self.socket, pending: Vec::new() }
     }

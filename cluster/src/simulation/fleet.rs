@@ -118,6 +118,7 @@ impl Fleet {
             home,
             authority: rustls::pki_types::CertificateDer::from(Vec::new()),
             clock,
+            peers: Arc::default(),
         };
         lock(&self.world).handlers.insert(id, (incarnation, Arc::new(service)));
         self.nodes.insert(id, Node { raft, view, forwarder, disk, applied: 0, compared: 0 });

@@ -1,7 +1,6 @@
 //! A network that delays, loses and cuts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::runtime::{between, chance, next};
 use crate::raft::{Batch, NodeId, Vote};
 use crate::state::{Command, Request};
 use crate::transport::wire::{Answer, Ask, Call};
-use crate::transport::{BoxFuture, CallError, Handler, Rest, Transport};
+use crate::transport::{BoxFuture, CallError, Handler, Rest, Tail, Transport};
 
 /// As `transport::endpoint` has it.
 const IDLE: Duration = Duration::from_secs(3);
@@ -109,7 +108,7 @@ impl Transport for SimTransport {
         to: NodeId,
         _address: &'a str,
         call: Vec<u8>,
-        file: Option<PathBuf>,
+        tail: Tail,
     ) -> BoxFuture<'a, Result<Answer, CallError>> {
         Box::pin(async move {
             if !self.is_alive() {
@@ -121,6 +120,10 @@ impl Transport for SimTransport {
                 return Err(CallError::Unreachable("nobody is there".to_owned()));
             };
             let from = self.node;
+            let file = match tail {
+                Tail::File(file) => Some(file),
+                Tail::Nothing | Tail::Pieces(_) => None,
+            };
             let mut call = Call::decode(&call).map_err(|e| CallError::Broken(e.to_string()))?;
             if let Some(answer) = self.spoil(to, &mut call) {
                 return Ok(answer);

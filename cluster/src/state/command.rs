@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::clip;
 use super::{
-    Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand, MigrationCommand,
-    NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, Secret, TrafficCount,
+    CertificateCommand, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
+    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, Secret,
+    TrafficCount,
 };
 
 const REFUSAL_OCTETS_MAX: usize = 1024;
@@ -241,6 +242,8 @@ pub enum Command {
         /// The key.
         secret: Secret,
     },
+    /// About certificates of MX names.
+    Certificate(CertificateCommand),
 }
 
 impl Command {
@@ -287,6 +290,7 @@ impl Command {
             }
             Self::Migration(command) => return command.summary(),
             Self::Notice(command) => command.summary(),
+            Self::Certificate(command) => command.summary(),
             Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
             Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
             Self::ReturnPathSet { domain, tagged: true } => {

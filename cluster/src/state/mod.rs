@@ -7,6 +7,7 @@ mod answers;
 mod assignments;
 mod audit;
 mod blacklist;
+mod certificates;
 mod command;
 mod customers;
 mod domains;
@@ -37,6 +38,7 @@ pub use blacklist::{
     BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
 };
 use blacklist::{Numbers, Terms};
+pub use certificates::{Certificate, CertificateCommand};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
@@ -200,7 +202,8 @@ impl State {
             | Command::Assign { .. }
             | Command::Migration(_)
             | Command::Notice(_)
-            | Command::Traffic { .. } => self.change_rotation(command),
+            | Command::Traffic { .. }
+            | Command::Certificate(_) => self.change_rotation(at, command),
             Command::ReturnPathSet { domain, tagged } => {
                 self.domains.require(domain)?;
                 self.return_paths.set(domain, *tagged)

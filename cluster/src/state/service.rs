@@ -21,6 +21,17 @@ pub enum HostState {
     },
 }
 
+impl HostState {
+    /// Whether the host shall follow the others, and not vote: it is empty, or out of service.
+    pub(crate) fn stands_down(&self) -> bool {
+        match self {
+            Self::InService => false,
+            Self::Draining(drain) => drain.mail_left == Some(0),
+            Self::Retired { .. } => true,
+        }
+    }
+}
+
 /// How far a host is emptied: names first, then its queue, then its vote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {

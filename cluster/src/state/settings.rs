@@ -58,6 +58,8 @@ pub enum SettingKind {
     DomainName,
     /// Addresses with ports, separated by commas, or nothing.
     Servers,
+    /// A mail address, or nothing.
+    MailAddress,
 }
 
 const SECOND_MS: u64 = 1000;
@@ -217,6 +219,13 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: needless log entries; too high: rebalancing works from old figures",
     },
     Setting {
+        name: "rotation.survey_every",
+        default: "1h",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
+        about: "how often customers' MX records are looked at while a migration is announced",
+        caution: "too low: load on name servers; too high: who has moved counts as late",
+    },
+    Setting {
         name: "rotation.ttl",
         default: "1h",
         kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 7 * DAY_MS },
@@ -236,6 +245,13 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::DomainName,
         about: "the service's zone: MX names are below it",
         caution: "without it there can be no MX names; it cannot change while there are some",
+    },
+    Setting {
+        name: "service.address",
+        default: "",
+        kind: SettingKind::MailAddress,
+        about: "who letters to customers come from; answers go there",
+        caution: "when empty, postmaster at the host that writes: set one that people read",
     },
 ];
 
@@ -335,7 +351,15 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                 render_duration(period_max_ms)
             ))),
         },
-        SettingKind::DomainName if value.is_empty() => Ok(()),
+        SettingKind::DomainName | SettingKind::MailAddress if value.is_empty() => Ok(()),
+        SettingKind::MailAddress => {
+            let plain = !value.chars().any(|c| c.is_control() || c.is_whitespace() || c == '<');
+            let domain = value.rsplit_once('@').filter(|(local, _)| !local.is_empty());
+            if plain && value.len() <= 320 && domain.is_some_and(|(_, d)| is_host_name(d)) {
+                return Ok(());
+            }
+            Err(Refusal::invalid(format!("{name} is a mail address such as support@relay.example")))
+        }
         SettingKind::DomainName => {
             let lower = !value.bytes().any(|b| b.is_ascii_uppercase());
             if lower && is_host_name(value) {

@@ -49,6 +49,7 @@ impl Command {
             | Self::Migration(_)
             | Self::Notice(_)
             | Self::Traffic { .. }
+            | Self::Certificate(_)
             | Self::RecipientNews { .. }
             | Self::RecipientsStage { .. }
             | Self::RecipientsCommit { .. }

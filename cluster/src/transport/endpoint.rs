@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::refusals::Refusals;
 use super::serve::Server;
 use super::tls::{Credentials, TlsError};
 use super::wire::Answer;
-use super::{BoxFuture, CallError, Handler, Transport};
+use super::{BoxFuture, CallError, Handler, Tail, Transport};
 use crate::raft::NodeId;
 
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
@@ -122,9 +121,9 @@ impl Transport for QuicEndpoint {
         to: NodeId,
         address: &'a str,
         call: Vec<u8>,
-        file: Option<PathBuf>,
+        tail: Tail,
     ) -> BoxFuture<'a, Result<Answer, CallError>> {
-        Box::pin(self.links.call(to, address, call, file))
+        Box::pin(self.links.call(to, address, call, tail))
     }
 
     fn silent_ms(&self, node: NodeId) -> Option<u64> {

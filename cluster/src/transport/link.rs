@@ -7,19 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, SendStream, TokioRuntime,
 };
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::CallError;
 use super::endpoint::transport_config;
 use super::serve::REMOVED;
 use super::tls::{self, TlsError};
 use super::wire::{Answer, Joined};
+use super::{CallError, Tail};
 use crate::authority::{FLEET_NAME, node_name};
 use crate::codec::{self, BODY_OCTETS_MAX, CodecError, HEAD_OCTETS, Kind};
 use crate::raft::NodeId;
@@ -109,7 +110,7 @@ impl Links {
         to: NodeId,
         address: &str,
         call: Vec<u8>,
-        file: Option<PathBuf>,
+        tail: Tail,
     ) -> Result<Answer, CallError> {
         let link = self.link(to);
         let connection = self.connection(&link, to, address).await?;
@@ -121,8 +122,12 @@ impl Links {
         };
         let broken = |error: &dyn std::fmt::Display| CallError::Broken(error.to_string());
         send.write_all(&call).await.map_err(|e| broken(&e))?;
-        if let Some(file) = file {
-            send_file(&mut send, file).await.map_err(|e| broken(&e))?;
+        match tail {
+            Tail::Nothing => {}
+            Tail::File(file) => send_file(&mut send, file).await.map_err(|e| broken(&e))?,
+            Tail::Pieces(pieces) => {
+                send_pieces(&mut send, pieces).await.map_err(|e| broken(&e))?;
+            }
         }
         send.finish().map_err(|e| broken(&e))?;
         let bytes = receive.read_to_end(ANSWER_OCTETS_MAX).await.map_err(|e| broken(&e))?;
@@ -226,6 +231,21 @@ async fn send_file(send: &mut SendStream, path: PathBuf) -> std::io::Result<()> 
             Err(late) => return Err(late.into()),
         }
     }
+}
+
+async fn send_pieces(
+    send: &mut SendStream,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> std::io::Result<()> {
+    // As for a file.
+    let _ = send.set_priority(FILE_PRIORITY);
+    while let Some(piece) = pieces.recv().await {
+        match timeout(PIECE, send.write_chunk(piece)).await {
+            Ok(written) => written?,
+            Err(late) => return Err(late.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Why a join was not granted.

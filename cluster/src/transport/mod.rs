@@ -22,6 +22,9 @@ pub(crate) use self::endpoint::{EndpointError, QuicEndpoint};
 pub(crate) use self::link::{JoinError, join};
 pub(crate) use self::serve::Rest;
 pub(crate) use self::tls::Credentials;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
 use self::wire::{Answer, Call, Joining};
 use crate::raft::NodeId;
 use crate::state::Hash;
@@ -40,16 +43,26 @@ pub(crate) enum CallError {
     Broken(String),
 }
 
+/// What follows a call in its stream.
+#[derive(Debug)]
+pub(crate) enum Tail {
+    Nothing,
+    /// The content of a file.
+    File(PathBuf),
+    /// Pieces as they come. That all came is for the callee to check.
+    Pieces(mpsc::Receiver<Bytes>),
+}
+
 /// Calls other nodes.
 pub(crate) trait Transport: Send + Sync + 'static {
-    /// Send `call` to node `to`, followed by the content of `file` if there is one. Dropping the
-    /// future gives the call up; the callee may have heard it nevertheless.
+    /// Send `call` to node `to`, followed by `tail`. Dropping the future gives the call up; the
+    /// callee may have heard it nevertheless.
     fn call<'a>(
         &'a self,
         to: NodeId,
         address: &'a str,
         call: Vec<u8>,
-        file: Option<PathBuf>,
+        tail: Tail,
     ) -> BoxFuture<'a, Result<Answer, CallError>>;
 
     /// Milliseconds since the node last answered; `None` when it never did.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{
     Connection, Endpoint, Incoming, ReadExactError, ReadToEndError, RecvStream, SendStream, VarInt,
 };
@@ -20,7 +21,7 @@ use super::Handler;
 use super::link::{JOIN_MAGIC, JOIN_OCTETS_MAX};
 use super::refusals::{LOG_EVERY, Offence, Reason, Refusals};
 use super::tls::{JOIN_PROTOCOL, NODE_PROTOCOL, node_in};
-use super::wire::{Answer, Call, Joining};
+use super::wire::{Answer, Ask, Call, Joining};
 use crate::authority;
 use crate::codec::{self, CodecError, HEAD_OCTETS, Kind};
 use crate::raft::NodeId;
@@ -73,6 +74,18 @@ impl Rest {
         }
         file.flush().await?;
         file.sync_all().await
+    }
+
+    /// The next piece of at most 64 KiB, `None` at the end; late peers are cut off.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Stream(stream) => {
+                let piece = timeout(READ, stream.read_chunk(64 << 10, true)).await??;
+                Ok(piece.map(|piece| piece.bytes))
+            }
+            #[cfg(test)]
+            Self::Simulated(_) => Ok(None),
+        }
     }
 
     /// Nothing may follow. `None` when the caller gave up and nobody knows.
@@ -220,7 +233,7 @@ impl Server {
             return Err(Offence::new(Reason::Identity, why));
         }
         let mut rest = Rest::Stream(receive);
-        if !matches!(call.ask, super::wire::Ask::Snapshot { .. }) {
+        if !matches!(call.ask, Ask::Snapshot { .. } | Ask::Peer { .. }) {
             match rest.ends().await {
                 Some(true) => {}
                 Some(false) => {

@@ -45,6 +45,12 @@ pub(crate) enum Ask {
     },
     /// To the leader, from the node a newcomer spoke to.
     Join(Joining),
+    /// From what is above consensus to its like; its tail follows in the same stream.
+    Peer {
+        body: Vec<u8>,
+    },
+    /// To the leader: the key for replicated secrets.
+    Vault,
 }
 
 /// A node that wants to join, with the hash of its token's secret.
@@ -91,6 +97,12 @@ pub(crate) enum Answer {
     Unknown,
     /// Nothing was done, and trying again will not help.
     Refused(String),
+    Peer {
+        body: Vec<u8>,
+    },
+    Vault {
+        key: [u8; 32],
+    },
 }
 
 /// How far the leader knows a member to be.

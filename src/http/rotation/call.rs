@@ -106,11 +106,36 @@ pub enum NameCall {
     },
     /// The records of all names, as a zone file.
     Zone,
+    /// Certificates of names.
+    CertList,
+    /// Add a certificate, or replace the one called by the same name.
+    CertAdd {
+        /// The chain, leaf first, as PEM.
+        chain_pem: String,
+        /// Its key, as PEM.
+        key_pem: KeyPem,
+    },
+    /// Remove a certificate.
+    CertRemove {
+        /// The name it is called by.
+        name: String,
+    },
     /// Move names so that hosts have equal loads.
     Rebalance {
         /// Only show what would be done.
         dry_run: bool,
     },
+}
+
+/// A private key on its way to a node; never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyPem(pub String);
+
+impl std::fmt::Debug for KeyPem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(a key)")
+    }
 }
 
 /// About migrations.
@@ -243,6 +268,15 @@ pub struct NameRow {
     pub customers: u64,
     /// The time to live DNS was last seen to give, in seconds.
     pub ttl_seconds: u32,
+}
+
+/// A certificate as it is printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertRow {
+    /// The names it is for; the first is what it is called by.
+    pub names: Vec<String>,
+    /// When it ends.
+    pub ends: String,
 }
 
 /// Loads and moves.

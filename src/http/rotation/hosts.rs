@@ -124,8 +124,8 @@ fn drain_row(state: &State, host: &Host, drain: &Drain, now_ms: u64) -> DrainRow
             ("names", format!("{} waits for {what}", name.name))
         }
         (None, None) => ("mail", format!("{} to count its queue", host.name)),
-        (None, Some(0)) => ("empty", format!("`mxfleet host retire {}`", host.name)),
-        (None, Some(left)) => ("mail", format!("{left} messages to be delivered")),
+        (None, Some(0)) => ("votes", "its vote and its lead to be taken over".to_owned()),
+        (None, Some(left)) => ("mail", format!("{left} messages to be handed over")),
     };
     DrainRow {
         step: step.to_owned(),

@@ -1,10 +1,14 @@
 //! Calls about MX names.
 
-use mxfleet_cluster::{Command, MxName, NameCommand, NameStage, NameStatus, Plan, State};
+use mxfleet_cluster::{
+    Certificate, CertificateCommand, Command, MxName, NameCommand, NameStage, NameStatus, Plan,
+    State,
+};
 
 use super::super::call::{Refused, Terms};
-use super::call::{LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::call::{CertRow, KeyPem, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
 use super::{Answer, RotationAdmin, host_name, time};
+use crate::connection::CertificatePair;
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
@@ -26,6 +30,22 @@ impl RotationAdmin {
                 return Ok(serde_json::json!(name_row(&state, row)));
             }
             NameCall::Zone => return self.zone(),
+            NameCall::CertList => {
+                let row = |row: &Certificate| CertRow {
+                    names: row.names.clone(),
+                    ends: time(row.ends_ms),
+                };
+                let rows: Vec<CertRow> = self.view().certificates().map(row).collect();
+                return Ok(serde_json::json!(rows));
+            }
+            NameCall::CertAdd { chain_pem, key_pem } => {
+                let put = CertificateCommand::Put(self.sealed(chain_pem, &key_pem)?);
+                return self.propose(Command::Certificate(put), terms).await;
+            }
+            NameCall::CertRemove { name } => {
+                let remove = CertificateCommand::Remove { name: spelling(&name)? };
+                return self.propose(Command::Certificate(remove), terms).await;
+            }
             NameCall::Rebalance { dry_run } => return self.rebalance(dry_run, terms).await,
             NameCall::Add { name, host, from_ms, published } => {
                 let name = spelling(&name)?;
@@ -68,6 +88,18 @@ impl RotationAdmin {
         let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
         self.propose(Command::Name(command), &Terms::default()).await?;
         Ok(changed)
+    }
+
+    /// A certificate that is sound, with its key sealed.
+    fn sealed(&self, chain_pem: String, key: &KeyPem) -> Result<Certificate, Refused> {
+        let pair = CertificatePair::parse(chain_pem.as_bytes(), key.0.as_bytes());
+        let pair = pair.map_err(|error| Refused::invalid(error.to_string()))?;
+        let ends_s = pair.ends.and_then(|ends| u64::try_from(ends).ok()).unwrap_or_default();
+        let (names, sealed_key) = (pair.names, Vec::new());
+        let mut row = Certificate { names, chain_pem, sealed_key, ends_ms: ends_s * 1000 };
+        let sealed = self.cluster.seal(row.about(), key.0.as_bytes());
+        row.sealed_key = sealed.map_err(|error| Refused::unavailable(error.to_string()))?;
+        Ok(row)
     }
 
     fn zone(&self) -> Answer {
@@ -136,8 +168,9 @@ fn loads(plan: &Plan) -> Vec<LoadRow> {
 /// A name as the tables spell it: lowercase A-label, no trailing dot.
 pub(super) fn spelling(text: &str) -> Result<String, Refused> {
     let name = text.strip_suffix('.').unwrap_or(text);
-    domain_to_ascii(name)
-        .map(String::from)
+    let (star, host) = name.strip_prefix("*.").map_or(("", name), |host| ("*.", host));
+    domain_to_ascii(host)
+        .map(|host| format!("{star}{host}"))
         .map_err(|_| Refused::invalid(format!("{} is not a host name", text.escape_debug())))
 }
 

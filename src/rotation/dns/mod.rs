@@ -37,7 +37,7 @@ const ACTOR: &str = "dns";
 
 /// Publishes on behalf of the fleet while this node leads.
 #[derive(Clone)]
-pub struct DnsPublisher {
+pub(super) struct DnsPublisher {
     cluster: Cluster,
     key_file: Option<PathBuf>,
 }
@@ -61,12 +61,12 @@ enum Fault {
 
 impl DnsPublisher {
     /// Publishes for `cluster`, signing with the key in `key_file`.
-    pub fn new(cluster: Cluster, key_file: Option<PathBuf>) -> Self {
+    pub(super) fn new(cluster: Cluster, key_file: Option<PathBuf>) -> Self {
         Self { cluster, key_file }
     }
 
     /// Publish whenever this node leads, until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(self, stop: CancellationToken) {
         let mut last = None;
         loop {
             tokio::select! {

@@ -55,7 +55,7 @@ async fn entries_survive_a_restart_with_their_marks() {
         entries[0].destinations,
         [destination("one.test", 2, 77_000_000), destination("two.test", 1, 0)]
     );
-    assert!(entries[1].held && !entries[0].held);
+    assert!(entries[1].hold.is_operators() && !entries[0].hold.is_operators());
     assert_eq!((&entries[0].about, &entries[2].about), (&None, &Some(about.clone())));
     assert_eq!(entries[2].destinations, [destination("own:one.test", 0, 0)]);
     let message = spool.load(one.id).unwrap().unwrap();

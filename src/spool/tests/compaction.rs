@@ -28,7 +28,7 @@ async fn check(spool: &Spool, kept: &[(EntryId, Vec<u8>)], context: &str) {
     assert_eq!(spool.ids(), ids, "{context}");
     for (id, text) in kept {
         let message = spool.load(*id).unwrap().unwrap();
-        assert!(message.held, "{context}");
+        assert!(message.hold.is_operators(), "{context}");
         assert_eq!(message.states[0].last_reply.as_deref(), Some("250 ok"), "{context}");
         let second = &message.states[1];
         assert_eq!((second.attempts, second.due_us), (4, 9_000_000), "{context}");

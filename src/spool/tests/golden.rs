@@ -8,7 +8,7 @@ use crate::spool::record::{
     EntryMeta, Forgotten, Part, encode_forget_meta, encode_mark_meta, header,
 };
 use crate::spool::sidecar::Sidecar;
-use crate::spool::{EntryId, Mark, read_segment};
+use crate::spool::{EntryId, Hold, Mark, read_segment};
 
 const SALT: u64 = 0x0123_4567_89ab_cdef;
 const SEGMENT: &[u8] = include_bytes!("golden/segment-v1.bin");
@@ -28,14 +28,14 @@ fn segment_and_sidecar() -> (Vec<u8>, Vec<u8>) {
     let marks = vec![delivered(0), deferred(1, 4, 9_000_000)];
     let parts = vec![Part { segment: 7, offset: 4096, octets: 5 }];
     let whole = EntryMeta { envelope: &json, ..EntryMeta::default() };
-    let large = EntryMeta { held: true, marks, parts, envelope: &json };
+    let large = EntryMeta { hold: Hold::Operator, marks, parts, envelope: &json };
     let mark = |mark: Mark| encode_mark_meta(7, &mark);
     let records: [(_, _, _, _, &[u8]); 7] = [
         (Kind::Chunk, false, 1, Vec::new(), b"chunk"),
         (Kind::Commit, false, 1, large.encode(), b""),
         (Kind::Message, false, 2, whole.encode(), b"Subject: hi\r\n\r\n..text\r\n"),
         (Kind::Mark, false, 2, mark(deferred(0, 1, 5_000_000)), b""),
-        (Kind::Mark, false, 2, mark(Mark::Held(true)), b""),
+        (Kind::Mark, false, 2, mark(Mark::Hold(Hold::Operator)), b""),
         (Kind::Mark, true, 3, mark(delivered(0)), b""),
         (Kind::Forget, true, 4, encode_forget_meta(6, Forgotten::Abandoned), b""),
     ];

@@ -5,5 +5,6 @@ mod compaction;
 mod damage;
 mod faults;
 mod golden;
+mod hand_over;
 mod model;
 mod support;

@@ -303,8 +303,8 @@ impl Life {
             assert!(history.contains(state), "{context}: {id} {state:?} of {history:?}");
             *history = vec![state.clone()];
         }
-        assert!(known.held.contains(&message.held), "{context}: {id}");
-        known.held = vec![message.held];
+        assert!(known.held.contains(&message.hold.is_operators()), "{context}: {id}");
+        known.held = vec![message.hold.is_operators()];
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn envelope(recipients: &[&str]) -> Envelope {
         envid: None,
         authentication: None,
         report: None,
+        letter: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),
             helo: "client.test".into(),

@@ -98,8 +98,8 @@ fn judge_report(block: &Block, status: Option<Enhanced>, told: Option<&Finding>)
     if !matches!(status, None | Some(Enhanced(5, ..))) {
         return Judgement::new(OtherPermanent, "a failure without a failure's status");
     }
-    let Some(words) = block.diagnostic().or_else(|| told.map(|finding| finding.reply.clone()))
-    else {
+    let told_words = || told.map(|finding| reply::with_status(&finding.reply, status));
+    let Some(words) = block.diagnostic().or_else(told_words) else {
         return match status {
             Some(Enhanced(5, 1, 1)) => {
                 Judgement::new(UnknownUser, "status 5.1.1, and no diagnostic against it")

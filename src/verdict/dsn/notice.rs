@@ -22,6 +22,8 @@ pub(super) struct Notice {
     pub(super) blocks: Vec<Block>,
     /// Exim's and Gmail's header field with the addresses that failed.
     pub(super) failed_recipients: Vec<String>,
+    /// Who wrote the notification and to whom, in lower case: nobody of whom it tells.
+    pub(super) correspondents: Vec<String>,
 }
 
 impl Notice {
@@ -35,6 +37,11 @@ impl Notice {
             ..Self::default()
         };
         notice.failed_recipients.retain(|address| address.contains('@'));
+        let correspondents = [message.from(), message.to()].into_iter().flatten();
+        notice.correspondents = correspondents
+            .flat_map(|list| list.iter())
+            .filter_map(|one| one.address().map(str::to_lowercase))
+            .collect();
         let mut status = String::new();
         collect(&message, &mut notice.text, &mut status);
         notice.text = before_the_copy(&notice.text);

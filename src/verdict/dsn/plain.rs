@@ -7,8 +7,8 @@ use crate::smtp::Stage;
 
 /// Everything the text says about recipients, in the first form that fits.
 pub(super) fn findings(notice: &Notice) -> Vec<Finding> {
-    let forms: [fn(&Notice) -> Vec<Finding>; 8] =
-        [labelled, transcript, listed, dragonfly, notes, lone, announced, inline];
+    let forms: [fn(&Notice) -> Vec<Finding>; 9] =
+        [labelled, transcript, listed, dragonfly, notes, named, lone, announced, inline];
     forms.iter().map(|form| form(notice)).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
@@ -60,8 +60,15 @@ fn label(line: &str) -> Option<(&str, &str)> {
 fn says_permanent(notice: &Notice) -> bool {
     let text = notice.text.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    says(&["permanent error", "msexch:ims", "was not delivered to"])
-        && !says(&["delayed", "will be retried", "keep trying", "continue to try", "warning"])
+    says(&[
+        "permanent error",
+        "permanent fatal error",
+        "permanent failure",
+        "failed permanently",
+        "unable to deliver message to the following",
+        "msexch:ims",
+        "was not delivered to",
+    ]) && !says(&["delayed", "will be retried", "keep trying", "continue to try", "warning"])
 }
 
 /// A line that is an address, and the lines below about it (Exim, Exchange, Domino, old Gmail,
@@ -107,7 +114,7 @@ const LINES_ABOUT_MAX: usize = 12;
 
 /// `address`, `<address>`, `"address":`, `address<mailto:address>` or `address on Thu, 29 Apr`.
 fn lone_address(line: &str) -> Option<&str> {
-    let line = line.trim();
+    let line = line.trim().trim_start_matches("* ");
     let line = line.split_once(" on ").map_or(line, |(address, _)| address);
     let line = line.split_once("<mailto:").map_or(line, |(address, _)| address);
     let line = match line.strip_prefix('<') {
@@ -200,7 +207,26 @@ fn notes(notice: &Notice) -> Vec<Finding> {
     pairs.filter_map(|pair| finding(pair[1], pair[0], true)).collect()
 }
 
-/// One recipient, named in the header or in a quoted command, and one reply somewhere.
+/// `Recipient: address` or `Failed Recipient: [SMTP:address]`, and lines below with the reply
+/// (SmarterMail, MailEnable).
+fn named(notice: &Notice) -> Vec<Finding> {
+    let lines: Vec<&str> = notice.text.lines().map(str::trim).collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((label, value)) = line.split_once(": ") else { continue };
+        if !label.to_ascii_lowercase().ends_with("recipient") {
+            continue;
+        }
+        let value = value.trim().trim_start_matches("[SMTP:").trim_end_matches(']');
+        if let Some(recipient) = lone_address(value) {
+            found.extend(finding(recipient, &words_below(&lines[at + 1..]), false));
+        }
+    }
+    found
+}
+
+/// One recipient, named in the header, in a quoted command or nowhere but in the words, and one
+/// reply somewhere.
 fn lone(notice: &Notice) -> Vec<Finding> {
     if is_alias(&notice.text) {
         return Vec::new();
@@ -211,6 +237,9 @@ fn lone(notice: &Notice) -> Vec<Finding> {
     });
     let mut recipients: Vec<&str> =
         notice.failed_recipients.iter().map(String::as_str).chain(quoted).collect();
+    if recipients.is_empty() {
+        recipients = named_in_words(notice);
+    }
     recipients.sort_unstable();
     recipients.dedup();
     let ([recipient], Some(reply)) = (&recipients[..], reply::find(&notice.text)) else {
@@ -221,6 +250,18 @@ fn lone(notice: &Notice) -> Vec<Finding> {
     // The command may be named in the words before the reply.
     let stage = reply::stage(&notice.text);
     found.map(|f| Finding { stage: stage.unwrap_or(f.stage), ..f }).into_iter().collect()
+}
+
+/// Addresses in a text about a delivery, of others than those who correspond here.
+fn named_in_words(notice: &Notice) -> Vec<&str> {
+    let text = notice.text.to_ascii_lowercase();
+    if !["deliver", "reject", "fail", "return"].iter().any(|word| text.contains(word)) {
+        return Vec::new();
+    }
+    let pieces = notice.text.split(|c: char| c.is_whitespace() || "<>()[]\"',;:".contains(c));
+    let addresses = pieces.map(|piece| piece.trim_matches('.')).filter(|piece| is_address(piece));
+    let known = |address: &&str| notice.correspondents.contains(&address.to_lowercase());
+    addresses.filter(|address| !known(address)).collect()
 }
 
 /// A paragraph that says what is wrong, and one with the addresses it is about (Netscape).

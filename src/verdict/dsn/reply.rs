@@ -9,7 +9,7 @@ pub(super) fn find(prose: &str) -> Option<&str> {
     let starts = prose.char_indices().filter(|(_, c)| matches!(c, '4' | '5'));
     starts.map(|(at, _)| (&prose[..at], &prose[at..])).find_map(|(before, reply)| {
         let last = before.trim_end_matches([' ', '\t']).chars().next_back();
-        let begins = last.is_none_or(|c| "\n:'\"#(<".contains(c))
+        let begins = last.is_none_or(|c| "\n:'\"#(<[".contains(c))
             && !before.ends_with(|c: char| c.is_alphanumeric());
         (begins && starts_with_code(reply)).then_some(reply)
     })
@@ -36,6 +36,16 @@ pub(super) fn with_code(words: &str, status: Option<Enhanced>) -> String {
     match status {
         Some(status) => format!("550 {status} {words}"),
         None => format!("550 {words}"),
+    }
+}
+
+/// A reply without an enhanced code, with the report's status in its place.
+pub(super) fn with_status(reply: &str, status: Option<Enhanced>) -> String {
+    match (status, reply.split_at_checked(4)) {
+        (Some(status), Some((code, text))) if Enhanced::parse_prefix(text).is_none() => {
+            format!("{code}{status} {text}")
+        }
+        _ => reply.to_owned(),
     }
 }
 
@@ -70,7 +80,7 @@ pub(super) fn status(words: &str) -> Option<Enhanced> {
 }
 
 /// Phrases by which servers name the command that was answered, in lower case.
-const STAGES: [(&str, Stage); 29] = [
+const STAGES: [(&str, Stage); 44] = [
     ("in reply to helo", Stage::Helo),
     ("in reply to ehlo", Stage::Helo),
     ("in reply to mail from", Stage::Mail),
@@ -96,6 +106,21 @@ const STAGES: [(&str, Stage); 29] = [
     ("failed on data command", Stage::Data),
     ("failed after i sent the message", Stage::FinalDot),
     ("after rcpt", Stage::Rcpt),
+    ("in response to mail from", Stage::Mail),
+    ("in response to rcpt to", Stage::Rcpt),
+    ("in response to data", Stage::Data),
+    ("in response to end of data", Stage::FinalDot),
+    ("following mail command", Stage::Mail),
+    ("following rcpt command", Stage::Rcpt),
+    ("following data command", Stage::Data),
+    ("sent: mail from", Stage::Mail),
+    ("sent: rcpt to", Stage::Rcpt),
+    ("sent: data", Stage::Data),
+    ("for mail from command", Stage::Mail),
+    ("for rcpt to command", Stage::Rcpt),
+    ("for data command", Stage::Data),
+    ("for text command", Stage::FinalDot),
+    ("for end of data command", Stage::FinalDot),
     ("[mail_from]", Stage::Mail),
     ("[rcpt_to]", Stage::Rcpt),
     ("[data]", Stage::Data),
@@ -140,6 +165,15 @@ mod tests {
         assert_eq!(with_code("5.7.1 no", status), "550 5.7.1 no");
         assert_eq!(with_code("4.7.1 no", status), "450 4.7.1 no");
         assert_eq!(with_code("", None), "550 ");
+    }
+
+    #[test]
+    fn a_status_stands_in_for_a_code_that_is_missing() {
+        let status = Some(Enhanced(5, 1, 1));
+        assert_eq!(with_status("550 no", status), "550 5.1.1 no");
+        assert_eq!(with_status("550 5.7.1 no", status), "550 5.7.1 no");
+        assert_eq!(with_status("550 no", None), "550 no");
+        assert_eq!(with_status("", status), "");
     }
 
     #[test]

@@ -56,6 +56,13 @@ fn whatever_did_not_fail_for_good_does_not_count() {
 #[test]
 fn a_status_alone_counts_only_if_it_is_5_1_1() {
     expect(UnknownUser, &block("failed", "5.1.1", ""), "");
+    let words = |said: &str| {
+        format!(
+            "The following recipient(s) could not be reached:\n\na@b.test on 3/1/2004\n   {said}"
+        )
+    };
+    expect(UnknownUser, &block("failed", "5.1.1", ""), &words("The account does not exist."));
+    expect(OtherPermanent, &block("failed", "5.1.1", ""), &words("550 5.2.2 Mailbox full"));
     expect(OtherPermanent, &block("failed", "5.0.0", ""), "");
     expect(OtherPermanent, &block("failed", "5.1.10", ""), "");
     expect(OtherPermanent, &block("failed", "5.1.1", "550 max message size exceeded"), "");

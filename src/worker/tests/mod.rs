@@ -20,6 +20,7 @@ use self::customer::{CustomerServer, Manners};
 use super::*;
 use crate::blacklist::Reports;
 use crate::client::Roots;
+use crate::letters::Letters;
 use crate::route::{Dns, Own};
 use crate::smtp::envelope::Origin;
 use crate::smtp::{Address, BodyType, Envelope, Recipient};
@@ -128,6 +129,7 @@ impl World {
             cluster: cluster.clone(),
             reports: reports(&dir, &spool, &limits),
             journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
+            letters: Letters::open(&dir.path().join("letters")).unwrap(),
             returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             log: log.clone(),
             limits,
@@ -221,6 +223,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
         envid: None,
         authentication: None,
         report: None,
+        letter: None,
         origin: Origin {
             ip: None,
             helo: "client.test".into(),

@@ -128,15 +128,32 @@ impl Counts {
     }
 }
 
+/// How much the table holds; less in tests.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    records: u64,
+    leaves: usize,
+}
+
 /// The table.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Blacklist {
     leaves: Leaves,
     rules: Rules,
     notes: Notes,
+    room: Room,
     all: Counts,
     /// The same for each domain; both follow from the leaves.
     domains: Sharded<Box<str>, Counts>,
+}
+
+impl Default for Blacklist {
+    fn default() -> Self {
+        let (rules, notes, domains) = (Rules::default(), Notes::default(), Sharded::default());
+        let room = Room { records: RECORDS_MAX, leaves: LEAVES };
+        let (leaves, all) = (Leaves::default(), Counts::default());
+        Self { leaves, rules, notes, room, all, domains }
+    }
 }
 
 impl Blacklist {
@@ -336,7 +353,7 @@ impl Blacklist {
     /// oldest.
     fn make_room(&mut self, address: &str) {
         let bytes = self.leaves.get(self.place(address));
-        if self.all.records < RECORDS_MAX && bytes.len() < LEAF_OCTETS_MAX {
+        if self.all.records < self.room.records && bytes.len() < LEAF_OCTETS_MAX {
             return;
         }
         let goes = leaf::records(bytes)
@@ -385,8 +402,8 @@ impl Blacklist {
         }
     }
 
-    /// Which leaf an address is in: the first bits of a keyed hash.
-    #[allow(clippy::cast_possible_truncation, reason = "both halves are used, and few bits")]
+    /// Which leaf an address is in, by a keyed hash.
+    #[expect(clippy::cast_possible_truncation, reason = "low halves and low bits are meant")]
     fn place(&self, address: &str) -> usize {
         let mut hash = self.rules.seed;
         for piece in address.as_bytes().chunks(8) {
@@ -396,7 +413,7 @@ impl Blacklist {
                 * u128::from(self.rules.seed.rotate_left(32) | 0x9e37_79b9_7f4a_7c15);
             hash = (product as u64) ^ ((product >> 64) as u64) ^ piece.len() as u64;
         }
-        (mix(hash) >> (64 - LEAVES.ilog2())) as usize
+        (mix(hash) >> 40) as usize % self.room.leaves
     }
 
     /// The secret of a new fleet.

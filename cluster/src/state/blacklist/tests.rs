@@ -4,6 +4,7 @@ use super::*;
 use crate::state::domains::Domains;
 use crate::state::{Domain, RecipientPolicy, Route, Settings, TlsPolicy};
 
+mod crowd;
 mod directory;
 
 const HOUR: u64 = 3_600_000;

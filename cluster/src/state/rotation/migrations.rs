@@ -192,7 +192,11 @@ impl State {
             let mut told = told.clone();
             // Who began a mail ends it: what another node says of the same round is not heard.
             let begins = matches!(told, Told::Sending { .. } | Told::NoContact);
-            if *round > rounds || *round < step.round || (begins && *round == step.round) {
+            let again = begins && *round == step.round && !self.is_orphaned(step);
+            // One server that took it outweighs another that did not.
+            let weaker = *round == step.round
+                && matches!((&step.told, &told), (Told::Accepted { .. }, Told::Bounced { .. }));
+            if *round > rounds || *round < step.round || again || weaker {
                 continue;
             }
             if let Told::Bounced { why, .. } = &mut told {
@@ -205,6 +209,11 @@ impl State {
             changed += 1;
         }
         Ok(changed)
+    }
+
+    /// Whether the mail of a step is a host's that is gone.
+    fn is_orphaned(&self, step: &MigrationStep) -> bool {
+        matches!(step.told, Told::Sending { node, .. } if self.hosts.get(node).is_none())
     }
 
     fn remind(&mut self) -> Outcome {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::names::NameCommand;
 use super::assignments::{Assigned, Assignments};
+use super::certificates::{Certificate, Certificates};
 use super::migrations::Migrations;
 use super::names::{MxName, NameStage, Names, Ttl};
 use super::notices::Notices;
@@ -25,6 +26,8 @@ use super::{Command, Host, Migration, MigrationStep, Notice, Outcome, Refusal, S
 /// Rows of one report; a node reports its largest.
 pub const TRAFFIC_COUNTS_MAX: usize = 500;
 const NAMES_OF_CUSTOMER_MAX: usize = 8;
+/// A certificate with its key may have some 80 KiB, a part must stay far below the codec's limit.
+const CERTIFICATES_OF_PART: usize = 8;
 
 /// All tables of this kind.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,7 @@ pub(super) struct Rotation {
     traffic: Traffic,
     migrations: Migrations,
     notices: Notices,
+    certificates: Certificates,
     dns_fault: Option<DnsFault>,
 }
 
@@ -55,6 +59,7 @@ pub(crate) enum RotationPart {
     Migrations(Vec<Migration>),
     Steps(Vec<(String, MigrationStep)>),
     Notices { rows: Vec<Notice>, last_id: u64 },
+    Certificates { rows: Vec<Certificate>, version: u64 },
 }
 
 impl Rotation {
@@ -64,9 +69,12 @@ impl Rotation {
         let last_id = self.notices.last_id();
         // A notice with all its updates may be large.
         let notices = in_pieces(self.notices.rows(), 1);
+        let version = self.certificates.version();
+        let certificates = in_pieces(self.certificates.rows(), CERTIFICATES_OF_PART);
         std::iter::once(RotationPart::Names { names, dns_fault })
             .chain(in_pieces(self.migrations.rows(), rows).map(RotationPart::Migrations))
             .chain(notices.map(move |rows| RotationPart::Notices { rows, last_id }))
+            .chain(certificates.map(move |rows| RotationPart::Certificates { rows, version }))
             .chain(in_pieces(self.assignments.rows(), rows).map(RotationPart::Assigned))
             .chain(in_pieces(self.traffic.rows(), rows).map(RotationPart::Traffic))
             .chain(in_pieces(self.migrations.step_rows(), rows).map(RotationPart::Steps))
@@ -82,13 +90,16 @@ impl Rotation {
             RotationPart::Migrations(rows) => self.migrations.absorb(rows),
             RotationPart::Steps(rows) => self.migrations.absorb_steps(rows),
             RotationPart::Notices { rows, last_id } => self.notices.absorb(rows, last_id),
+            RotationPart::Certificates { rows, version } => {
+                self.certificates.absorb(rows, version);
+            }
         }
     }
 }
 
 impl State {
     /// Do a command about names, service, assignments, migrations, notices or traffic.
-    pub(super) fn change_rotation(&mut self, command: &Command) -> Outcome {
+    pub(super) fn change_rotation(&mut self, at: u64, command: &Command) -> Outcome {
         let (rotation, hosts) = (self.rotation.clone(), self.hosts.clone());
         let outcome = match command {
             Command::Name(command) => self.change_name(command),
@@ -97,6 +108,9 @@ impl State {
             Command::Migration(command) => self.change_migration(command),
             Command::Notice(command) => self.rotation.notices.apply(command, self.clock_ms),
             Command::Traffic { counts } => self.count_traffic(counts),
+            Command::Certificate(command) => {
+                self.rotation.certificates.apply(at, command, self.clock_ms)
+            }
             _ => Err(Refusal::invalid("this command is not one about rotation")),
         };
         if outcome.is_err() {
@@ -198,7 +212,8 @@ impl State {
 
     /// What the fleet would do by itself at `now_ms`, because a date has come.
     pub fn due(&self, now_ms: u64) -> Vec<Command> {
-        let possible = |command: &Command| self.clone().at(now_ms).change_rotation(command).is_ok();
+        let possible =
+            |command: &Command| self.clone().at(now_ms).change_rotation(0, command).is_ok();
         let migration = self.due_migration(now_ms).into_iter();
         let names = self.due_names(now_ms).chain(self.due_hosts());
         migration.chain(names).filter(possible).collect()
@@ -287,6 +302,16 @@ impl State {
     /// Notices, from the newest to the oldest.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.rotation.notices.iter()
+    }
+
+    /// Certificates of MX names, in order of the name they are called by.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.rotation.certificates.iter()
+    }
+
+    /// The log index at which a certificate last changed.
+    pub fn certificates_version(&self) -> u64 {
+        self.rotation.certificates.version()
     }
 
     /// Why DNS is not as wanted, if so.

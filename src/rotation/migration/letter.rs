@@ -1,0 +1,249 @@
+//! The letter that tells a customer of a migration. Pure.
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use mxfleet_cluster::{Customer, Migration, MigrationStep};
+
+use crate::smtp::Address;
+
+/// Domains whose records are written out; a customer with more knows the pattern by then.
+const DOMAINS_MAX: usize = 500;
+/// Preferences of MX records: the first name's, and how much each further one adds.
+const PREFERENCE_STEP: usize = 10;
+/// RFC 5322 allows 998; a dot may come in front.
+const LINE_OCTETS_MAX: usize = 900;
+
+/// What a letter is made of.
+pub(super) struct Draft<'a> {
+    pub(super) migration: &'a Migration,
+    pub(super) customer: &'a Customer,
+    pub(super) step: &'a MigrationStep,
+    /// The customer's domains.
+    pub(super) domains: &'a [String],
+    /// Whom it is for; checked addresses.
+    pub(super) to: &'a [Address],
+    /// Who writes, and gets the answers.
+    pub(super) from: &'a Address,
+    /// Which letter it is: 1 is the announcement, later ones remind.
+    pub(super) round: u32,
+    pub(super) now_ms: u64,
+}
+
+/// The whole message, CRLF, dots stuffed as the spool has it.
+pub(super) fn compose(draft: &Draft<'_>) -> Vec<u8> {
+    let mut text = header(draft);
+    text.push_str("\r\n");
+    for line in body(draft).lines().flat_map(pieces) {
+        if line.starts_with('.') {
+            text.push('.');
+        }
+        text.push_str(line);
+        text.push_str("\r\n");
+    }
+    text.into_bytes()
+}
+
+/// A line in pieces that RFC 5322 section 2.1.1 allows, cut at a space if there is one.
+fn pieces(line: &str) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::new(), line);
+    while rest.len() > LINE_OCTETS_MAX {
+        let most = rest.floor_char_boundary(LINE_OCTETS_MAX);
+        let cut = rest[..most].rfind(' ').map_or(most, |space| space + 1);
+        let (piece, more) = rest.split_at(cut);
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+/// Whether any of it needs SMTPUTF8: an address that is not ASCII.
+pub(super) fn needs_smtputf8(draft: &Draft<'_>) -> bool {
+    !draft.from.is_ascii() || draft.to.iter().any(|address| !address.is_ascii())
+}
+
+/// RFC 5322, and RFC 3834 section 5 so that no automaton answers. Nothing in it is free text:
+/// addresses are parsed, names are host names, the customer's id is letters, digits and hyphens.
+fn header(draft: &Draft<'_>) -> String {
+    let Draft { migration, customer, to, from, round, .. } = draft;
+    let to: Vec<String> = to.iter().map(|address| format!("<{address}>")).collect();
+    let subject = match (moves(draft), *round) {
+        (false, _) => "MX names change, and yours stay".to_owned(),
+        (true, 1) => format!("Change your MX records until {}", day(migration.ends_ms)),
+        (true, _) => format!("Reminder: change your MX records until {}", day(migration.ends_ms)),
+    };
+    let id = format!("migration-{}.{round}.{}@{}", migration.id, customer.id, from.domain());
+    format!(
+        "From: <{from}>\r\nTo: {to}\r\nSubject: {subject}\r\nDate: {date}\r\n\
+         Message-ID: <{id}>\r\nAuto-Submitted: auto-generated\r\nPrecedence: bulk\r\n\
+         MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Transfer-Encoding: 8bit\r\n",
+        to = to.join(",\r\n "),
+        date = rfc2822(draft.now_ms),
+    )
+}
+
+fn body(draft: &Draft<'_>) -> String {
+    let Draft { migration, customer, step, domains, round, .. } = draft;
+    let mut text = format!("Dear {},\n\n", customer.name);
+    let mut add = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    if *round > 1 {
+        add("your MX records still have a name that ends soon, or mail still comes by it.");
+        add("We wrote to you about this before:\n");
+    }
+    if !migration.text.is_empty() {
+        add(&migration.text);
+        add("");
+    }
+    if !migration.retire.is_empty() {
+        add(&format!("These names end on {}:\n", moment(migration.ends_ms)));
+        migration.retire.iter().for_each(|name| add(&format!("    {name}")));
+        add("");
+    }
+    if !moves(draft) {
+        add("None of them is yours, and nothing changes for you. Your names are:\n");
+        step.after.iter().for_each(|name| add(&format!("    {name}")));
+        add("");
+    } else {
+        add("Your names from now on are:\n");
+        step.after.iter().for_each(|name| add(&format!("    {name}")));
+        add(&format!(
+            "\nPlease set the MX records of your domains before {}",
+            moment(migration.ends_ms)
+        ));
+        add("to exactly these:\n");
+        for domain in domains.iter().take(DOMAINS_MAX) {
+            for (place, name) in step.after.iter().enumerate() {
+                let preference = (place + 1) * PREFERENCE_STEP;
+                add(&format!("    {domain}.  IN MX {preference} {name}."));
+            }
+        }
+        if domains.len() > DOMAINS_MAX {
+            add(&format!("    and so on for {} more domains", domains.len() - DOMAINS_MAX));
+        }
+        add("\nOld and new names both work until then. After that, mail that is sent by the");
+        add("old names is lost.\n");
+    }
+    add("Answers to this message are read by people.");
+    text
+}
+
+/// Whether the customer has something to do.
+fn moves(draft: &Draft<'_>) -> bool {
+    draft.step.before != draft.step.after
+}
+
+fn timestamp(ms: u64) -> Timestamp {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
+}
+
+fn day(ms: u64) -> String {
+    timestamp(ms).strftime("%Y-%m-%d").to_string()
+}
+
+fn moment(ms: u64) -> String {
+    timestamp(ms).strftime("%A, %Y-%m-%d at %H:%M UTC").to_string()
+}
+
+fn rfc2822(ms: u64) -> String {
+    // A time before the year 0 or after 9999 has no such form.
+    DateTimePrinter::new().timestamp_to_string(&timestamp(ms)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use mxfleet_cluster::{CustomerStatus, MigrationStage};
+
+    use super::*;
+
+    const MAY_31_2010_MS: u64 = 1_275_264_000_000;
+
+    fn written(round: u32, after: &[&str], name: &str) -> String {
+        let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let migration = Migration {
+            id: 7,
+            retire: list(&["mx1.relay.test", "mx2.relay.test"]),
+            introduce: list(&["mx-e.relay.test"]),
+            ends_ms: MAY_31_2010_MS,
+            text: "mx1 leaves its data centre.\n.A dot.".to_owned(),
+            stage: MigrationStage::Announced { at_ms: 0 },
+            planned_ms: 0,
+            notice: None,
+            rounds: round,
+        };
+        let customer = Customer {
+            id: "acme".to_owned(),
+            name: name.to_owned(),
+            contacts: Vec::new(),
+            status: CustomerStatus::Active,
+        };
+        let step = MigrationStep {
+            before: list(&["mx1.relay.test", "mx-b.relay.test"]),
+            after: list(after),
+            ..MigrationStep::default()
+        };
+        let address = |text| Address::parse(text, true).unwrap();
+        let draft = Draft {
+            migration: &migration,
+            customer: &customer,
+            step: &step,
+            domains: &list(&["acme.test", "acme.example"]),
+            to: &[address("ops@acme.test"), address("noc@acme.test")],
+            from: &address("support@relay.test"),
+            round,
+            now_ms: 1_272_450_000_000,
+        };
+        assert!(!needs_smtputf8(&draft));
+        String::from_utf8(compose(&draft)).unwrap()
+    }
+
+    #[test]
+    fn a_customer_reads_its_own_names_records_and_the_date() {
+        let text = written(1, &["mx-e.relay.test", "mx-b.relay.test"], "Acme");
+        for part in [
+            "From: <support@relay.test>\r\n",
+            "To: <ops@acme.test>,\r\n <noc@acme.test>\r\n",
+            "Subject: Change your MX records until 2010-05-31\r\n",
+            "Date: Wed, 28 Apr 2010 10:20:00 -0000\r\n",
+            "Message-ID: <migration-7.1.acme@relay.test>\r\n",
+            "Auto-Submitted: auto-generated\r\n",
+            "Dear Acme,\r\n",
+            "mx1 leaves its data centre.\r\n..A dot.\r\n",
+            "These names end on Monday, 2010-05-31 at 00:00 UTC:\r\n",
+            "    acme.test.  IN MX 10 mx-e.relay.test.\r\n",
+            "    acme.example.  IN MX 20 mx-b.relay.test.\r\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "lines end in CRLF");
+    }
+
+    #[test]
+    fn long_lines_are_cut_at_spaces_and_lose_nothing() {
+        for text in ["ä".repeat(2000), "word ".repeat(700), String::new(), "short".to_owned()] {
+            let pieces = pieces(&text);
+            assert_eq!(pieces.concat(), text);
+            assert!(pieces.iter().all(|piece| piece.len() <= LINE_OCTETS_MAX));
+            let cut = pieces.iter().rev().skip(1);
+            assert!(!text.contains(' ') || cut.into_iter().all(|piece| piece.ends_with(' ')));
+        }
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_reads_that() {
+        let text = written(1, &["mx1.relay.test", "mx-b.relay.test"], "Acme");
+        assert!(text.contains("nothing changes for you"), "{text}");
+        assert!(!text.contains("IN MX"), "{text}");
+    }
+
+    #[test]
+    fn a_reminder_says_what_it_is() {
+        let text = written(2, &["mx-e.relay.test"], "Acme");
+        assert!(text.contains("Subject: Reminder: "), "{text}");
+        assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
+    }
+}

@@ -1,0 +1,355 @@
+//! Writing to customers: one letter a customer and round, whoever leads and whoever crashes.
+//!
+//! The leader claims a letter in the state, with the queue id it will have; then it queues it. What
+//! became of it is kept by [`Letters`] until the state has it. At start a node looks at its claims:
+//! one without a message in the spool and without news was never queued, and is now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, Migration, MigrationCommand, MigrationStage,
+    MigrationStep, Request, State, Told, random_id,
+};
+use tokio::time::sleep;
+
+use super::letter::{self, Draft};
+use crate::letters::{Known, Letters};
+use crate::smtp::envelope::Origin;
+use crate::smtp::{Address, BodyType, Envelope, Letter, Notify, Recipient};
+use crate::spool::{self, EntryId, Spool, SpoolError};
+use crate::system::clock::{wall_ms, wall_us};
+use crate::worker::Deliveries;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Letters claimed with one command.
+const BATCH: usize = 100;
+/// Who reports, for the audit trail.
+const ACTOR: &str = "migration";
+
+/// Writes letters while this node leads, and tells the fleet what became of those it has.
+#[derive(Clone)]
+pub(in crate::rotation) struct Mailer {
+    pub(in crate::rotation) cluster: Cluster,
+    pub(in crate::rotation) spool: Spool,
+    pub(in crate::rotation) deliveries: Deliveries,
+    pub(in crate::rotation) letters: Letters,
+    pub(in crate::rotation) node: u64,
+    /// What this host calls itself.
+    pub(in crate::rotation) hostname: String,
+}
+
+/// A letter that is claimed, and queued next.
+struct Claimed {
+    letter: Letter,
+    id: EntryId,
+}
+
+/// Why a letter was not queued. Its claim stays, and the next start queues it.
+#[derive(Debug, thiserror::Error)]
+enum LetterError {
+    #[error("the spool takes no mail now")]
+    Full(#[from] spool::Full),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("what is known of letters cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("there is no address to write from; set service.address")]
+    Sender,
+}
+
+impl Mailer {
+    pub(in crate::rotation) async fn run(self) {
+        while let Err(error) = self.queue_old_claims().await {
+            tracing::error!(%error, "letters of an earlier life are not queued yet");
+            sleep(LOOK_EVERY).await;
+        }
+        loop {
+            sleep(LOOK_EVERY).await;
+            self.tell_news().await;
+            if self.cluster.leads() {
+                self.write().await;
+            }
+        }
+    }
+
+    /// Queue what this node claimed in an earlier life and did not come to queue.
+    async fn queue_old_claims(&self) -> Result<(), LetterError> {
+        let state = self.cluster.view();
+        let Some(migration) = state.migrations().next() else { return Ok(()) };
+        self.letters.forget_before(migration.id)?;
+        for (customer, step) in state.migration_steps() {
+            let Told::Sending { node, message } = step.told else { continue };
+            let letter = Letter {
+                migration: migration.id,
+                round: step.round,
+                customer: customer.to_owned(),
+            };
+            let queued = entry_id(message).is_some_and(|id| self.spool.hold_of(id).is_some());
+            if node != self.node || queued || self.letters.known(&letter)?.is_some() {
+                continue;
+            }
+            if let Some(id) = entry_id(message) {
+                tracing::info!(customer, "a letter that was cut short is queued");
+                self.queue(&state, migration, Claimed { letter, id }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Write to whoever is to be written to.
+    async fn write(&self) {
+        let state = self.cluster.view();
+        let Some(migration) = state.migrations().next().filter(|m| is_ready(&state, m)) else {
+            return;
+        };
+        let late: BTreeSet<String> = match migration.rounds {
+            0 | 1 => BTreeSet::new(),
+            _ => state.migration_breaks().into_iter().map(|(customer, _)| customer).collect(),
+        };
+        let due: Vec<&Customer> = state
+            .migration_steps()
+            .filter(|(id, step)| {
+                is_due(&state, migration, step) && (migration.rounds == 1 || late.contains(*id))
+            })
+            .filter_map(|(id, _)| state.customer(id))
+            .filter(|customer| customer.status == CustomerStatus::Active)
+            .take(BATCH)
+            .collect();
+        if !due.is_empty() {
+            self.write_to(&state, migration, &due).await;
+        }
+    }
+
+    async fn write_to(&self, state: &State, migration: &Migration, due: &[&Customer]) {
+        let (mut rows, mut claims) = (Vec::new(), Vec::new());
+        for customer in due {
+            let told = if recipients(customer).is_empty() {
+                Told::NoContact
+            } else {
+                let Ok(draft) = self.spool.begin(0) else {
+                    return tracing::warn!("letters wait: the spool takes no mail now");
+                };
+                let (id, round) = (draft.id(), migration.rounds);
+                let letter =
+                    Letter { migration: migration.id, round, customer: customer.id.clone() };
+                claims.push(Claimed { letter, id });
+                Told::Sending { node: self.node, message: message_number(id) }
+            };
+            rows.push((customer.id.clone(), migration.rounds, told));
+        }
+        if !self.propose(rows).await {
+            return;
+        }
+        for claimed in claims {
+            // Another leader may have been quicker; the state says whose the letter is.
+            let now = self.cluster.view();
+            let is_ours = now.migration_step(&claimed.letter.customer).is_some_and(|step| {
+                let message = message_number(claimed.id);
+                step.told == Told::Sending { node: self.node, message }
+            });
+            let customer = claimed.letter.customer.clone();
+            if is_ours && let Err(error) = self.queue(state, migration, claimed).await {
+                tracing::error!(%error, customer, "a letter is not queued; the next start does it");
+            }
+        }
+    }
+
+    /// Queue a letter under the id it was claimed with.
+    async fn queue(
+        &self,
+        state: &State,
+        migration: &Migration,
+        claimed: Claimed,
+    ) -> Result<(), LetterError> {
+        let Claimed { letter, id } = claimed;
+        let customer = state.customer(&letter.customer);
+        let step = state.migration_step(&letter.customer);
+        let (Some(customer), Some(step)) = (customer, step) else { return Ok(()) };
+        let to = recipients(customer);
+        let from = self.from(state).ok_or(LetterError::Sender)?;
+        let domains = state.domains().filter(|domain| domain.customer == customer.id);
+        let domains: Vec<String> = domains.map(|domain| domain.name.clone()).collect();
+        let draft = Draft {
+            migration,
+            customer,
+            step,
+            domains: &domains,
+            to: &to,
+            from: &from,
+            round: letter.round,
+            now_ms: wall_ms(),
+        };
+        let (text, smtputf8) = (letter::compose(&draft), letter::needs_smtputf8(&draft));
+        let mut message = self.spool.begin_copy(id, text.len() as u64)?;
+        message.push(&text).await?;
+        let queued = message.commit(self.envelope(&to, letter, &text, smtputf8)).await?;
+        self.deliveries.accept(queued);
+        Ok(())
+    }
+
+    /// From nobody: what becomes of it we see ourselves, and no automaton shall answer.
+    fn envelope(&self, to: &[Address], letter: Letter, text: &[u8], smtputf8: bool) -> Envelope {
+        let recipient = |address: &Address| Recipient {
+            address: address.clone(),
+            notify: Some(Notify::NEVER),
+            orcpt: None,
+        };
+        Envelope {
+            mail_from: None,
+            recipients: to.iter().map(recipient).collect(),
+            body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
+            smtputf8,
+            ret: None,
+            envid: None,
+            authentication: None,
+            report: None,
+            letter: Some(letter),
+            origin: Origin {
+                ip: None,
+                helo: self.hostname.clone(),
+                received_at_us: wall_us(),
+                mx_name: None,
+            },
+        }
+    }
+
+    fn from(&self, state: &State) -> Option<Address> {
+        let set = state.settings().get("service.address").unwrap_or_default();
+        let own = format!("postmaster@{}", self.hostname);
+        Address::parse(set, true).or_else(|_| Address::parse(&own, true)).ok()
+    }
+
+    /// Tell the fleet what became of letters that this node had.
+    async fn tell_news(&self) {
+        let all = match self.letters.all() {
+            Ok(all) => all,
+            Err(error) => return tracing::error!(%error, "news of letters cannot be read"),
+        };
+        let state = self.cluster.view();
+        let newest = state.migrations().next().map_or(0, |migration| migration.id);
+        let mut rows = BTreeMap::new();
+        for (letter, known) in all {
+            let step = state.migration_step(&letter.customer);
+            let round = step.map_or(0, |step| step.round);
+            // After a start this node may have to catch up: what it does not know yet waits.
+            if (letter.migration, letter.round) > (newest, round) {
+                continue;
+            }
+            let open = step.filter(|step| letter.migration == newest && step.round == letter.round);
+            match open.and_then(|step| news(&known, &step.told)) {
+                Some(told) => {
+                    rows.insert(letter.customer.clone(), (letter.customer, letter.round, told));
+                }
+                None if open.is_some_and(|step| matches!(step.told, Told::Sending { .. })) => {}
+                None => {
+                    if let Err(error) = self.letters.told(&letter) {
+                        tracing::warn!(%error, "old news of a letter stay");
+                    }
+                }
+            }
+            if rows.len() >= BATCH {
+                break;
+            }
+        }
+        if !rows.is_empty() {
+            self.propose(rows.into_values().collect()).await;
+        }
+    }
+
+    async fn propose(&self, rows: Vec<(String, u32, Told)>) -> bool {
+        let command = Command::Migration(MigrationCommand::Told { rows });
+        let request = Request::new(random_id(), ACTOR, wall_ms(), command);
+        match self.cluster.propose(request).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(refusal)) => {
+                tracing::warn!(%refusal, "what is known of letters was not taken");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "what is known of letters could not be told");
+                false
+            }
+        }
+    }
+}
+
+/// Whether customers can be written to: what they are told to use is in DNS.
+fn is_ready(state: &State, migration: &Migration) -> bool {
+    let in_dns = |name: &String| state.name(name).is_some_and(|row| row.target.is_some());
+    matches!(migration.stage, MigrationStage::Announced { .. })
+        && migration.introduce.iter().all(in_dns)
+}
+
+/// Whether this round's letter is nobody's yet, or of a host that is gone.
+fn is_due(state: &State, migration: &Migration, step: &MigrationStep) -> bool {
+    let orphaned = match step.told {
+        Told::Sending { node, .. } => state.host(node).is_none(),
+        _ => false,
+    };
+    step.round < migration.rounds || orphaned
+}
+
+/// The contacts that mail can be sent to: whatever is no address is none.
+fn recipients(customer: &Customer) -> Vec<Address> {
+    customer.contacts.iter().filter_map(|text| Address::parse(text, true).ok()).collect()
+}
+
+/// What the fleet does not know yet.
+fn news(known: &Known, told: &Told) -> Option<Told> {
+    match (known.accepted_ms, &known.failed, told) {
+        (_, _, Told::Accepted { .. }) => None,
+        (Some(at_ms), _, _) => Some(Told::Accepted { at_ms }),
+        (None, Some((at_ms, why)), Told::Sending { .. }) => {
+            Some(Told::Bounced { at_ms: *at_ms, why: why.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// A queue id as a number that fits the state.
+fn message_number(id: EntryId) -> u128 {
+    (u128::from(id.micros()) << 16) | u128::from(id.node())
+}
+
+fn entry_id(message: u128) -> Option<EntryId> {
+    let node = u16::try_from(message & 0xffff).ok()?;
+    EntryId::new(u64::try_from(message >> 16).ok()?, node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_id_survives_the_state() {
+        let id = EntryId::new(1_780_000_000_000_000, 513).unwrap();
+        assert_eq!(entry_id(message_number(id)), Some(id));
+    }
+
+    #[test]
+    fn contacts_that_are_no_addresses_are_left_out() {
+        let contacts = ["ops@acme.test", "a\r\nBcc: x@y.test", "no", "<x@y.test>"];
+        let customer = Customer {
+            id: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            contacts: contacts.map(str::to_owned).to_vec(),
+            status: CustomerStatus::Active,
+        };
+        let found: Vec<String> = recipients(&customer).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["ops@acme.test"]);
+    }
+
+    #[test]
+    fn one_server_that_took_it_outweighs_those_that_did_not() {
+        let known = Known { failed: Some((5, "550".to_owned())), ..Known::default() };
+        let sending = Told::Sending { node: 1, message: 1 };
+        let bounced = Told::Bounced { at_ms: 5, why: "550".to_owned() };
+        assert_eq!(news(&known, &sending), Some(bounced.clone()));
+        assert_eq!(news(&known, &bounced), None);
+        let known = Known { accepted_ms: Some(6), ..known };
+        assert_eq!(news(&known, &bounced), Some(Told::Accepted { at_ms: 6 }));
+        assert_eq!(news(&Known { moved: true, ..Known::default() }, &sending), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! Messages that leave the queue for another node's, or come from one.
+
+use std::sync::Arc;
+
+use super::attempt::{by_destination, recovered};
+use super::operate::OperateError;
+use super::{Deliveries, Inner};
+use crate::schedule::{JobState, Removal};
+use crate::spool::{EntryId, Message, ReadError, SpoolError};
+
+/// Why a message cannot be taken out of the queue now.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// It is being delivered, or cannot be read.
+    #[error(transparent)]
+    Busy(#[from] OperateError),
+    /// What became of it so far is not on stable storage.
+    #[error(transparent)]
+    Unsynced(#[from] SpoolError),
+}
+
+impl Deliveries {
+    /// Take a message out of the schedule, with all that became of it so far; `None` if there is
+    /// nothing left to deliver. It stays in the spool: a restart, or [`Deliveries::adopt`],
+    /// schedules it again.
+    pub async fn take(&self, id: EntryId) -> Result<Option<Message>, TakeError> {
+        let inner = &self.inner;
+        let Some(message) = inner.load_entry(id).await.map_err(OperateError::from)? else {
+            return Ok(None);
+        };
+        if !inner.unschedule(&message) {
+            return Err(OperateError::Running(id).into());
+        }
+        // Outcomes recorded until then are in what is read now.
+        let read = match inner.parts.spool.flush().await {
+            Ok(()) => {
+                inner.load_entry(id).await.map_err(|e| TakeError::from(OperateError::from(e)))
+            }
+            Err(error) => Err(error.into()),
+        };
+        if read.is_err() {
+            inner.recover(&recovered(&message));
+        }
+        read
+    }
+
+    /// Schedule a message that is in the spool and not in the schedule.
+    pub async fn adopt(&self, id: EntryId) -> Result<(), ReadError> {
+        if let Some(message) = self.inner.load_entry(id).await? {
+            self.inner.recover(&recovered(&message));
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Remove all jobs of a message, unless one is running.
+    fn unschedule(self: &Arc<Self>, message: &Message) -> bool {
+        let (id, names) = (message.id, by_destination(&message.envelope, |_| true));
+        self.update(|core, now| {
+            let states = names.iter().map(|(name, _)| core.schedule.state(id, name));
+            if states.flatten().any(|state| state == JobState::Running) {
+                return false;
+            }
+            core.forget_fresh(id);
+            for (name, _) in &names {
+                let removal = core.schedule.remove(id, name, now);
+                debug_assert_ne!(removal, Removal::Running, "looked at under the same lock");
+            }
+            true
+        })
+    }
+}

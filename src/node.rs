@@ -234,6 +234,7 @@ impl Node {
             service: service.clone(),
         });
         let admin = Admin {
+            node: config.node.name.clone(),
             rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
             tables: Tables::new(cluster.clone(), Arc::new(own)),
             policy,

@@ -58,6 +58,28 @@ fn a_change_of_what_somebody_else_changed_meanwhile_is_refused() {
 }
 
 #[test]
+fn the_trail_of_changes_is_the_same_on_every_node_and_names_who_asked() {
+    let fleet = Fleet::start(3);
+    let (writer, reader) = (&fleet.nodes[1], &fleet.nodes[2]);
+    writer.admin(&add("acme", "Acme"));
+    refused(&writer.try_admin(&add("acme", "Acme")), "acme");
+    let trail = || reader.json(&["cluster", "audit", "--limit", "2"]);
+    eventually("both changes elsewhere", SOON, || trail()[0]["refused"].is_string());
+    let rows = trail();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let (actor, what) = (row["actor"].as_str().unwrap(), row["what"].as_str().unwrap());
+        assert!(actor.ends_with(&format!(" at {}", writer.name())), "{row:#}");
+        assert!(what.contains("customer") && what.contains("acme"), "{row:#}");
+        assert!(row["at"].as_str().unwrap().ends_with('Z'), "{row:#}");
+    }
+    assert!(rows[1]["refused"].is_null(), "the older one was done: {rows:#?}");
+    let table = String::from_utf8(reader.try_admin(&["cluster", "audit"]).stdout).unwrap();
+    assert!(table.contains("customer") && table.contains("refused: "), "{table}");
+}
+
+#[test]
 fn a_setting_takes_effect_on_every_node_within_a_second() {
     let fleet = Fleet::start(3);
     let value = |node: &Node| node.admin(&["settings", "get", "queue.lifetime"]).trim().to_owned();

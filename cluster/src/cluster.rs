@@ -77,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) vault: OnceLock<VaultKey>,
     /// Since when it leads, if it does.
     pub(crate) led: Mutex<Option<Instant>>,
+    /// Up to which entry the two newest snapshots reach, the older one first.
+    pub(crate) saved: Mutex<[u64; 2]>,
     pub(crate) credentials: Arc<Credentials>,
     /// When the certificate it shows was made: milliseconds since 1970, UTC.
     pub(crate) certified_ms: AtomicU64,

@@ -6,6 +6,8 @@
 mod authority;
 mod cluster;
 mod codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gauges;
 #[cfg(test)]
 mod golden;

@@ -31,6 +31,8 @@ pub(crate) struct View {
     moved: Notify,
     /// Octets of entries applied since the last snapshot.
     unsaved_octets: AtomicU64,
+    /// Octets of the last snapshot.
+    saved_octets: AtomicU64,
     saved: Mutex<Instant>,
     /// When a leader of the fleet last wrote to this node.
     heard: Mutex<Option<Instant>>,
@@ -41,10 +43,16 @@ pub(crate) struct View {
 impl View {
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(state.applied_index());
-        let (unsaved_octets, saved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
-        let (moved, halted, heard) = (Notify::new(), OnceLock::new(), Mutex::default());
-        let state = ArcSwap::from_pointee(state);
-        Self { state, applied, moved, unsaved_octets, saved, heard, halted }
+        Self {
+            state: ArcSwap::from_pointee(state),
+            applied,
+            moved: Notify::new(),
+            unsaved_octets: AtomicU64::new(0),
+            saved_octets: AtomicU64::new(0),
+            saved: Mutex::new(Instant::now()),
+            heard: Mutex::default(),
+            halted: OnceLock::new(),
+        }
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -110,6 +118,20 @@ impl View {
     pub(crate) fn unsaved_octets(&self) -> u64 {
         self.unsaved_octets.load(Ordering::Relaxed)
     }
+
+    /// How large the last snapshot is.
+    pub(crate) fn saved_octets(&self) -> u64 {
+        self.saved_octets.load(Ordering::Relaxed)
+    }
+
+    /// What was applied before the last `octets` is in this file.
+    fn set_saved(&self, file: &SnapshotFile, octets: u64) {
+        let rest = |unsaved: u64| Some(unsaved.saturating_sub(octets));
+        let _ = self.unsaved_octets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        // A file that is not there any more was replaced by a newer one of about the same size.
+        let size = std::fs::metadata(&file.path).map_or(self.saved_octets(), |file| file.len());
+        self.saved_octets.store(size, Ordering::Relaxed);
+    }
 }
 
 /// The replicated state machine.
@@ -126,11 +148,15 @@ pub(crate) struct Machine {
 impl Machine {
     /// The machine as its newest snapshot left it.
     pub(crate) fn open(snapshots: SnapshotDir) -> std::io::Result<Self> {
-        let (meta, state) = match snapshots.newest()? {
-            Some(file) => snapshots.read(&file)?,
+        let newest = snapshots.newest()?;
+        let (meta, state) = match &newest {
+            Some(file) => snapshots.read(file)?,
             None => Default::default(),
         };
         let view = Arc::new(View::new(state.clone()));
+        if let Some(file) = &newest {
+            view.set_saved(file, 0);
+        }
         let (last, membership) = (meta.last_log_id, meta.last_membership);
         let observer: Observer = Arc::new(|_| ());
         Ok(Self { state, last, membership, view, snapshots, received: 0, observer })
@@ -229,7 +255,9 @@ impl RaftStateMachine<Types> for Machine {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.view.publish(self.state.clone());
-        self.view.unsaved_octets.store(0, Ordering::Relaxed);
+        if let Ok(Some(file)) = self.snapshots.newest() {
+            self.view.set_saved(&file, u64::MAX);
+        }
         Ok(())
     }
 
@@ -261,7 +289,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let signature = Some(self.meta.signature());
         let file = file.map_err(|e| StorageIOError::write_snapshot(signature, &e))?;
         (self.observer)(Event::SnapshotSaved(begun.elapsed()));
-        self.view.unsaved_octets.fetch_sub(before, Ordering::Relaxed);
+        self.view.set_saved(&file, before);
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(file) })
     }
 }

@@ -44,9 +44,10 @@ const ELECTION_MIN_MS: u64 = 600;
 const ELECTION_MAX_MS: u64 = 1000;
 /// The whole transfer of a snapshot; progress within it has its own, shorter deadline.
 const SNAPSHOT_MS: u64 = 600_000;
-/// A follower this many entries behind is sent a snapshot rather than entries.
+/// A learner that is fewer entries behind counts as up to date.
 const LAG_ENTRIES: u64 = 20_000;
-/// Entries kept behind a snapshot, so that a node back from a restart needs no snapshot.
+/// Entries kept behind a snapshot at most, so that a node back from a restart needs no snapshot;
+/// see `upkeep::purge` for fewer.
 const KEPT_ENTRIES: u64 = 5_000;
 const PURGE_ENTRIES: u64 = 1024;
 

@@ -162,6 +162,7 @@ impl Cluster {
             stop: CancellationToken::new(),
             digest: Mutex::default(),
             led: Mutex::default(),
+            saved: Mutex::default(),
             peers,
             vault: OnceLock::new(),
         });

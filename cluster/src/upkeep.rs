@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval, timeout};
 use crate::cluster::{Cluster, Node, Shared};
 use crate::join::random_id;
 use crate::membership::{Role, Seen, Step, next_step};
-use crate::raft::{NodeId, Peer};
+use crate::raft::{LogId, NodeId, Peer};
 use crate::renewal;
 use crate::service::progress;
 use crate::state::{Command, HostCommand, Request, State};
@@ -27,8 +27,10 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// The fleet's clock moves on at least so often, for what depends on it in the state.
 const TICK_MS: u64 = 60_000;
 const SNAPSHOT_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// A snapshot is taken after so much log, or so much time if there is any log.
+/// A snapshot is taken after so much log, or a share of what the last one took, so that a large
+/// state is not written again for a little log; or after so much time if there is any log.
 const SNAPSHOT_OCTETS: u64 = 16 << 20;
+const SNAPSHOT_SHARE: u64 = 4;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(3600);
 const RENEW_CHECK_EVERY: Duration = Duration::from_secs(3600);
 const ACTOR: &str = "fleet";
@@ -71,13 +73,40 @@ where
 /// Take a snapshot when there is much log, or when the last one is long ago.
 async fn keep(cluster: &Cluster) {
     let Ok(node) = cluster.node() else { return };
+    purge(node).await;
     let octets = cluster.shared.view.unsaved_octets();
     let age = cluster.shared.view.since_saved();
-    if octets >= SNAPSHOT_OCTETS || (octets > 0 && age >= SNAPSHOT_EVERY) {
+    let much = SNAPSHOT_OCTETS.max(cluster.shared.view.saved_octets() / SNAPSHOT_SHARE);
+    if octets >= much || (octets > 0 && age >= SNAPSHOT_EVERY) {
         cluster.shared.view.saving();
         if let Err(error) = node.raft.trigger().snapshot().await {
             tracing::warn!(%error, "no snapshot was taken");
         }
+    }
+}
+
+/// Let go of what is in the snapshot before the newest one.
+///
+/// openraft keeps a number of entries. Large ones of that number are more than the state they led
+/// to, and a newcomer would be sent all of them instead of a snapshot.
+async fn purge(node: &Node) {
+    let (newest, purged) = {
+        let metrics = node.raft.metrics();
+        let metrics = metrics.borrow();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        (index(metrics.snapshot), index(metrics.purged))
+    };
+    let before = {
+        let mut saved = node.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest > saved[1] {
+            *saved = [saved[1], newest];
+        }
+        saved[0]
+    };
+    if before > purged
+        && let Err(error) = node.raft.trigger().purge_log(before).await
+    {
+        tracing::warn!(%error, "the log was not cut");
     }
 }
 

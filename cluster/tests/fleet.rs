@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, Command, JoinError, ProposeError, Request};
-use support::{Fleet, HOUR_MS, customer, request};
+use support::{Fleet, HOUR_MS, customer, damage, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_is_a_fleet_and_comes_back_with_its_state() {
@@ -152,6 +152,30 @@ async fn a_node_whose_log_is_gone_does_not_start_as_the_same_voter() {
     let Err(error) = Cluster::start(fleet.config(1)).await else { panic!("it started") };
     let text = error.to_string();
     assert!(text.contains("is gone") && text.contains("join with a new token"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_damaged_log_or_snapshot_does_not_start_and_says_what_to_do() {
+    let mut fleet = Fleet::of(1).await;
+    for n in 0..30 {
+        fleet.node(1).propose(customer(&format!("c{n}"))).await.unwrap().unwrap();
+    }
+    let file = fleet.config(1).dir.join("backup");
+    fleet.node(1).backup(&file).await.unwrap();
+    let config = fleet.config(9);
+    let restore = move || Cluster::restore(&config, &file, "mx9");
+    tokio::task::spawn_blocking(restore).await.unwrap().unwrap();
+    fleet.stop(1).await;
+    damage(&fleet.config(1).dir.join("raft/db"));
+    let snapshots = std::fs::read_dir(fleet.config(9).dir.join("snapshots")).unwrap();
+    snapshots.for_each(|file| damage(&file.unwrap().path()));
+    for (id, what) in [(1, "Raft log"), (9, "newest snapshot")] {
+        let Err(error) = Cluster::start(fleet.config(id)).await else { panic!("it started") };
+        let text = error.to_string();
+        for word in [what, "is damaged", "join with a new token"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

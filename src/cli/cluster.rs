@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::fleet;
 use crate::http::call::{Call, Changed, TokenRow};
 use crate::http::client::Admin;
+use crate::http::members::AuditRow;
 
 /// Longer than anybody needs to carry a token from one host to another.
 const TOKEN_LIFE_MS_MAX: u64 = 3_600_000;
@@ -56,6 +57,12 @@ pub(super) enum Verb {
     Status,
     /// The hosts of the fleet.
     Members,
+    /// Who changed what, and when; the newest first.
+    Audit {
+        /// At most so many changes.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
     /// Remove a host for good; it can come back only as a new host.
     Remove {
         /// Its name.
@@ -151,6 +158,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let mut status: Value = admin.call(&Call::ClusterStatus)?;
             members(&status["members"].take(), output)
         }
+        Verb::Audit { limit } => audit(&admin.call(&Call::ClusterAudit { limit })?, output),
         Verb::Token { name, life } => {
             let row: TokenRow = admin.call(&Call::ClusterToken { name, life_ms: life })?;
             match output {
@@ -208,6 +216,19 @@ fn members(members: &Value, output: Output) -> anyhow::Result<()> {
             row
         };
         members.as_array().map(|members| members.iter().map(row).collect()).unwrap_or_default()
+    })
+}
+
+fn audit(rows: &Vec<AuditRow>, output: Output) -> anyhow::Result<()> {
+    output.print(rows, &["WHEN", "WHO", "WHAT", "OUTCOME"], |rows| {
+        let row = |row: &AuditRow| {
+            let outcome = match &row.refused {
+                Some(why) => format!("refused: {why}"),
+                None => "done".to_owned(),
+            };
+            vec![row.at.clone(), row.actor.clone(), row.what.clone(), outcome]
+        };
+        rows.iter().map(row).collect()
     })
 }
 

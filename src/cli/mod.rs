@@ -137,9 +137,17 @@ enum Noun {
 /// Parse the command line and do what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let terms = Terms { request_id: cli.request_id, expected_version: cli.expect_version };
+    let terms = Terms {
+        // Behind sudo it is root who asks; the trail is to name the operator.
+        actor: std::env::var("SUDO_USER")
+            .ok()
+            .filter(|name| name.chars().all(|c| c.is_ascii_graphic()))
+            .unwrap_or_default(),
+        request_id: cli.request_id,
+        expected_version: cli.expect_version,
+    };
     let socket = cli.admin.filter(|socket| !socket.as_os_str().is_empty());
-    let admin = || Admin::at(socket.clone()).map(|admin| admin.on(terms));
+    let admin = || Admin::at(socket.clone()).map(|admin| admin.on(terms.clone()));
     let done = match cli.noun {
         Noun::Run(args) => return run::run(&args),
         Noun::CheckConfig(args) => return run::check_config(&args),

@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
@@ -13,9 +13,10 @@ use mxfleet_cluster::Cluster;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+use super::actor::Caller;
 use super::call::{
-    BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, Explanation, REQUEST_ID_HEADER,
-    Refused, RefusedKind, Terms,
+    ACTOR_HEADER, BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, Explanation,
+    REQUEST_ID_HEADER, Refused, RefusedKind, Terms,
 };
 use super::rotation::RotationAdmin;
 use super::tables::Tables;
@@ -35,6 +36,8 @@ const UNLESS_UNKNOWN: &str = ", unless the customer's server does not know the r
 
 /// What the admin API can reach.
 pub struct Admin {
+    /// This node's name.
+    pub node: String,
     /// Customers, domains, settings.
     pub tables: Tables,
     /// Names, hosts, migrations, notices.
@@ -82,17 +85,21 @@ pub async fn serve(
         .route(CALL_PATH, post(answer))
         .layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
         .with_state(admin);
-    let server = axum::serve(listener, router);
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<Caller>());
     until_stopped(server.with_graceful_shutdown(stop.clone().cancelled_owned()), stop).await
 }
 
 async fn answer(
     State(admin): State<Arc<Admin>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     headers: HeaderMap,
     Json(call): Json<Call>,
 ) -> Response {
     let answer = match terms(&headers) {
-        Ok(terms) => admin.answer(call, terms).await,
+        Ok(terms) => {
+            let actor = caller.at(&admin.node, &terms.actor);
+            admin.answer(call, Terms { actor, ..terms }).await
+        }
         Err(refused) => Err(refused),
     };
     match answer {
@@ -114,6 +121,7 @@ fn terms(headers: &HeaderMap) -> Result<Terms, Refused> {
     let request_id = read(REQUEST_ID_HEADER).map(|text| u128::from_str_radix(text, 16));
     let expected_version = read(EXPECTED_VERSION_HEADER).map(str::parse);
     Ok(Terms {
+        actor: read(ACTOR_HEADER).unwrap_or_default().to_owned(),
         request_id: request_id
             .transpose()
             .map_err(|_| Refused::invalid("a request id is a hexadecimal number"))?,
@@ -137,7 +145,7 @@ impl Admin {
         if let Some(answer) = queue::answer(&self.deliveries, &call).await {
             return answer;
         }
-        if let Some(answer) = members::answer(&self.cluster, &call).await {
+        if let Some(answer) = members::answer(&self.cluster, &call, &terms.actor).await {
             return answer;
         }
         let (cluster, reports) = (&self.cluster, &self.reports);

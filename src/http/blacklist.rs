@@ -9,8 +9,8 @@ use super::call::{
     BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, FrozenRow, Refused,
     RejectionRow, Terms,
 };
+use super::domain_name;
 use super::tables::changed;
-use super::{ACTOR, domain_name};
 use crate::blacklist::{self, Reports};
 use crate::smtp::Address;
 use crate::system::clock::wall_ms;
@@ -33,7 +33,7 @@ pub(super) async fn answer(
             match command {
                 Ok(command) => {
                     let id = terms.request_id.unwrap_or_else(random_id);
-                    let mut request = Request::new(id, ACTOR, wall_ms(), command);
+                    let mut request = Request::new(id, &terms.actor, wall_ms(), command);
                     request.expected_version = terms.expected_version;
                     changed(cluster.propose(request).await)
                 }

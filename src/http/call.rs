@@ -179,6 +179,11 @@ pub enum Call {
         /// Its name.
         name: String,
     },
+    /// Who changed what, the newest first.
+    ClusterAudit {
+        /// At most so many.
+        limit: usize,
+    },
     /// Write the replicated state to a file on the node's host.
     ClusterBackup {
         /// An absolute path that does not exist yet.
@@ -267,10 +272,14 @@ pub enum Call {
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// The header that carries [`Terms::expected_version`].
 pub const EXPECTED_VERSION_HEADER: &str = "x-expected-version";
+/// Header with the name of who asks, beside the one the system knows.
+pub const ACTOR_HEADER: &str = "x-actor";
 
 /// On which terms a change is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Terms {
+    /// Who asks, for the audit trail; a name that the asker gives itself, or none.
+    pub actor: String,
     /// Chosen by who asks; the same id is done once, however often it is asked.
     pub request_id: Option<u128>,
     /// Only if the row was last changed at this version (0: is not there yet).

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::call::{
-    BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, REQUEST_ID_HEADER, Refused, Terms,
+    ACTOR_HEADER, BODY_OCTETS_MAX, CALL_PATH, Call, EXPECTED_VERSION_HEADER, REQUEST_ID_HEADER,
+    Refused, Terms,
 };
 
 /// Where the node of a host is that was installed from a package.
@@ -67,7 +68,7 @@ impl Admin {
     #[must_use]
     pub fn again(&self) -> Self {
         let request_id = self.terms.request_id.map(|id| id.wrapping_add(1));
-        let terms = Terms { request_id, expected_version: None };
+        let terms = Terms { request_id, expected_version: None, actor: self.terms.actor.clone() };
         Self { socket: self.socket.clone(), terms }
     }
 
@@ -114,6 +115,9 @@ async fn post(
     let mut request = Request::post(CALL_PATH)
         .header("host", "mxfleet")
         .header("content-type", "application/json");
+    if !terms.actor.is_empty() {
+        request = request.header(ACTOR_HEADER, &terms.actor);
+    }
     if let Some(id) = terms.request_id {
         request = request.header(REQUEST_ID_HEADER, format!("{id:032x}"));
     }

@@ -1,6 +1,7 @@
 //! HTTP: the admin API on its own socket, the site, health and metrics. Public pages never hold
 //! admin calls.
 
+mod actor;
 pub mod admin;
 mod blacklist;
 pub mod call;
@@ -24,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 use self::call::Refused;
 use crate::smtp::address::domain_to_ascii;
 
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
 /// How long a request that is half sent may hold up the stop of the node.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 

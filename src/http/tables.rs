@@ -9,7 +9,7 @@ use mxfleet_cluster::{
 };
 
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
-use super::{ACTOR, domain_name, recipients};
+use super::{domain_name, recipients};
 use crate::returns;
 use crate::route::Own;
 use crate::system::clock;
@@ -46,7 +46,7 @@ impl Tables {
                 return Some(self.return_path(name, return_path, terms).await);
             }
             Call::DomainStage { import, part, domains } => {
-                return Some(self.stage(import, *part, domains).await);
+                return Some(self.stage(import, *part, domains, terms).await);
             }
             Call::DomainCommit { import, parts } => {
                 return Some(self.commit(import, *parts, terms).await);
@@ -146,10 +146,11 @@ impl Tables {
         import: &str,
         part: u32,
         rows: &[DomainRow],
+        terms: &Terms,
     ) -> Result<serde_json::Value, Refused> {
         let (import, domains) = (import_id(import)?, self.domains(rows)?);
         let clock: Clock = Arc::new(clock::wall_ms);
-        changed(self.cluster.stage_domains(import, part, domains, ACTOR, &clock).await)
+        changed(self.cluster.stage_domains(import, part, domains, &terms.actor, &clock).await)
     }
 
     async fn commit(
@@ -159,7 +160,7 @@ impl Tables {
         terms: &Terms,
     ) -> Result<serde_json::Value, Refused> {
         let import = import_id(import)?;
-        let terms = Terms { request_id: Some(import), ..*terms };
+        let terms = Terms { request_id: Some(import), ..terms.clone() };
         self.propose(Command::DomainCommit { import, parts }, &terms).await
     }
 
@@ -220,7 +221,7 @@ impl Tables {
 
 fn request(command: Command, terms: &Terms) -> Request {
     let id = terms.request_id.unwrap_or_else(random_id);
-    let mut request = Request::new(id, ACTOR, clock::wall_ms(), command);
+    let mut request = Request::new(id, &terms.actor, clock::wall_ms(), command);
     request.expected_version = terms.expected_version;
     request
 }

@@ -9,6 +9,8 @@ use crate::support::{customer, request};
 
 const DOMAINS: usize = 1_000_000;
 const PART: usize = 2000;
+/// Domains that have nearly all the mail of a day.
+const BUSY: usize = 10_000;
 
 fn name(n: usize) -> String {
     format!("customer-{n}.example")
@@ -37,6 +39,12 @@ pub(crate) async fn lookups() {
     let found = names.iter().filter(|name| black_box(view.domain(name)).is_some()).count();
     let each = begun.elapsed() / u32::try_from(DOMAINS).unwrap();
     println!("{found} lookups of domains, {each:.0?} each, all over the table");
+    // Few customers have most of the mail.
+    let busy: Vec<_> = (0..DOMAINS).map(|n| name(n * 7919 % BUSY * (DOMAINS / BUSY))).collect();
+    let begun = Instant::now();
+    let found = busy.iter().filter(|name| black_box(view.domain(name)).is_some()).count();
+    let each = begun.elapsed() / u32::try_from(DOMAINS).unwrap();
+    println!("{found} lookups of {BUSY} busy ones, {each:.0?} each");
     let begun = Instant::now();
     let change = Command::DomainRemove { name: name(1) };
     cluster.propose(request(change)).await.unwrap().unwrap();

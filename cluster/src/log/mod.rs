@@ -157,6 +157,12 @@ impl LogStore {
         self.purged.first_kept()
     }
 
+    /// The vote on the disk.
+    #[cfg(test)]
+    pub(crate) fn kept_vote(&self) -> io::Result<Option<Vote>> {
+        self.vote()
+    }
+
     fn vote(&self) -> io::Result<Option<Vote>> {
         self.meta(MetaKey::Vote)
     }

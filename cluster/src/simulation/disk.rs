@@ -1,4 +1,4 @@
-//! A disk that loses in a crash what was not synced, up to a random point.
+//! A disk that loses in a crash what was not synced, up to a random point, and tears what is there.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,16 @@ fn play(write: &Write, on: &MemoryDisk) {
     };
 }
 
+/// The first of the entries, and maybe the start of one.
+fn torn(mut entries: Entries) -> Entries {
+    let count = |length: usize| usize::try_from(below(length as u64 + 1)).unwrap_or(0);
+    entries.truncate(count(entries.len()));
+    if let Some((_, last)) = entries.last_mut() {
+        last.truncate(count(last.len()));
+    }
+    entries
+}
+
 impl SimDisk {
     pub(super) fn new(bug: Option<Bug>) -> Self {
         Self { inner: Arc::default(), bug }
@@ -63,6 +73,9 @@ impl SimDisk {
         let durable = std::mem::take(&mut inner.durable);
         for write in inner.pending.drain(..kept) {
             play(&write, &durable);
+        }
+        if let Some(Write::Append(entries)) = inner.pending.drain(..).next() {
+            play(&Write::Append(torn(entries)), &durable);
         }
         if self.bug == Some(Bug::SyncedIsLost)
             && let Ok(Some((last, _))) = durable.last()

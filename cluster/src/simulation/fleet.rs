@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub(super) forwarder: Forwarder,
     disk: SimDisk,
     applied: u64,
+    /// The index of the newest state that was compared with other nodes'.
+    compared: u64,
 }
 
 pub(super) struct Fleet {
@@ -77,6 +79,12 @@ impl Fleet {
             Arc::new(move || offset + u64::try_from(begun.elapsed().as_millis()).unwrap_or(0));
         let log = LogStore::open(Arc::new(disk.clone()) as Arc<dyn LogDisk>, None)
             .map_err(|error| error.to_string())?;
+        let promised = lock(&self.world).promised.get(&id).copied();
+        let kept = log.kept_vote().map_err(|error| error.to_string())?;
+        let kept = kept.map(|vote| (vote.leader_id().term, vote.leader_id().node_id));
+        if kept < promised {
+            return Err(format!("node {id} told of the vote {promised:?} and has kept {kept:?}"));
+        }
         let home = Home::new(self.dir.path().join(format!("mx{id}")));
         let snapshots = SnapshotDir::open(home.snapshots(), FLEET).unwrap();
         let machine = Machine::open(snapshots).map_err(|error| error.to_string())?;
@@ -113,7 +121,7 @@ impl Fleet {
             peers: Arc::default(),
         };
         lock(&self.world).handlers.insert(id, (incarnation, Arc::new(service)));
-        self.nodes.insert(id, Node { raft, view, forwarder, disk, applied: 0 });
+        self.nodes.insert(id, Node { raft, view, forwarder, disk, applied: 0, compared: 0 });
         Ok(())
     }
 
@@ -157,10 +165,21 @@ impl Fleet {
             if index < node.applied {
                 return Err(format!("the view of node {id} went back"));
             }
-            if index == node.applied {
+            node.applied = index;
+        }
+        Ok(())
+    }
+
+    /// States of the same index are the same. A state that differs once differs from then on, so
+    /// this needs not be asked at every moment; it is most of the work.
+    pub(super) fn compare(&mut self) -> Result<(), String> {
+        for (id, node) in &mut self.nodes {
+            let state = node.view.state();
+            let index = state.applied_index();
+            if index == node.compared {
                 continue;
             }
-            node.applied = index;
+            node.compared = index;
             let digest = snapshot::digest(&state).map_err(|error| error.to_string())?;
             if *self.digests.entry(index).or_insert(digest) != digest {
                 return Err(format!("node {id} has another state at {index}"));

@@ -2,14 +2,16 @@
 //!
 //! Real: openraft, the log store, the state machine, snapshots, codec, proposer and forwarder.
 //! Simulated: time (tokio's, paused), the network (delays, losses, cuts), the disks (what was not
-//! synced is lost in a crash, up to a random point), the clocks (one may be days off). A run is a
-//! function of its seed; a client records what it was told, and the oracle compares.
+//! synced is lost in a crash, up to a random point, and the last entry may be torn), the clocks (one
+//! may be days off). A run is a function of its seed; clients record what they were told, nodes what
+//! they have reported, and the oracle compares.
 //!
-//! `SIM_SEEDS=2000 cargo test -p mxfleet-cluster simulation` runs more than the usual few.
+//! `SIM_SEEDS=20000 cargo test -p mxfleet-cluster simulation` runs more than the usual 200.
 
 mod disk;
 mod fleet;
 mod network;
+mod reports;
 mod runtime;
 mod tests;
 
@@ -34,4 +36,6 @@ enum Bug {
     AnsweredEarly,
     /// A client is told that nothing was changed, when it was.
     SaidNoToDone,
+    /// A report whose outcome is unknown is sent again under another number.
+    CountedTwice,
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use openraft::raft::AppendEntriesResponse;
 use tokio::time::sleep;
 
 use super::Bug;
 use super::runtime::{between, chance, next};
-use crate::raft::{Batch, NodeId};
+use crate::raft::{Batch, NodeId, Vote};
 use crate::state::{Command, Request};
 use crate::transport::wire::{Answer, Ask, Call};
 use crate::transport::{BoxFuture, CallError, Handler, Rest, Tail, Transport};
@@ -25,6 +26,19 @@ pub(super) struct World {
     pub(super) loss_percent: u64,
     pub(super) slow: bool,
     pub(super) bug: Option<Bug>,
+    /// Term and node of the greatest vote that each node has told another of.
+    pub(super) promised: BTreeMap<NodeId, (u64, NodeId)>,
+}
+
+impl World {
+    /// A node has told another that it goes by this vote. From then on it must have it on its disk,
+    /// or a greater one.
+    fn promise(&mut self, node: NodeId, vote: &Vote) {
+        let leader = vote.leader_id();
+        let vote = (leader.term, leader.node_id);
+        let greatest = self.promised.entry(node).or_insert(vote);
+        *greatest = vote.max(*greatest);
+    }
 }
 
 /// One incarnation of a node, as the network sees it.
@@ -105,6 +119,7 @@ impl Transport for SimTransport {
             let Some(handler) = handler else {
                 return Err(CallError::Unreachable("nobody is there".to_owned()));
             };
+            let from = self.node;
             let file = match tail {
                 Tail::File(file) => Some(file),
                 Tail::Nothing | Tail::Pieces(_) => None,
@@ -114,13 +129,26 @@ impl Transport for SimTransport {
                 return Ok(answer);
             }
             let propose = matches!(call.ask, Ask::Propose(_));
+            let vote = call.vote().copied();
+            if let Some(vote) = &vote {
+                lock(&self.world).promise(from, vote);
+            }
             // The callee goes on when the caller gives up, as over a real network.
-            let from = self.node;
             let work =
                 tokio::spawn(
                     async move { handler.answer(from, call, Rest::Simulated(file)).await },
                 );
             let answer = work.await.map_err(|e| CallError::Broken(e.to_string()))?;
+            let agreed = match &answer {
+                Answer::Vote(response) => response.vote_granted,
+                Answer::Append(response) => {
+                    !matches!(response, AppendEntriesResponse::HigherVote(_))
+                }
+                _ => false,
+            };
+            if let Some(vote) = vote.filter(|_| agreed) {
+                lock(&self.world).promise(to, &vote);
+            }
             if propose && self.bug() == Some(Bug::SaidNoToDone) && chance(20) {
                 return Ok(Answer::Refused("no".to_owned()));
             }

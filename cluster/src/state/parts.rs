@@ -18,8 +18,8 @@ use crate::octets::Octets;
 
 /// Rows in a part. A part must stay far below the codec's limit: a domain is at most some 6 KiB.
 const ROWS: usize = 256;
-/// A leaf is at most some 50 KiB.
-const LEAVES: usize = 64;
+/// A leaf is at most some 8 KiB.
+const LEAVES: usize = 256;
 
 /// A piece of the state. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -355,7 +355,9 @@ impl Settings {
 }
 
 fn find(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.name == name)
+    // They are in order of name.
+    let at = SETTINGS.binary_search_by_key(&name, |setting| setting.name).ok()?;
+    SETTINGS.get(at)
 }
 
 fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {

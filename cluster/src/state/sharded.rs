@@ -116,12 +116,27 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
         K: Borrow<Q>,
         Q: ShardKey + ?Sized,
     {
+        self.get(key)?; // nothing is copied for a row that is not there
         let hash = key.shard_hash();
         let leaf = self.leaf_mut(hash)?;
         let at = find(leaf, hash, key).ok()?;
         let (_, row) = leaf.remove(at);
         self.len -= 1;
         Some(row)
+    }
+
+    /// Change a row's value where it is; whether there is one. Its version stays.
+    pub(crate) fn change<Q>(&mut self, key: &Q, change: impl FnOnce(&mut V)) -> bool
+    where
+        K: Borrow<Q>,
+        Q: ShardKey + ?Sized,
+    {
+        let hash = key.shard_hash();
+        let Some(leaf) = self.leaf_mut(hash) else { return false };
+        let found = find(leaf, hash, key).ok().and_then(|at| leaf.get_mut(at));
+        let Some((_, row)) = found else { return false };
+        change(&mut Arc::make_mut(row).value);
+        true
     }
 
     /// All rows in order of key. Sorts, so it is for lists and snapshots.
@@ -197,6 +212,8 @@ mod tests {
                     None => {
                         let old = map.remove(&key).map(|row| row.value);
                         prop_assert_eq!(old, model.remove(&key));
+                        let next = model.get_mut(&(key + 1)).map(|value| *value = 7);
+                        prop_assert_eq!(map.change(&(key + 1), |value| *value = 7), next.is_some());
                     }
                 }
             }

@@ -116,13 +116,17 @@ pub(crate) struct Progress {
 impl Call {
     /// Whether a call for a candidate or by a leader comes from that node itself.
     pub(super) fn is_its_senders(&self) -> bool {
-        let vote = match &self.ask {
-            Ask::Append(rpc) => &rpc.vote,
-            Ask::Vote(rpc) => &rpc.vote,
-            Ask::Snapshot { vote, .. } => vote,
-            _ => return true,
-        };
-        vote.leader_id().voted_for() == Some(self.from)
+        self.vote().is_none_or(|vote| vote.leader_id().voted_for() == Some(self.from))
+    }
+
+    /// The vote by which a candidate or leader speaks.
+    pub(crate) fn vote(&self) -> Option<&Vote> {
+        match &self.ask {
+            Ask::Append(rpc) => Some(&rpc.vote),
+            Ask::Vote(rpc) => Some(&rpc.vote),
+            Ask::Snapshot { vote, .. } => Some(vote),
+            _ => None,
+        }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {

@@ -40,6 +40,14 @@ pub(crate) fn customer(id: &str) -> Request {
     }))
 }
 
+/// Change many octets in the middle of what a file holds.
+pub(crate) fn damage(file: &std::path::Path) {
+    let mut octets = std::fs::read(file).unwrap();
+    let used = octets.iter().rposition(|octet| *octet != 0).unwrap();
+    octets[used / 4..used * 3 / 4].iter_mut().for_each(|octet| *octet ^= 0xff);
+    std::fs::write(file, octets).unwrap();
+}
+
 pub(crate) struct Fleet {
     dir: TempDir,
     ports: BTreeMap<u64, Port>,

@@ -17,9 +17,6 @@ use super::call::{Call, Refused, Terms};
 use super::tables::changed;
 use crate::system::clock::wall_ms;
 
-/// Who changes things over the admin socket, for the audit trail.
-const ACTOR: &str = "admin socket";
-
 type Answer = Result<serde_json::Value, Refused>;
 
 /// What these calls can reach.
@@ -59,7 +56,7 @@ impl RotationAdmin {
 
     async fn propose(&self, command: Command, terms: &Terms) -> Answer {
         let id = terms.request_id.unwrap_or_else(random_id);
-        let mut request = Request::new(id, ACTOR, wall_ms(), command);
+        let mut request = Request::new(id, &terms.actor, wall_ms(), command);
         request.expected_version = terms.expected_version;
         changed(self.cluster.propose(request).await)
     }

@@ -1,4 +1,4 @@
-//! A few dozen addresses with their histories, as one byte string.
+//! A few addresses with their histories, as one byte string.
 //!
 //! ```text
 //! record: length of the rest u16 | length of the address, and its top bit, u16 | address |
@@ -103,7 +103,7 @@ pub(crate) fn records(leaf: &[u8]) -> impl Iterator<Item = Record<'_>> {
 
 /// The history of `address`.
 pub(crate) fn find(leaf: &[u8], address: &str) -> Option<History> {
-    // Most lookups pass by some twenty records, so these are not read.
+    // Most lookups pass by several records, so these are not read.
     let found = raw_records(leaf).find(|raw| raw.address >= address.as_bytes())?;
     if found.address == address.as_bytes() { found.history() } else { None }
 }

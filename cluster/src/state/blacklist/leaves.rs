@@ -1,103 +1,277 @@
-//! A million leaves in a tree whose clone costs nothing and whose change copies little.
+//! A million short byte strings by number, cheap to share and cheap to change.
 //!
-//! Readers hold a clone of the whole tree while the next batch is applied to another: what a change
-//! touches is copied (three nodes of some hundred pointers and one leaf), the rest is shared. A
-//! node or leaf is one allocation, its count of owners in front of its content, so that a lookup
-//! meets as few cold cache lines as can be: that is what its time goes to.
+//! Readers hold a clone of the table while the next changes are applied to another. Were every leaf
+//! an allocation with a count of its owners, each change would have to touch the counts of the
+//! leaves beside it, scattered over hundreds of megabytes. So the table holds plain numbers, which
+//! are copied as octets are, and the leaves lie in large segments that are owned as a whole:
+//!
+//! ```text
+//! segment: records, one after the other    record: number u32 | length u32 | the leaf's octets
+//! ```
+//!
+//! A changed leaf is written anew to the newest segment, and what it was becomes garbage. When there
+//! is too much of that, the leaves of the oldest segment are written again and the segment goes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Leaves in all: ten addresses in each when there are ten million.
-pub(super) const LEAVES: usize = ROOT * BRANCHES * TWIGS;
-const ROOT: usize = 128;
-const BRANCHES: usize = 128;
-const TWIGS: usize = 64;
+const FAN_BITS: u32 = 5;
+const FAN: usize = 1 << FAN_BITS;
+/// How many leaves there are.
+pub(super) const LEAVES: usize = 1 << (4 * FAN_BITS);
 
-type Leaf = Option<Arc<[u8]>>;
-type Twig = Arc<[Leaf]>;
-type Branch = Arc<[Twig]>;
+const HEAD_OCTETS: usize = 8;
+/// The newest segment is copied when it is written to beside a reader, so it is not too large.
+const SEGMENT_OCTETS: usize = 512 << 10;
+/// Room that segments take beyond half as much again as the leaves in use.
+const SLACK_OCTETS: usize = 4 * SEGMENT_OCTETS;
+
+/// Where a leaf is. An empty leaf is nowhere: its length is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Place {
+    segment: u32,
+    at: u32,
+    length: u32,
+}
+
+type Low = Arc<[Place; FAN]>;
+type Middle = Arc<[Low; FAN]>;
+type High = Arc<[Middle; FAN]>;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Leaves {
-    root: Arc<[Branch]>,
-    /// The nodes all start as, known by their address: most of a small tree is skipped by that.
-    empty: (Branch, Twig),
+    root: Arc<[High; FAN]>,
+    /// What all nodes start as, known by their address: most of a small table is skipped by that.
+    empty: (Low, Middle, High),
+    segments: Arc<Segments>,
+    /// Octets of the records of all leaves.
+    used: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Segments {
+    slots: Vec<Arc<Vec<u8>>>,
+    /// Slots that hold a segment, the oldest first; the last one is written to.
+    order: VecDeque<u32>,
+    free: Vec<u32>,
 }
 
 impl Default for Leaves {
     fn default() -> Self {
-        let twig: Twig = Arc::from(vec![None; TWIGS]);
-        let branch: Branch = Arc::from(vec![Arc::clone(&twig); BRANCHES]);
-        Self { root: Arc::from(vec![Arc::clone(&branch); ROOT]), empty: (branch, twig) }
+        let low: Low = Arc::new([Place::default(); FAN]);
+        let middle: Middle = Arc::new(std::array::from_fn(|_| Arc::clone(&low)));
+        let high: High = Arc::new(std::array::from_fn(|_| Arc::clone(&middle)));
+        let root = Arc::new(std::array::from_fn(|_| Arc::clone(&high)));
+        Self { root, empty: (low, middle, high), segments: Arc::default(), used: 0 }
     }
+}
+
+/// The way from the root to a leaf.
+fn steps(number: usize) -> [usize; 4] {
+    [3, 2, 1, 0].map(|level| (number >> (level * FAN_BITS)) % FAN)
 }
 
 impl Leaves {
-    /// The bytes of a leaf; none if there is no such leaf.
-    pub(super) fn get(&self, at: usize) -> &[u8] {
-        self.find(at).map(|leaf| &**leaf).unwrap_or_default()
+    /// A leaf's octets; none when nothing is in it, or there is no such leaf.
+    pub(super) fn get(&self, number: usize) -> &[u8] {
+        self.segments.read(self.place(number))
     }
 
-    /// The same, to be kept while the tree changes.
-    pub(super) fn shared(&self, at: usize) -> Option<Arc<[u8]>> {
-        self.find(at).cloned()
-    }
-
-    fn find(&self, at: usize) -> Option<&Arc<[u8]>> {
-        let (branch, twig, leaf) = path(at);
-        self.root.get(branch)?.get(twig)?.get(leaf)?.as_ref()
-    }
-
-    /// Give a leaf these bytes.
-    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
-        let (branch, twig, leaf) = path(at);
-        let Some(branch) = Arc::make_mut(&mut self.root).get_mut(branch) else { return };
-        let Some(twig) = Arc::make_mut(branch).get_mut(twig) else { return };
-        let Some(leaf) = Arc::make_mut(twig).get_mut(leaf) else { return };
-        *leaf = (!bytes.is_empty()).then(|| Arc::from(bytes));
+    /// Put other octets in place of a leaf's.
+    pub(super) fn set(&mut self, number: usize, leaf: &[u8]) {
+        let Ok(name) = u32::try_from(number % LEAVES) else { return };
+        self.used -= size(self.place(number).length as usize);
+        self.used += size(leaf.len());
+        let place = if leaf.is_empty() {
+            Place::default()
+        } else {
+            Arc::make_mut(&mut self.segments).append(name, leaf)
+        };
+        self.put(number, place);
+        // Each segment that goes makes more room than its leaves take again, sooner or later.
+        for _ in 0..self.segments.order.len() {
+            if self.segments.room() <= self.used + self.used / 2 + SLACK_OCTETS {
+                break;
+            }
+            self.move_oldest();
+        }
     }
 
     /// Leaves that hold something, with their numbers, in order.
-    pub(super) fn used(&self) -> impl Iterator<Item = (usize, &Arc<[u8]>)> {
-        let branches = self.root.iter().enumerate();
-        let twigs = branches.filter(|(_, branch)| !Arc::ptr_eq(branch, &self.empty.0)).flat_map(
-            |(b, branch)| branch.iter().enumerate().map(move |(t, twig)| (b * BRANCHES + t, twig)),
-        );
-        twigs.filter(|(_, twig)| !Arc::ptr_eq(twig, &self.empty.1)).flat_map(|(t, twig)| {
-            let leaves = twig.iter().enumerate();
-            leaves.filter_map(move |(l, leaf)| Some((t * TWIGS + l, leaf.as_ref()?)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let (low, middle, high) = &self.empty;
+        let number = |a: usize, b: usize, c: usize, d: usize| ((a * FAN + b) * FAN + c) * FAN + d;
+        let highs = self.root.iter().enumerate().filter(move |(_, each)| !Arc::ptr_eq(each, high));
+        highs.flat_map(move |(a, each)| {
+            let middles = each.iter().enumerate().filter(|(_, each)| !Arc::ptr_eq(each, middle));
+            middles.flat_map(move |(b, each)| {
+                let lows = each.iter().enumerate().filter(|(_, each)| !Arc::ptr_eq(each, low));
+                lows.flat_map(move |(c, each)| {
+                    let places = each.iter().enumerate().filter(|(_, place)| place.length > 0);
+                    places.map(move |(d, place)| (number(a, b, c, d), self.segments.read(*place)))
+                })
+            })
         })
+    }
+
+    fn place(&self, number: usize) -> Place {
+        let [a, b, c, d] = steps(number);
+        self.root[a][b][c][d]
+    }
+
+    fn put(&mut self, number: usize, place: Place) {
+        let [a, b, c, d] = steps(number);
+        let high = &mut Arc::make_mut(&mut self.root)[a];
+        let middle = &mut Arc::make_mut(high)[b];
+        let low = &mut Arc::make_mut(middle)[c];
+        Arc::make_mut(low)[d] = place;
+    }
+
+    /// Write the leaves of the oldest segment again, and drop it.
+    fn move_oldest(&mut self) {
+        let segments = Arc::make_mut(&mut self.segments);
+        let Some((slot, segment)) = segments.take_oldest() else { return };
+        let mut rest = segment.as_slice();
+        while let Some((name, length, more)) = head(rest) {
+            let at = segment.len() - more.len();
+            let (Some(leaf), Ok(at)) = (more.get(..length), u32::try_from(at)) else { return };
+            rest = more.get(length..).unwrap_or_default();
+            let (number, length) = (name as usize, u32::try_from(length).unwrap_or(0));
+            if self.place(number) == (Place { segment: slot, at, length }) {
+                let place = Arc::make_mut(&mut self.segments).append(name, leaf);
+                self.put(number, place);
+            }
+        }
+        Arc::make_mut(&mut self.segments).free.push(slot);
     }
 }
 
-fn path(at: usize) -> (usize, usize, usize) {
-    (at / TWIGS / BRANCHES, at / TWIGS % BRANCHES, at % TWIGS)
+impl Segments {
+    fn read(&self, place: Place) -> &[u8] {
+        let (from, length) = (place.at as usize, place.length as usize);
+        let segment = self.slots.get(place.segment as usize);
+        segment.and_then(|segment| segment.get(from..from + length)).unwrap_or_default()
+    }
+
+    /// Octets that all segments take.
+    fn room(&self) -> usize {
+        self.order.len() * SEGMENT_OCTETS
+    }
+
+    fn append(&mut self, name: u32, leaf: &[u8]) -> Place {
+        let fits = |slot: &u32| {
+            let segment = self.slots.get(*slot as usize);
+            segment.is_some_and(|segment| segment.len() + size(leaf.len()) <= SEGMENT_OCTETS)
+        };
+        let slot = match self.order.back().copied().filter(fits) {
+            Some(slot) => slot,
+            None => self.begin(),
+        };
+        let Some(segment) = self.slots.get_mut(slot as usize) else { return Place::default() };
+        if Arc::get_mut(segment).is_none() {
+            // A reader has it. The copy has room for all of a segment from the beginning.
+            let mut copy = Vec::with_capacity(SEGMENT_OCTETS);
+            copy.extend_from_slice(segment);
+            *segment = Arc::new(copy);
+        }
+        let segment = Arc::make_mut(segment);
+        let (Ok(at), Ok(length)) =
+            (u32::try_from(segment.len() + HEAD_OCTETS), u32::try_from(leaf.len()))
+        else {
+            return Place::default();
+        };
+        segment.extend_from_slice(&name.to_le_bytes());
+        segment.extend_from_slice(&length.to_le_bytes());
+        segment.extend_from_slice(leaf);
+        Place { segment: slot, at, length }
+    }
+
+    fn begin(&mut self) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Arc::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Arc::new(Vec::with_capacity(SEGMENT_OCTETS));
+        }
+        self.order.push_back(slot);
+        slot
+    }
+
+    fn take_oldest(&mut self) -> Option<(u32, Arc<Vec<u8>>)> {
+        let slot = self.order.pop_front()?;
+        let segment = std::mem::take(self.slots.get_mut(slot as usize)?);
+        Some((slot, segment))
+    }
+}
+
+/// What a leaf of this length takes in a segment.
+fn size(length: usize) -> usize {
+    if length == 0 { 0 } else { HEAD_OCTETS + length }
+}
+
+/// Name and length of the first record, and what follows its head.
+fn head(records: &[u8]) -> Option<(u32, usize, &[u8])> {
+    let (name, rest) = records.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    Some((u32::from_le_bytes(*name), u32::from_le_bytes(*length) as usize, rest))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::state::mix;
+
+    fn number(of: u64) -> usize {
+        usize::try_from(mix(of % 700)).unwrap_or(0) % LEAVES
+    }
+
+    fn content(leaves: &Leaves) -> BTreeMap<usize, Vec<u8>> {
+        leaves.iter().map(|(number, leaf)| (number, leaf.to_vec())).collect()
+    }
 
     #[test]
-    fn leaves_are_found_in_order_and_a_clone_stays_as_it_was() {
+    fn it_behaves_as_a_map_and_a_clone_stays_as_it_was_while_segments_come_and_go() {
         let mut leaves = Leaves::default();
-        let places = [0, 1, TWIGS, BRANCHES * TWIGS + 5, 77_777, LEAVES - 1];
-        for at in places {
-            leaves.put(at, &at.to_le_bytes());
+        let mut model: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        let mut past = Vec::new();
+        for n in 0..30_000_u64 {
+            let at = number(mix(n));
+            let length = usize::try_from(mix(n + 1) % 4000).unwrap();
+            let leaf = vec![n.to_le_bytes()[0]; length];
+            leaves.set(at, &leaf);
+            match leaf.is_empty() {
+                true => model.remove(&at),
+                false => model.insert(at, leaf),
+            };
+            if n % 3000 == 0 {
+                past.push((leaves.clone(), model.clone()));
+            }
+            assert_eq!(leaves.get(at), model.get(&at).map_or(&[][..], Vec::as_slice));
         }
-        let past = leaves.clone();
-        leaves.put(77_777, b"new");
-        leaves.put(1, b"");
-        leaves.put(LEAVES, b"nowhere");
-        assert_eq!(
-            (leaves.get(77_777), leaves.get(1), leaves.get(2)),
-            (&b"new"[..], &[][..], &[][..])
-        );
-        assert_eq!(leaves.get(LEAVES), b"");
-        let used = |leaves: &Leaves| leaves.used().map(|(at, _)| at).collect::<Vec<_>>();
-        assert_eq!(used(&past), places);
-        assert_eq!(used(&leaves), [0, TWIGS, BRANCHES * TWIGS + 5, 77_777, LEAVES - 1]);
-        assert_eq!(past.get(77_777), 77_777_usize.to_le_bytes());
+        let used: usize = model.values().map(|leaf| size(leaf.len())).sum();
+        assert_eq!(leaves.used, used);
+        assert!(leaves.segments.room() <= used + used / 2 + SLACK_OCTETS);
+        assert!(leaves.segments.slots.len() < 20, "slots are used again");
+        past.push((leaves, model));
+        for (leaves, model) in past {
+            assert_eq!(content(&leaves), model);
+        }
+    }
+
+    #[test]
+    fn what_was_never_set_is_empty_and_an_emptied_table_takes_no_room() {
+        let mut leaves = Leaves::default();
+        assert!(leaves.get(5).is_empty() && leaves.iter().next().is_none());
+        (0..5000).for_each(|n| leaves.set(n, &[1; 2000]));
+        (0..5000).for_each(|n| leaves.set(n, &[]));
+        assert!(leaves.iter().next().is_none());
+        assert_eq!(leaves.used, 0);
+        leaves.set(5, b"x");
+        assert!(leaves.segments.room() <= SLACK_OCTETS);
+        assert_eq!(content(&leaves), BTreeMap::from([(5, b"x".to_vec())]));
     }
 }

@@ -19,7 +19,6 @@ mod policy;
 mod rules;
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -42,8 +41,8 @@ use crate::octets::Octets;
 const RECORDS_MAX: u64 = 12_000_000;
 /// Trusted addresses of one domain: a server that takes mail for any name has no end of them.
 const TRUSTED_MAX: u64 = 200_000;
-/// A leaf holds some ten addresses; many more only if somebody found a way to choose their leaf.
-const LEAF_OCTETS_MAX: usize = 48 << 10;
+/// A leaf holds some 10 addresses; many more only if somebody found a way to choose their leaf.
+const LEAF_OCTETS_MAX: usize = 8 << 10;
 const ADDRESS_OCTETS_MAX: usize = 320;
 const EVENTS_MAX: usize = 5_000;
 /// Leaves looked at in one tick of a minute: all of them in about four hours.
@@ -247,7 +246,7 @@ impl Blacklist {
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.leaves.used().flat_map(|(_, leaf)| leaf::records(leaf))
+        self.leaves.iter().flat_map(|(_, leaf)| leaf::records(leaf))
     }
 
     fn history(&self, address: &str) -> Option<History> {
@@ -314,10 +313,8 @@ impl Blacklist {
             return false;
         }
         self.put(address, &history);
-        if history.rejected.as_slice().len() == 1 {
-            self.notes.forget(address);
-        }
-        self.notes.add(address, node, at_ms, reply);
+        let is_first = history.rejected.as_slice().len() == 1;
+        self.notes.add(address, is_first, (node, at_ms, reply));
         true
     }
 
@@ -381,9 +378,9 @@ impl Blacklist {
         if before.is_empty() && !history.is_empty() {
             self.make_room(address);
         }
-        let at = self.place(address);
-        let bytes = leaf::replace(self.leaves.get(at), address, history);
-        self.leaves.put(at, &bytes);
+        let number = self.place(address);
+        let changed = leaf::replace(self.leaves.get(number), address, history);
+        self.leaves.set(number, &changed);
         if history.rejected.is_empty() {
             self.notes.forget(address);
         }
@@ -400,7 +397,7 @@ impl Blacklist {
         }
         if counts.records == 0 {
             self.domains.remove(domain);
-        } else if counts != known {
+        } else if counts != known && !self.domains.change(domain, |known| *known = counts) {
             self.domains.put(domain.into(), 0, counts);
         }
     }
@@ -459,7 +456,7 @@ impl Blacklist {
         self.rules.sweep(terms, now_ms);
         let first = usize::try_from(self.rules.sweep).unwrap_or(0);
         for at in (first..first + SWEPT_LEAVES).map(|at| at % LEAVES) {
-            let Some(leaf) = self.leaves.shared(at) else { continue };
+            let leaf = self.leaves.get(at).to_vec();
             for record in leaf::records(&leaf) {
                 let newest = record.history.newest().unwrap_or(0);
                 let keep_ms = terms.policy(domain_of(record.address)).keep_ms();
@@ -478,8 +475,8 @@ impl Blacklist {
 
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, Octets)> {
         let number = |at| u32::try_from(at).unwrap_or(u32::MAX);
-        let octets = |leaf: &Arc<[u8]>| Octets(Bytes::from_owner(Arc::clone(leaf)));
-        self.leaves.used().map(move |(at, leaf)| (number(at), octets(leaf)))
+        let octets = |leaf| Octets(Bytes::copy_from_slice(leaf));
+        self.leaves.iter().map(move |(at, leaf)| (number(at), octets(leaf)))
     }
 
     pub(crate) fn notes_chunks(&self) -> impl Iterator<Item = NotesChunk> {
@@ -496,11 +493,10 @@ impl Blacklist {
 
     pub(crate) fn absorb_leaves(&mut self, leaves: Vec<(u32, Octets)>) {
         for (at, octets) in leaves {
-            let at = at as usize;
             for record in leaf::records(&octets.0) {
                 self.count(record.address, &History::default(), &record.history);
             }
-            self.leaves.put(at, &octets.0);
+            self.leaves.set(at as usize, &octets.0);
         }
     }
 }

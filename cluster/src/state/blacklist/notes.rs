@@ -52,9 +52,15 @@ impl Notes {
         self.rows.remove(address);
     }
 
-    pub(super) fn add(&mut self, address: &str, node: u64, at_ms: u64, reply: &str) {
+    /// Add a note; the first one of an address takes the place of what there was.
+    pub(super) fn add(
+        &mut self,
+        address: &str,
+        is_first: bool,
+        (node, at_ms, reply): (u64, u64, &str),
+    ) {
         let reply = clip(reply, REPLY_OCTETS_MAX).to_owned();
-        let known = self.get(address);
+        let known = if is_first { &[] } else { self.get(address) };
         let before = known.len();
         let kept = known.get(before.saturating_sub(TIMES_MAX - 1)..).unwrap_or_default();
         let note = RejectionNote { at_ms, node, reply };
@@ -103,10 +109,10 @@ mod tests {
     #[test]
     fn single_rejections_do_not_push_out_what_was_rejected_twice() {
         let mut notes = Notes::default();
-        notes.add("a@x.test", 1, 1, "550 first");
-        notes.add("a@x.test", 2, 2, "550 second");
+        notes.add("a@x.test", true, (1, 1, "550 first"));
+        notes.add("a@x.test", false, (2, 2, "550 second"));
         for n in 0..50_000 {
-            notes.add(&format!("u{n}@x.test"), 1, 3, "550 no");
+            notes.add(&format!("u{n}@x.test"), true, (1, 3, "550 no"));
         }
         assert_eq!(notes.get("a@x.test").len(), 2);
         assert!(notes.get("u0@x.test").is_empty());
@@ -114,7 +120,7 @@ mod tests {
         let mut copy = Notes::default();
         notes.chunks().for_each(|chunk| copy.absorb(chunk));
         assert!(copy.chunks().eq(notes.chunks()));
-        (0..20).for_each(|n| notes.add("b@x.test", 1, n, "550"));
+        (0..20).for_each(|n| notes.add("b@x.test", n == 0, (1, n, "550")));
         assert_eq!(notes.get("b@x.test").len(), TIMES_MAX);
     }
 }

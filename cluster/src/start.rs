@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -114,11 +115,7 @@ impl Cluster {
         let offload = config.segmentation_offload;
         let endpoint =
             Arc::new(QuicEndpoint::bind(config.listen, &credentials, &reset_secret, offload)?);
-        let address = match (config.advertise, endpoint.local_address()) {
-            (Some(advertise), _) => advertise,
-            (None, Ok(bound)) => bound,
-            (None, Err(error)) => return Err(StartError::Network(error.to_string())),
-        };
+        let address = advertised(&config, &endpoint)?;
         let view = machine.view();
         let transport = Arc::clone(&endpoint) as Arc<dyn crate::transport::Transport>;
         let network = Network { fleet, node: who.node, transport, view: Arc::clone(&view) };
@@ -196,6 +193,14 @@ impl Cluster {
             Ok(_) => Ok(()),
             Err(refusal) => Err(StartError::Raft(refusal.to_string())),
         }
+    }
+}
+
+/// Where other nodes reach this one: what the operator says, or what is listened on.
+fn advertised(config: &ClusterConfig, bound: &QuicEndpoint) -> Result<SocketAddr, StartError> {
+    match config.advertise {
+        Some(address) => Ok(address),
+        None => bound.local_address().map_err(|error| StartError::Network(error.to_string())),
     }
 }
 

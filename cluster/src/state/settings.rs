@@ -392,51 +392,49 @@ fn check(setting: &Setting, value: &str) -> Result<(), Refusal> {
                 render_duration(period_max_ms)
             ))),
         },
-        SettingKind::DomainName | SettingKind::MailAddress | SettingKind::Url
-            if value.is_empty() =>
-        {
-            Ok(())
+        kind if fits(kind, value) => Ok(()),
+        kind => Err(Refusal::invalid(format!("{name} is {}", shape(kind)))),
+    }
+}
+
+/// Whether a text is one of its kind. Whether a number is, is told when it is read.
+fn fits(kind: SettingKind, value: &str) -> bool {
+    match kind {
+        SettingKind::Line { octets_max } => {
+            let plain = !value.chars().any(char::is_control) && !value.trim().is_empty();
+            plain && value.len() <= octets_max
         }
+        SettingKind::Servers => {
+            parse_servers(value).is_some_and(|servers| servers.len() <= SERVERS_MAX)
+        }
+        _ if value.is_empty() => true,
         SettingKind::Url => {
             let host = value.strip_prefix("https://").unwrap_or_default();
-            if !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic()) {
-                return Ok(());
-            }
-            Err(Refusal::invalid(format!("{name} is an address that begins with https://")))
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic())
         }
         SettingKind::MailAddress => {
             let plain = !value.chars().any(|c| c.is_control() || c.is_whitespace() || c == '<');
             let domain = value.rsplit_once('@').filter(|(local, _)| !local.is_empty());
-            if plain && value.len() <= 320 && domain.is_some_and(|(_, d)| is_host_name(d)) {
-                return Ok(());
-            }
-            Err(Refusal::invalid(format!("{name} is a mail address such as support@relay.example")))
+            plain && value.len() <= 320 && domain.is_some_and(|(_, d)| is_host_name(d))
         }
-        SettingKind::DomainName => {
-            let lower = !value.bytes().any(|b| b.is_ascii_uppercase());
-            if lower && is_host_name(value) {
-                return Ok(());
-            }
-            Err(Refusal::invalid(format!("{name} is a domain name in lowercase A-label form")))
+        SettingKind::WebSite => is_web_site(value),
+        _ => !value.bytes().any(|b| b.is_ascii_uppercase()) && is_host_name(value),
+    }
+}
+
+/// What a text of this kind looks like, to go on after "is".
+fn shape(kind: SettingKind) -> String {
+    match kind {
+        SettingKind::Line { octets_max } => format!("one line of 1 to {octets_max} octets"),
+        SettingKind::Servers => format!(
+            "at most {SERVERS_MAX} addresses with ports, such as 192.0.2.53:53, separated by commas"
+        ),
+        SettingKind::Url => "an address that begins with https://".into(),
+        SettingKind::MailAddress => "a mail address such as support@relay.example".into(),
+        SettingKind::WebSite => {
+            "a web address without a path, such as https://status.relay.example".into()
         }
-        SettingKind::Servers => match parse_servers(value) {
-            Some(servers) if servers.len() <= SERVERS_MAX => Ok(()),
-            _ => Err(Refusal::invalid(format!(
-                "{name} is at most {SERVERS_MAX} addresses with ports, such as 192.0.2.53:53, \
-                 separated by commas"
-            ))),
-        },
-        SettingKind::Line { octets_max } => {
-            let plain = !value.chars().any(char::is_control) && !value.trim().is_empty();
-            if plain && value.len() <= octets_max {
-                return Ok(());
-            }
-            Err(Refusal::invalid(format!("{name} is one line of 1 to {octets_max} octets")))
-        }
-        SettingKind::WebSite if value.is_empty() || is_web_site(value) => Ok(()),
-        SettingKind::WebSite => Err(Refusal::invalid(format!(
-            "{name} is a web address without a path, such as https://status.relay.example"
-        ))),
+        _ => "a domain name in lowercase A-label form".into(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::browser::{Browser, EYES, inspect, picture, without_scripts};
+use support::browser::{Browser, EYES, inspect, picture};
 use support::fleet::{Fleet, on_loopback};
 use support::node::{Node, http_get};
 use support::process::output;
@@ -74,7 +74,9 @@ fn people_read_what_is_and_what_is_planned_on_phones_and_desks_by_day_and_by_nig
         browser.complaints();
         inspect(&browser);
     }
-    let page = without_scripts(&format!("http://{server}/"));
+    let browser = Browser::without_scripts(EYES[0]);
+    browser.go(&format!("http://{server}/"));
+    let page = browser.text("main");
     assert!(page.contains("Mail through mx1 is slow") && page.contains("Planned work"), "{page}");
 }
 

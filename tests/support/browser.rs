@@ -8,7 +8,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use super::process::{Process, output};
+use super::process::Process;
 use super::{await_listening, eventually, free_address, scratch};
 
 /// A page may take long on a busy machine.
@@ -45,6 +45,16 @@ pub struct Browser {
 impl Browser {
     /// Start it.
     pub fn open(eyes: Eyes) -> Self {
+        Self::with(eyes, &json!({}))
+    }
+
+    /// One that runs no scripts of pages. The driver clicks by script, so this one only reads.
+    pub fn without_scripts(eyes: Eyes) -> Self {
+        // 2 is never.
+        Self::with(eyes, &json!({ "profile.managed_default_content_settings.javascript": 2 }))
+    }
+
+    fn with(eyes: Eyes, preferences: &Value) -> Self {
         let (driver, folder) = (free_address(), scratch());
         let words = ["chromedriver".to_owned(), format!("--port={}", driver.port())];
         let process = Process::start(&words, &folder.path().join("browser.log"));
@@ -57,6 +67,7 @@ impl Browser {
                 // 0 is dark, 1 is light.
                 format!("--blink-settings=preferredColorScheme={}", u32::from(!eyes.dark)),
             ],
+            "prefs": preferences,
             "mobileEmulation": {
                 "deviceMetrics": { "width": eyes.width, "height": 900, "pixelRatio": 1.0 }
             },
@@ -265,23 +276,4 @@ pub fn picture(browser: &Browser, eyes: Eyes, name: &str) {
         let file = format!("{name}-{}-{tone}.png", eyes.width);
         browser.picture(&Path::new(&folder).join(file));
     }
-}
-
-/// A page as a browser has it in the end that runs no scripts.
-pub fn without_scripts(url: &str) -> String {
-    let folder = scratch();
-    let profile = format!("--user-data-dir={}", folder.path().display());
-    let words = [
-        "60",
-        "chromium",
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--blink-settings=scriptEnabled=false",
-        &profile,
-        "--dump-dom",
-        url,
-    ];
-    output("timeout", &words)
 }

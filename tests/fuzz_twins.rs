@@ -53,7 +53,8 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
 fn every_target_has_a_twin_here() {
     let stem = |file: &std::path::PathBuf| file.file_stem().unwrap().display().to_string();
     let mut targets: Vec<String> = files("fuzz_targets").iter().map(stem).collect();
-    targets.retain(|target| !target.starts_with("cluster_")); // theirs are in cluster/src/fuzzing.rs
+    // Those of the fleet have theirs in cluster/src/fuzzing.rs.
+    targets.retain(|target| !target.starts_with("cluster_"));
     assert_eq!(targets, TARGETS.map(|target| target.name));
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Real: openraft, the log store, the state machine, snapshots, codec, proposer and forwarder.
 //! Simulated: time (tokio's, paused), the network (delays, losses, cuts), the disks (what was not
-//! synced is lost in a crash, up to a random point, and the last entry may be torn), the clocks (one
-//! may be days off). A run is a function of its seed; clients record what they were told, nodes what
-//! they have reported, and the oracle compares.
+//! synced is lost in a crash, up to a random point, and the last entry may be torn), the clocks
+//! (one may be days off). A run is a function of its seed; clients record what they were told,
+//! nodes what they have reported, and the oracle compares.
 //!
 //! `SIM_SEEDS=20000 cargo test -p mxfleet-cluster simulation` runs more than the usual 200.
 

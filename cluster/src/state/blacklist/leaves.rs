@@ -9,8 +9,9 @@
 //! segment: records, one after the other    record: number u32 | length u32 | the leaf's octets
 //! ```
 //!
-//! A changed leaf is written anew to the newest segment, and what it was becomes garbage. When there
-//! is too much of that, the leaves of the oldest segment are written again and the segment goes.
+//! A changed leaf is written anew to the newest segment, and what it was becomes garbage. When
+//! there is too much of that, the leaves of the oldest segment are written again and the segment
+//! goes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

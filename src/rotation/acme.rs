@@ -242,7 +242,7 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2026, 4, 1);
         let chain_pem = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
         let (names, sealed_key, key_hash) = (vec!["mx.test".to_owned()], Vec::new(), [0; 32]);
-        let ends_ms = 1_774_998_000_000;
+        let ends_ms = 1_775_001_600_000;
         let row = Certificate { names, chain_pem, sealed_key, key_hash, ends_ms };
         // The 2nd of March 2026.
         let day = jiff::Timestamp::from_millisecond(i64::try_from(renew_ms(&row)).unwrap());

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::disk::Disk;
+use support::eventually;
 use support::load::{Load, Plan, tally};
 use support::node::{Node, Setup};
 use support::sink::{Act, Sink};
 
 const ROUNDS: u64 = 6;
+/// Long enough for anything that takes no time.
+const LONG: Duration = Duration::from_secs(30);
 /// See `crash.rs`; marks of delivery ride the next sync, of which a loaded node has many.
 const FINAL_DOT_WINDOW: Duration = Duration::from_millis(500);
 
@@ -42,6 +45,9 @@ fn no_power_cut_takes_what_was_acknowledged_before_it() {
         std::thread::sleep(Duration::from_millis(1500));
         let cut = disk.cut_power();
         node.kill();
+        // What the dead node had sent to the end, the stuck server takes nevertheless.
+        stuck.store(false, Ordering::SeqCst);
+        eventually("the dead node's mail is taken", LONG, || sink.open() == 0);
         cuts.push(cut..=Instant::now());
         let mut acked = load.stop();
         acked.retain(|acked| acked.at < cut);
@@ -49,7 +55,6 @@ fn no_power_cut_takes_what_was_acknowledged_before_it() {
         assert!(acked.len() > 20, "there was a load");
         before_cut.extend(acked);
         disk.power_on();
-        stuck.store(false, Ordering::SeqCst);
         node.restart();
     }
     node.await_empty_queue(Duration::from_secs(120));

@@ -183,14 +183,16 @@ impl Tally {
     /// written that down.
     pub fn assert_only_the_final_dot_doubles(&self, stops: &[Stop], window: Duration) {
         assert!(self.lost.is_empty(), "lost {} messages: {:?}", self.lost.len(), self.lost);
+        let first = stops.first().map(|stop| *stop.start());
+        let after = |at: Instant| first.map(|first| at.saturating_duration_since(first));
         for (number, copies) in &self.doubled {
             for copy in &copies[..copies.len() - 1] {
                 let next = stops.iter().find(|stop| stop.end() >= copy);
                 let before = next.map(|stop| stop.start().saturating_duration_since(*copy));
                 assert!(
                     before.is_some_and(|before| before <= window),
-                    "message {number} came {} times, once {before:?} before a stop",
-                    copies.len(),
+                    "message {number} came {:?} after the first stop, once {before:?} before one",
+                    copies.iter().map(|at| after(*at)).collect::<Vec<_>>(),
                 );
             }
         }

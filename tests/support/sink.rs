@@ -179,6 +179,11 @@ impl Sink {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// How many connections there are.
+    pub fn open(&self) -> usize {
+        self.shared.now.load(Ordering::SeqCst)
+    }
+
     /// The most connections at one time.
     pub fn most_at_once(&self) -> usize {
         self.shared.most.load(Ordering::SeqCst)
@@ -357,6 +362,8 @@ impl<'a> Dialog<'a> {
             Act::Drop => (true, None),
         };
         if kept {
+            // The script may have taken its time.
+            let received = Received { at: Instant::now(), ..received };
             self.shared.received.lock().unwrap().push(received);
         }
         let reply = reply.ok_or(std::io::ErrorKind::ConnectionAborted)?;

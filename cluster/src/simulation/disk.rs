@@ -18,6 +18,9 @@ enum Write {
 #[derive(Debug, Default)]
 struct Inner {
     dead: bool,
+    /// Whether the node runs. Until then its one thread waits for the disk, so that writes last at
+    /// once.
+    started: bool,
     /// What reads see.
     seen: MemoryDisk,
     /// What a crash leaves, with the writes that may be on their way to it.
@@ -25,6 +28,17 @@ struct Inner {
     pending: Vec<Write>,
     /// Writes that are durable, counted from the beginning.
     synced: usize,
+}
+
+impl Inner {
+    /// Make the writes before the `end`-th one ever durable, of those that there are.
+    fn settle(&mut self, end: usize) {
+        let count = end.saturating_sub(self.synced).min(self.pending.len());
+        for write in self.pending.drain(..count) {
+            play(&write, &self.durable);
+        }
+        self.synced += count;
+    }
 }
 
 /// See the module. Clones are the same disk.
@@ -87,6 +101,11 @@ impl SimDisk {
         Self { inner: Arc::new(Mutex::new(inner)), bug: self.bug }
     }
 
+    /// From now on a write takes its time to become durable.
+    pub(super) fn started(&self) {
+        self.inner().started = true;
+    }
+
     fn write(&self, write: Write) -> io::Result<()> {
         let mut inner = self.inner();
         if inner.dead {
@@ -135,7 +154,12 @@ impl LogDisk for SimDisk {
 
     fn barrier(&self, done: Done) {
         let (end, last_is_vote) = {
-            let inner = self.inner();
+            let mut inner = self.inner();
+            if !inner.started {
+                inner.settle(usize::MAX);
+                drop(inner);
+                return done(Ok(()));
+            }
             let vote = matches!(inner.pending.last(), Some(Write::Meta(MetaKey::Vote, _)));
             (inner.synced + inner.pending.len(), vote)
         };
@@ -145,18 +169,13 @@ impl LogDisk for SimDisk {
         let disk = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(between(100, 4000)).await;
-            let mut guard = disk.inner();
-            let inner = &mut *guard;
+            let mut inner = disk.inner();
             if inner.dead {
-                drop(guard);
+                drop(inner);
                 return done(Err(io::Error::other("the machine is off")));
             }
-            let count = end.saturating_sub(inner.synced);
-            for write in inner.pending.drain(..count) {
-                play(&write, &inner.durable);
-            }
-            inner.synced += count;
-            drop(guard);
+            inner.settle(end);
+            drop(inner);
             done(Ok(()));
         });
     }

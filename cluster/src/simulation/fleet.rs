@@ -79,6 +79,7 @@ impl Fleet {
             Arc::new(move || offset + u64::try_from(begun.elapsed().as_millis()).unwrap_or(0));
         let log = LogStore::open(Arc::new(disk.clone()) as Arc<dyn LogDisk>, None)
             .map_err(|error| error.to_string())?;
+        disk.started();
         let promised = lock(&self.world).promised.get(&id).copied();
         let kept = log.kept_vote().map_err(|error| error.to_string())?;
         let kept = kept.map(|vote| (vote.leader_id().term, vote.leader_id().node_id));

@@ -170,7 +170,7 @@ async fn a_node_with_a_damaged_log_or_snapshot_does_not_start_and_says_what_to_d
     let snapshots = std::fs::read_dir(fleet.config(9).dir.join("snapshots")).unwrap();
     snapshots.for_each(|file| damage(&file.unwrap().path()));
     for (id, what) in [(1, "Raft log"), (9, "newest snapshot")] {
-        let Err(error) = Cluster::start(fleet.config(id)).await else { panic!("it started") };
+        let Err(error) = Cluster::start(fleet.config(id)).await else { panic!("mx{id} started") };
         let text = error.to_string();
         for word in [what, "is damaged", "join with a new token"] {
             assert!(text.contains(word), "{word}: {text}");

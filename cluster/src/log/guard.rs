@@ -106,6 +106,16 @@ impl Guard {
     }
 }
 
+impl Drop for Inner {
+    /// A node that stops in order notes all that it has, so that no damage done while it is off
+    /// goes unnoticed.
+    fn drop(&mut self) {
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "the log's guard is not written");
+        }
+    }
+}
+
 impl Inner {
     fn write(&self) -> io::Result<()> {
         let envelope = codec::encode(Kind::Meta, &self.least)?;

@@ -3,6 +3,7 @@
 use mxfleet_cluster::RecipientEvent;
 use serde::{Deserialize, Serialize};
 
+use crate::smtp::is_unprintable;
 use crate::spool::EntryId;
 
 /// So much of a reply is kept as the reason of a rejection.
@@ -49,7 +50,7 @@ impl Event {
         reply: &str,
     ) -> Self {
         let reply = reply.get(..reply.floor_char_boundary(REPLY_OCTETS_MAX)).unwrap_or_default();
-        let reply = reply.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let reply = reply.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
         Self { entry, recipient, address, what: What::Rejected { at_ms, reply } }
     }
 

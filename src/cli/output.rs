@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::smtp::is_unprintable;
+
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Output {
@@ -63,9 +65,9 @@ pub(super) fn write_out(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Control characters, which could drive a terminal, become `?`; line ends stay.
+/// What could drive a terminal becomes `?`; line ends stay.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+    text.chars().map(|c| if is_unprintable(c) && c != '\n' { '?' } else { c }).collect()
 }
 
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {

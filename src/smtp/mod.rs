@@ -21,5 +21,5 @@ pub use canned::Canned;
 pub use command::Command;
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, ReversePath};
 pub use parse::{Garbage, ReplyParser};
-pub use reply::{Enhanced, Reply};
+pub use reply::{Enhanced, Reply, is_unprintable};
 pub use response::{Answer, Response, Stage};

@@ -5,6 +5,7 @@
 //! one reply within its bounds and never panics. Text that is not UTF-8 is decoded lossily, and
 //! control characters become `?`, so that nothing of it can end a line of ours later.
 
+use super::reply::is_unprintable;
 use super::{Enhanced, Reply};
 
 /// Why bytes are not a reply. The connection is out of step afterwards and must be closed.
@@ -126,14 +127,15 @@ fn split_line(line: &[u8]) -> Result<(u16, bool, &[u8]), Garbage> {
     }
 }
 
-/// Text fit to be logged and quoted: UTF-8, no control characters, no white space at the end.
+/// Text fit to be logged and quoted: UTF-8, nothing that drives a terminal, no white space at the
+/// end.
 fn clean(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let text = text.trim_end();
-    if text.chars().any(char::is_control) {
+    if text.chars().any(is_unprintable) {
         let printable = |c: char| match c {
             '\t' => ' ',
-            c if c.is_control() => '?',
+            c if is_unprintable(c) => '?',
             c => c,
         };
         return text.chars().map(printable).collect();

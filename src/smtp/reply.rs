@@ -92,6 +92,14 @@ impl Reply {
     }
 }
 
+/// Whether a character could drive a terminal, or turn round what is read there: controls, and the
+/// marks that change the direction of text.
+pub fn is_unprintable(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
+}
+
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
@@ -102,7 +110,7 @@ impl fmt::Display for Reply {
             f.write_str(" ")?;
             line.chars().try_for_each(|c| {
                 use fmt::Write as _;
-                f.write_char(if c.is_control() { '?' } else { c })
+                f.write_char(if is_unprintable(c) { '?' } else { c })
             })?;
         }
         Ok(())

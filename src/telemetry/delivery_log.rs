@@ -23,7 +23,7 @@ use serde::Serialize;
 use self::writer::Writer;
 pub use self::writer::{Target, open};
 use super::metrics::METRICS;
-use crate::smtp::Enhanced;
+use crate::smtp::{Enhanced, is_unprintable};
 use crate::system::clock::wall_us;
 
 /// Text of a far server is cut at so many octets.
@@ -274,16 +274,16 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(REPLY_OCTETS_MAX)]
 }
 
-/// Text of others, with control characters escaped, so that nobody writes lines of ours.
+/// Text of others, with what drives a terminal escaped, so that nobody writes lines of ours.
 struct Clean<'a>(&'a str);
 
 impl fmt::Display for Clean<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.contains(char::is_control) {
+        if !self.0.contains(is_unprintable) {
             return f.write_str(self.0);
         }
         self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+            if is_unprintable(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
         })
     }
 }

@@ -7,14 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::config::Limits;
+use crate::system::client_network::client_network;
 use crate::telemetry::metrics::METRICS;
-
-/// IPv4 /24 or IPv6 /64: what one client has to itself anyway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Network {
-    V4([u8; 3]),
-    V6([u16; 4]),
-}
 
 /// Why a client does not get in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +31,7 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct Inside {
     all: usize,
-    networks: HashMap<Network, usize>,
+    networks: HashMap<IpNet, usize>,
 }
 
 /// Leave to be in; dropping it is leaving.
@@ -45,7 +39,7 @@ struct Inside {
 pub(super) struct Pass {
     gate: Arc<Gate>,
     /// `None` when its network is not counted.
-    network: Option<Network>,
+    network: Option<IpNet>,
 }
 
 impl Gate {
@@ -61,7 +55,7 @@ impl Gate {
     /// Let the client at `ip` in, or say why not.
     pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Pass, Busy> {
         let limited = !self.unlimited.iter().any(|network| network.contains(&ip));
-        let network = limited.then(|| network_of(ip));
+        let network = limited.then(|| client_network(ip));
         let mut inside = self.lock();
         if inside.all >= self.sessions_max {
             return Err(Busy::Everywhere);
@@ -99,19 +93,6 @@ impl Drop for Pass {
         }
         drop(inside);
         METRICS.smtp_sessions.dec();
-    }
-}
-
-fn network_of(ip: IpAddr) -> Network {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            Network::V4([a, b, c])
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Network::V6([a, b, c, d])
-        }
     }
 }
 

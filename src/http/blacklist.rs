@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use mxfleet_cluster::{Cluster, Command, Exemption, FrozenDomain, Request, State, random_id};
 
 use super::call::{
     BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, FrozenRow, Refused,
     RejectionRow, Terms,
 };
-use super::domain_name;
 use super::tables::changed;
+use super::{domain_name, time};
 use crate::blacklist::{self, Reports};
 use crate::smtp::Address;
 use crate::system::clock::wall_ms;
@@ -156,9 +155,4 @@ async fn slowly(
 ) -> Result<serde_json::Value, Refused> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Refused::unavailable(error.to_string()))
-}
-
-fn time(at_ms: u64) -> String {
-    let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX).to_string()
 }

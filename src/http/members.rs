@@ -1,10 +1,10 @@
 //! Admin calls about the fleet itself: who is in it, who may join, who goes.
 
-use jiff::Timestamp;
 use mxfleet_cluster::{AuditRecord, Cluster, ManageError};
 use serde::{Deserialize, Serialize};
 
 use super::call::{Call, Changed, Refused, TokenRow};
+use crate::system::clock::timestamp;
 
 /// A change somebody asked for, as it is printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +23,8 @@ pub struct AuditRow {
 
 impl From<&AuditRecord> for AuditRow {
     fn from(record: &AuditRecord) -> Self {
-        let at_ms = i64::try_from(record.at_ms).unwrap_or(i64::MAX);
         Self {
-            at: Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX).to_string(),
+            at: format!("{:.3}", timestamp(record.at_ms)),
             actor: record.actor.clone(),
             what: record.what.clone(),
             refused: record.refused.clone(),

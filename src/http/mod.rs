@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::call::Refused;
 use crate::smtp::address::domain_to_ascii;
+use crate::system::clock::timestamp;
 
 /// How long a request that is half sent may hold up the stop of the node.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -34,6 +35,11 @@ fn domain_name(text: &str) -> Result<String, Refused> {
     domain_to_ascii(name)
         .map(String::from)
         .map_err(|_| Refused::invalid(format!("{} is not a domain name", text.escape_debug())))
+}
+
+/// A time as programs and people read it.
+fn time(at_ms: u64) -> String {
+    timestamp(at_ms).to_string()
 }
 
 /// Drive a server whose graceful stop waits for its clients, but not for ever.

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-/// Uses of one client network (IPv4 /24, IPv6 /64) within [`PERIOD`].
+use crate::system::client_network::client_network;
+
+/// Uses of one client network within [`PERIOD`].
 const USES_MAX: usize = 6;
 const PERIOD: Duration = Duration::from_mins(1);
-/// Client networks that are remembered; more have to wait.
+/// Client networks that are remembered; of more the one that has been away the longest is not.
 const NETWORKS_MAX: usize = 10_000;
 /// Domains that are looked at at the same time.
 const DOMAINS_MAX: usize = 20;
@@ -52,14 +54,19 @@ pub struct Turn {
 impl Turns {
     /// One use of the tools by `visitor`, such as a question to name servers.
     pub fn use_once(&self, visitor: IpAddr, now: Instant) -> Result<(), Busy> {
-        let network = network(visitor);
+        let network = client_network(visitor);
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = |at: &Instant| now.saturating_duration_since(*at) >= PERIOD;
         if inner.uses.len() >= NETWORKS_MAX {
             inner.uses.retain(|_, uses| uses.back().is_some_and(|at| !is_old(at)));
         }
         if inner.uses.len() >= NETWORKS_MAX && !inner.uses.contains_key(&network) {
-            return Err(Busy::Everybody);
+            // Whoever has many networks would lock everybody out; how much is done at a time is
+            // bounded by the domains.
+            let oldest = inner.uses.iter().min_by_key(|(_, uses)| uses.back());
+            if let Some(network) = oldest.map(|(network, _)| *network) {
+                inner.uses.remove(&network);
+            }
         }
         let uses = inner.uses.entry(network).or_default();
         while uses.front().is_some_and(is_old) {
@@ -92,13 +99,6 @@ impl Drop for Turn {
     }
 }
 
-/// What one client has to itself anyway.
-fn network(ip: IpAddr) -> IpNet {
-    let ip = ip.to_canonical();
-    let prefix = if ip.is_ipv4() { 24 } else { 64 };
-    IpNet::new(ip, prefix).map_or_else(|_| IpNet::from(ip), |network| network.trunc())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,11 +126,19 @@ mod tests {
     fn memory_is_bounded_and_freed() {
         let (turns, now) = (Turns::default(), Instant::now());
         let ip = |n: usize| -> IpAddr { format!("10.{}.{}.1", n / 256, n % 256).parse().unwrap() };
+        let remembered = || turns.inner.lock().unwrap().uses.len();
         for n in 0..NETWORKS_MAX {
-            assert_eq!(turns.use_once(ip(n), now), Ok(()));
+            let at = now + Duration::from_micros(n as u64);
+            assert_eq!(turns.use_once(ip(n), at), Ok(()));
         }
-        assert_eq!(turns.use_once(ip(NETWORKS_MAX), now), Err(Busy::Everybody));
-        assert_eq!(turns.use_once(ip(NETWORKS_MAX), now + PERIOD), Ok(()));
+        let late = now + PERIOD / 2;
+        assert_eq!(turns.use_once(ip(NETWORKS_MAX), late), Ok(()));
+        assert_eq!(remembered(), NETWORKS_MAX);
+        let (first, second) = (client_network(ip(0)), client_network(ip(1)));
+        let known = |network| turns.inner.lock().unwrap().uses.contains_key(network);
+        assert!(!known(&first) && known(&second));
+        assert_eq!(turns.use_once(ip(2), late + PERIOD), Ok(()));
+        assert_eq!(remembered(), 1);
     }
 
     #[test]

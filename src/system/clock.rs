@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 /// Microseconds since 1970, UTC; 0 if the clock stands before that.
 pub fn wall_us() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks for wall time")]
@@ -12,4 +14,11 @@ pub fn wall_us() -> u64 {
 /// Milliseconds since 1970, UTC.
 pub fn wall_ms() -> u64 {
     wall_us() / 1000
+}
+
+/// A time in milliseconds since 1970 as a point in time; what is later than that can say is the
+/// latest it can.
+pub fn timestamp(at_ms: u64) -> Timestamp {
+    let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX)
 }

@@ -10,11 +10,11 @@ pub(super) use self::notices::notice_row;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use mxfleet_cluster::{Cluster, Command, Request, State, random_id};
 
 use super::call::{Call, Refused, Terms};
 use super::tables::changed;
+use super::time;
 use crate::system::clock::wall_ms;
 
 type Answer = Result<serde_json::Value, Refused>;
@@ -60,11 +60,6 @@ impl RotationAdmin {
         request.expected_version = terms.expected_version;
         changed(self.cluster.propose(request).await)
     }
-}
-
-fn time(at_ms: u64) -> String {
-    let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
 fn host_name(state: &State, id: u64) -> String {

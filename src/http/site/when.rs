@@ -2,14 +2,11 @@
 
 use jiff::Timestamp;
 
+use crate::system::clock::timestamp;
+
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
-
-fn timestamp(at_ms: u64) -> Timestamp {
-    let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX)
-}
 
 /// For machines: RFC 3339, in whole seconds.
 pub(super) fn rfc3339(at_ms: u64) -> String {

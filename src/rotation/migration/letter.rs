@@ -1,10 +1,10 @@
 //! The letter that tells a customer of a migration. Pure.
 
-use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use mxfleet_cluster::{Customer, Migration, MigrationStep};
 
 use crate::smtp::Address;
+use crate::system::clock::timestamp;
 
 /// Domains whose records are written out; a customer with more knows the pattern by then.
 const DOMAINS_MAX: usize = 500;
@@ -134,11 +134,6 @@ fn body(draft: &Draft<'_>) -> String {
 /// Whether the customer has something to do.
 fn moves(draft: &Draft<'_>) -> bool {
     draft.step.before != draft.step.after
-}
-
-fn timestamp(ms: u64) -> Timestamp {
-    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }
 
 fn day(ms: u64) -> String {

@@ -70,6 +70,40 @@ fn operators_see_every_step_and_whose_the_certificate_is() {
 }
 
 #[test]
+fn a_server_is_judged_as_delivery_treats_it() {
+    let folder = scratch();
+    let ca = Ca::new(folder.path());
+    let (node, _names) = node(Setup { ca_file: Some(ca.file().to_owned()), ..Setup::default() });
+    let ehlo = "250-mail.acme.test\r\n250 STARTTLS\r\n";
+    // Refused TLS, and a refusal for now: mail comes through, in the clear and later.
+    let broken = Sink::scripted(move |step| match step {
+        Step::Hello => Act::Raw(ehlo.into()),
+        Step::Rcpt(_) => Act::Say("450 4.7.1 come again".into()),
+        _ => Act::Usual,
+    });
+    node.serve("acme.test", &route(broken.address()));
+    let rows = node.json(&["probe", "mx", "acme.test"]);
+    let found = steps(&rows);
+    assert!(found.contains(&("starttls", "fair")) && found.contains(&("rcpt", "fair")), "{rows:#}");
+    assert!(found.iter().all(|(_, grade)| *grade != "bad"), "{rows:#}");
+    node.admin(&["domain", "set", "acme.test", "--tls", "require"]);
+    let done = node.try_admin(&["--output", "json", "probe", "mx", "acme.test"]);
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    // What counts is the name the domain demands, not the server's.
+    let manner = Manner { tls: Some(ca.server(&["pinned.test"])), ..Manner::default() };
+    let sink = Sink::with(manner);
+    node.admin(&["domain", "set", "acme.test", "--route", &route(sink.address())]);
+    for (pins, grade) in
+        [("pinned:other.test,pinned.test", "good"), ("pinned:mail.acme.test", "bad")]
+    {
+        node.admin(&["domain", "set", "acme.test", "--tls", pins]);
+        let done = node.try_admin(&["--output", "json", "probe", "mx", "acme.test"]);
+        let rows: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(steps(&rows).contains(&("certificate", grade)), "{pins}: {rows:#}");
+    }
+}
+
+#[test]
 fn what_keeps_mail_away_is_told_in_the_servers_words_but_never_raw() {
     let (node, _names) = node(Setup::default());
     let sink = Sink::scripted(|step| match step {

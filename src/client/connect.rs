@@ -24,20 +24,31 @@ pub(super) enum Failure {
     Tls(String),
 }
 
+/// What was passed on the way to a connection.
+pub(super) enum Passed<'a> {
+    /// The TCP connection is there.
+    Connected,
+    /// The server greeted us.
+    Banner(&'a Reply),
+    /// What it offers before TLS.
+    Offers(&'a Capabilities),
+    /// TLS is on.
+    Secured(&'a Wire),
+}
+
+/// Nobody looks.
+const UNWATCHED: &(dyn Fn(Passed<'_>) + Sync) = &|_| ();
+
 impl Client {
     /// Connect to a hop and greet it. An `Err` is the answer for every recipient that was to go
     /// there.
     pub async fn connect(&self, hop: &Hop) -> Result<Connection, Response> {
-        let opened = self.open(hop, true).await;
-        if matches!(opened, Err(Failure::Tls(_))) {
-            METRICS.tls_handshakes_total.with_label_values(&["out", "none", "failed"]).inc();
-        }
-        match opened {
+        match self.open(hop, true, UNWATCHED).await {
             Ok(connection) => Ok(connection),
             Err(Failure::Final(response)) => Err(response),
             Err(Failure::Tls(why)) if hop.tls == TlsPolicy::Opportunistic => {
                 tracing::debug!(server = %hop.name, %why, "TLS failed, going on in the clear");
-                self.open(hop, false).await.map_err(|failure| match failure {
+                self.open(hop, false, UNWATCHED).await.map_err(|failure| match failure {
                     Failure::Final(response) => response,
                     Failure::Tls(why) => Response::broken(Stage::StartTls, why),
                 })
@@ -46,17 +57,29 @@ impl Client {
         }
     }
 
-    async fn open(&self, hop: &Hop, tls_allowed: bool) -> Result<Connection, Failure> {
+    /// One attempt, in the clear or not; `passed` is told what it comes by.
+    pub(super) async fn open(
+        &self,
+        hop: &Hop,
+        tls_allowed: bool,
+        passed: &(dyn Fn(Passed<'_>) + Sync),
+    ) -> Result<Connection, Failure> {
         let stream = self.dial(hop.address).await.map_err(broken(Stage::Connect))?;
+        passed(Passed::Connected);
         let mut wire = Wire::new(Socket::Plain(stream), &self.limits);
         let banner = self.read(&mut wire, Stage::Banner).await?;
         if !banner.is_positive() {
             return Err(Failure::Final(Response::reply(Stage::Banner, banner)));
         }
+        passed(Passed::Banner(&banner));
         let mut capabilities = self.greet(&mut wire).await?;
+        passed(Passed::Offers(&capabilities));
         let must = hop.tls != TlsPolicy::Opportunistic;
         if capabilities.starttls && (tls_allowed || must) {
-            wire = self.start_tls(wire, hop).await?;
+            wire = self.start_tls(wire, hop).await.inspect_err(|_| {
+                METRICS.tls_handshakes_total.with_label_values(&["out", "none", "failed"]).inc();
+            })?;
+            passed(Passed::Secured(&wire));
             // What was said before the handshake is void (RFC 3207 section 4.2).
             capabilities = self.greet(&mut wire).await?;
         } else if must {
@@ -66,7 +89,7 @@ impl Client {
         Ok(Connection::new(wire, hop, capabilities, self.limits.clone()))
     }
 
-    pub(super) async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
+    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             // A batch of commands and a text are whole writes already.
@@ -80,7 +103,7 @@ impl Client {
     }
 
     /// EHLO, or HELO for a server that does not know it (RFC 5321 section 3.2).
-    pub(super) async fn greet(&self, wire: &mut Wire) -> Result<Capabilities, Failure> {
+    async fn greet(&self, wire: &mut Wire) -> Result<Capabilities, Failure> {
         let hello = self.ask(wire, &format!("EHLO {}\r\n", self.hostname), Stage::Helo).await?;
         if hello.is_positive() {
             return Ok(Capabilities::parse(&hello));
@@ -95,7 +118,7 @@ impl Client {
         Err(Failure::Final(Response::reply(Stage::Helo, hello)))
     }
 
-    pub(super) async fn start_tls(&self, mut wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
+    async fn start_tls(&self, mut wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
         let reply = self.ask(&mut wire, "STARTTLS\r\n", Stage::StartTls).await;
         match reply {
             Ok(reply) if reply.is_positive() => {}
@@ -130,7 +153,7 @@ impl Client {
         self.read(wire, stage).await
     }
 
-    pub(super) async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
+    async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
         let within = Duration::from_millis(self.limits.reply_timeout_ms);
         wire.read_reply(within).await.map_err(|error: WireError| broken(stage)(error))
     }

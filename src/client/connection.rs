@@ -165,15 +165,18 @@ impl Connection {
         self.capabilities.dsn
     }
 
-    /// Say goodbye and close, without waiting long for the answer.
-    pub async fn quit(mut self) {
+    /// Say goodbye and close, without waiting long for the answer. Returns whether it came.
+    pub async fn quit(mut self) -> bool {
+        let mut answered = false;
         if !self.closed && self.wire.is_quiet() {
             let within = Duration::from_millis(self.limits.last_reply_timeout_ms);
             if self.wire.write(&b"QUIT\r\n"[..], within).await.is_ok() {
-                let _ = self.wire.read_reply(within).await;
+                let reply = self.wire.read_reply(within).await;
+                answered = reply.is_ok_and(|reply| reply.is_positive());
             }
         }
         self.wire.close().await;
+        answered
     }
 
     async fn send(&mut self) -> Result<(), WireError> {

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::capabilities::Capabilities;
-use super::connect::Failure;
+use super::connect::{Failure, Passed};
 use super::connection::Connection;
 use super::socket::Socket;
 use super::wire::Wire;
 use super::{Client, Hop};
-use crate::smtp::{Address, Answer, Response, Stage};
+use crate::smtp::{Address, Answer, Response, Stage, is_unprintable};
 use crate::system::clock::wall_ms;
 
 /// What is shown of a reply: it may be long, and none of it is ours.
@@ -45,7 +45,7 @@ pub enum Step {
 }
 
 /// How a step went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
     /// As it should.
@@ -63,14 +63,14 @@ pub struct Finding {
     pub step: Step,
     /// How it went.
     pub grade: Grade,
-    /// What the server said, or what is known. Without control characters, and not ours.
+    /// What the server said, or what is known. Nothing in it drives a terminal, and it is not ours.
     pub words: String,
 }
 
 impl Finding {
     /// A finding; of long words the beginning.
     pub fn new(step: Step, grade: Grade, words: &str) -> Self {
-        let plain = words.chars().take(WORDS_MAX).map(|c| if c.is_control() { '?' } else { c });
+        let plain = words.chars().take(WORDS_MAX).map(|c| if is_unprintable(c) { '?' } else { c });
         Self { step, grade, words: plain.collect() }
     }
 }
@@ -89,7 +89,7 @@ impl Client {
         let examination = Examination { client: self, hop, tell };
         if tokio::time::timeout(within, examination.run(postmaster)).await.is_err() {
             let words = format!("no end after {} seconds, broken off", within.as_secs());
-            examination.found(Step::Quit, Grade::Bad, &words).await;
+            examination.found(Step::Quit, Grade::Bad, &words);
         }
     }
 }
@@ -101,85 +101,103 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    async fn found(&self, step: Step, grade: Grade, words: &str) {
-        // Nobody listens any more: the next step finds out, too.
-        let _ = self.tell.send(Finding::new(step, grade, words)).await;
+    fn found(&self, step: Step, grade: Grade, words: &str) {
+        // There is room for every step. Whoever does not listen any more has ended it all.
+        let _ = self.tell.try_send(Finding::new(step, grade, words));
+    }
+
+    fn must_be_secure(&self) -> bool {
+        self.hop.tls != TlsPolicy::Opportunistic
     }
 
     async fn run(&self, postmaster: &Address) {
-        match self.greet().await {
-            Ok((wire, capabilities)) => self.ask(wire, capabilities, postmaster).await,
-            Err(failure) => {
-                let (stage, words) = match failure {
-                    Failure::Final(response) => (response.stage, words(&response)),
-                    Failure::Tls(why) => (Stage::StartTls, why),
-                };
-                self.found(step(stage), Grade::Bad, &words).await;
-            }
-        }
-    }
-
-    /// Up to the EHLO that counts.
-    async fn greet(&self) -> Result<(Wire, Capabilities), Failure> {
-        let (client, hop) = (self.client, self.hop);
-        let broken = |why: String| Failure::Final(Response::broken(Stage::Connect, why));
-        let stream = client.dial(hop.address).await.map_err(broken)?;
-        self.found(Step::Connect, Grade::Good, &hop.address.to_string()).await;
-        let mut wire = Wire::new(Socket::Plain(stream), &client.limits);
-        let banner = client.read(&mut wire, Stage::Banner).await?;
-        if !banner.is_positive() {
-            return Err(Failure::Final(Response::reply(Stage::Banner, banner)));
-        }
-        self.found(Step::Banner, Grade::Good, &banner.to_string()).await;
-        let capabilities = client.greet(&mut wire).await?;
-        let (grade, offers) = offers(&capabilities);
-        self.found(Step::Helo, grade, &offers).await;
-        if !capabilities.starttls {
-            let must = hop.tls != TlsPolicy::Opportunistic;
-            let grade = if must { Grade::Bad } else { Grade::Fair };
-            self.found(Step::StartTls, grade, "not offered: mail is sent in the clear").await;
-            return Ok((wire, capabilities));
-        }
         // Any certificate will do to go on; what it is worth is said.
-        let opportunistic = Hop { tls: TlsPolicy::Opportunistic, ..hop.clone() };
-        let mut wire = client.start_tls(wire, &opportunistic).await?;
-        self.secured(&wire).await;
-        let capabilities = client.greet(&mut wire).await?;
-        Ok((wire, capabilities))
+        let any = Hop { tls: TlsPolicy::Opportunistic, ..self.hop.clone() };
+        let mut opened = self.client.open(&any, true, &|passed| self.passed(&passed)).await;
+        if let Err(Failure::Tls(why)) = &opened
+            && !self.must_be_secure()
+        {
+            self.found(Step::StartTls, Grade::Fair, &format!("{why}: mail is sent in the clear"));
+            opened = self.client.open(&any, false, &|_| ()).await;
+        }
+        match opened {
+            Ok(connection) => self.ask(connection, postmaster).await,
+            Err(Failure::Final(response)) => {
+                self.found(step(response.stage), grade(&response), &words(&response));
+            }
+            Err(Failure::Tls(why)) => self.found(Step::StartTls, Grade::Bad, &why),
+        }
     }
 
-    async fn secured(&self, wire: &Wire) {
+    fn passed(&self, passed: &Passed<'_>) {
+        match passed {
+            Passed::Connected => {
+                self.found(Step::Connect, Grade::Good, &self.hop.address.to_string());
+            }
+            Passed::Banner(banner) => self.found(Step::Banner, Grade::Good, &banner.to_string()),
+            Passed::Offers(capabilities) => {
+                let (grade, offers) = offers(capabilities);
+                self.found(Step::Helo, grade, &offers);
+                match (capabilities.starttls, self.must_be_secure()) {
+                    (true, _) => {}
+                    (false, true) => self.found(Step::StartTls, Grade::Bad, "not offered"),
+                    (false, false) => {
+                        let words = "not offered: mail is sent in the clear";
+                        self.found(Step::StartTls, Grade::Fair, words);
+                    }
+                }
+            }
+            Passed::Secured(wire) => self.secured(wire),
+        }
+    }
+
+    fn secured(&self, wire: &Wire) {
         let Socket::Tls(stream) = wire.socket() else { return };
         let tls = stream.get_ref().1;
         let is_1_3 = tls.protocol_version() == Some(TLSv1_3);
         let version = if is_1_3 { "TLS 1.3" } else { "TLS 1.2" };
-        self.found(Step::StartTls, Grade::Good, version).await;
+        self.found(Step::StartTls, Grade::Good, version);
         let chain = tls.peer_certificates().unwrap_or_default();
         let now = UnixTime::since_unix_epoch(Duration::from_millis(wall_ms()));
-        let (grade, words) = match self.client.tls.judge(chain, &self.hop.name, now) {
-            Ok(()) => (Grade::Good, format!("valid for {}", self.hop.name)),
-            Err(why) if self.hop.tls == TlsPolicy::Opportunistic => {
-                (Grade::Fair, format!("not valid for {}: {why}", self.hop.name))
-            }
-            Err(why) => (Grade::Bad, format!("not valid for {}: {why}", self.hop.name)),
+        let names = match &self.hop.tls {
+            TlsPolicy::Pinned(names) => names.as_slice(),
+            TlsPolicy::Opportunistic | TlsPolicy::Require => std::slice::from_ref(&self.hop.name),
         };
-        self.found(Step::Certificate, grade, &words).await;
+        let mut fault = "no name is asked for".to_owned();
+        for name in names {
+            match self.client.tls.judge(chain, name, now) {
+                Ok(()) => {
+                    return self.found(
+                        Step::Certificate,
+                        Grade::Good,
+                        &format!("valid for {name}"),
+                    );
+                }
+                Err(why) => fault = format!("not valid for {name}: {why}"),
+            }
+        }
+        let grade = if self.must_be_secure() { Grade::Bad } else { Grade::Fair };
+        self.found(Step::Certificate, grade, &fault);
     }
 
-    async fn ask(&self, wire: Wire, capabilities: Capabilities, postmaster: &Address) {
-        let limits = self.client.limits.clone();
-        let mut connection = Connection::new(wire, self.hop, capabilities, limits);
+    async fn ask(&self, mut connection: Connection, postmaster: &Address) {
         let response = connection.verify(postmaster).await;
         if response.stage != Stage::Mail {
-            self.found(Step::Mail, Grade::Good, "MAIL FROM:<> is taken").await;
+            self.found(Step::Mail, Grade::Good, "MAIL FROM:<> is taken");
         }
-        let good = matches!(&response.answer, Answer::Reply(reply) if reply.is_positive());
-        let grade = if good { Grade::Good } else { Grade::Bad };
-        self.found(step(response.stage), grade, &words(&response)).await;
-        connection.quit().await;
-        if matches!(response.answer, Answer::Reply(_)) {
-            self.found(Step::Quit, Grade::Good, "nothing was sent").await;
+        self.found(step(response.stage), grade(&response), &words(&response));
+        if connection.quit().await {
+            self.found(Step::Quit, Grade::Good, "nothing was sent");
         }
+    }
+}
+
+/// What an answer is worth: a refusal for now is one that mail outlasts.
+fn grade(response: &Response) -> Grade {
+    match &response.answer {
+        Answer::Reply(reply) if reply.is_positive() => Grade::Good,
+        Answer::Reply(reply) if reply.is_transient() => Grade::Fair,
+        _ => Grade::Bad,
     }
 }
 

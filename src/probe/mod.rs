@@ -29,7 +29,7 @@ const REPLY_MS: u64 = 6_000;
 const REPLY_OCTETS_MAX: usize = 8 * 1024;
 /// Findings of one address that wait to be read; it never has as many.
 const FINDINGS_MAX: usize = 32;
-/// Servers and addresses in all.
+/// Servers and addresses in all; delivery tries fewer of them.
 const ADDRESSES_MAX: usize = 16;
 /// The name below a domain that says who may have it tested.
 pub const PROOF_LABEL: &str = "_mxfleet";
@@ -110,27 +110,20 @@ impl Prober {
         let tls = self.cluster.view().domain(domain).map(|row| row.tls.clone());
         let postmaster = Address::parse(&format!("postmaster@{domain}"), false)
             .map_err(|_| RouteFailure::NotServed(domain.to_owned()))?;
-        let mut all = Vec::new();
-        for server in self.router.servers(domain).await? {
-            let addresses = match server.addresses {
-                Ok(addresses) => addresses,
-                Err(why) => {
-                    all.push(unreachable(server.name, &why.to_string()));
-                    continue;
-                }
-            };
-            for address in addresses {
-                let may = asker == Asker::Operator || self.is_for_visitors(address);
-                all.push(if may {
-                    self.examine(&server.name, address, tls.as_ref(), &postmaster)
-                } else {
-                    // Where it is says something of our own network: that is not for everybody.
-                    unreachable(server.name.clone(), "its address is not a public one")
-                });
+        let servers = self.router.servers(domain).await?.into_iter();
+        let places = servers.flat_map(|server| match server.addresses {
+            Ok(all) => all.into_iter().map(|at| (server.name.clone(), Ok(at))).collect(),
+            Err(why) => vec![(server.name, Err(why))],
+        });
+        let look = |(server, place): (String, Result<SocketAddr, RouteFailure>)| match place {
+            Ok(address) if asker == Asker::Operator || self.is_for_visitors(address) => {
+                self.examine(server, address, tls.as_ref(), &postmaster)
             }
-        }
-        all.truncate(ADDRESSES_MAX);
-        Ok(all)
+            // Where it is says something of our own network: that is not for everybody.
+            Ok(_) => unreachable(server, "its address is not a public one"),
+            Err(why) => unreachable(server, &why.to_string()),
+        };
+        Ok(places.take(ADDRESSES_MAX).map(look).collect())
     }
 
     fn is_for_visitors(&self, address: SocketAddr) -> bool {
@@ -140,14 +133,14 @@ impl Prober {
 
     fn examine(
         &self,
-        server: &str,
+        server: String,
         address: SocketAddr,
         tls: Option<&TlsPolicy>,
         postmaster: &Address,
     ) -> Examined {
         let (tell, findings) = mpsc::channel(FINDINGS_MAX);
         let tls = tls.cloned().unwrap_or(TlsPolicy::Opportunistic);
-        let hop = Hop { name: server.to_owned(), address, tls };
+        let hop = Hop { name: server.clone(), address, tls };
         let (client, postmaster) = (Arc::clone(&self.client), postmaster.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -155,7 +148,7 @@ impl Prober {
                 () = tell.closed() => {}
             }
         });
-        Examined { server: server.to_owned(), address: Some(address), findings }
+        Examined { server, address: Some(address), findings }
     }
 
     /// Whether a domain's DNS has this code, which whoever controls it was asked to put there.

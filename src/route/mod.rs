@@ -15,7 +15,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mxfleet_cluster::{Cluster, Route, Server, TlsPolicy};
@@ -137,17 +137,15 @@ impl Router {
         let view = self.cluster.view();
         let row = view.domain(domain);
         let row = row.ok_or_else(|| RouteFailure::NotServed(domain.to_owned()))?;
-        let mut exchangers: Vec<Exchanger> = match &row.route {
-            Route::Servers(servers) => servers.iter().map(exchanger).collect(),
-            Route::Mx => {
-                let records = self.dns.exchangers(domain).await?;
-                let named = plan::exchangers(domain, records, self.mx_port)?;
-                plan::better_than_us(named, |e| e.preference, |e| self.own.is_named(&e.host))?
+        let mut located = match &row.route {
+            Route::Servers(servers) => {
+                let mut exchangers: Vec<Exchanger> = servers.iter().map(exchanger).collect();
+                exchangers.sort_by_key(|exchanger| exchanger.preference);
+                self.locate(exchangers).await
             }
+            Route::Mx => self.located_by_mx(domain).await?,
         };
-        exchangers.sort_by_key(|exchanger| exchanger.preference);
-        exchangers.truncate(self.bounds.targets_max);
-        let located = self.locate(exchangers).await;
+        located.truncate(self.bounds.targets_max);
         Ok(located.into_iter().map(|located| self.server_at(located)).collect())
     }
 
@@ -155,10 +153,11 @@ impl Router {
         let Exchanger { host, port, .. } = located.exchanger;
         let most = self.bounds.addresses_per_host_max;
         let addresses = located.addresses.and_then(|found| {
-            let at = |ip: &IpAddr| SocketAddr::new(*ip, port);
-            let may =
-                |at: &SocketAddr| self.own.may_be_a_server(at.ip()) && !self.own.is_reached_by(*at);
-            let addresses: Vec<_> = found.iter().map(at).filter(may).take(most).collect();
+            let tried = plan::interleave(&found, most).into_iter();
+            let addresses: Vec<_> = tried
+                .map(|ip| SocketAddr::new(ip, port))
+                .filter(|at| self.own.may_be_a_server(at.ip()) && !self.own.is_reached_by(*at))
+                .collect();
             match addresses[..] {
                 [] => Err(RouteFailure::NoAddress(host.clone())),
                 _ => Ok(addresses),
@@ -178,6 +177,11 @@ impl Router {
     }
 
     async fn by_mx(&self, domain: &str) -> Result<Vec<Target>, RouteFailure> {
+        plan::targets(self.located_by_mx(domain).await?, &self.own, self.bounds)
+    }
+
+    /// The exchangers that are better than ourselves, by name and by address, in order.
+    async fn located_by_mx(&self, domain: &str) -> Result<Vec<Located>, RouteFailure> {
         let records = self.dns.exchangers(domain).await?;
         let named = plan::exchangers(domain, records, self.mx_port)?;
         let mut better =
@@ -187,8 +191,7 @@ impl Router {
         better.truncate(2 * self.bounds.targets_max);
         let located = self.locate(better).await;
         let is_us = |located: &Located| plan::is_us(located, &self.own);
-        let better = plan::better_than_us(located, |l| l.exchanger.preference, is_us)?;
-        plan::targets(better, &self.own, self.bounds)
+        plan::better_than_us(located, |l| l.exchanger.preference, is_us)
     }
 
     /// Look up all of them at once; the order stays.

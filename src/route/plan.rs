@@ -126,7 +126,7 @@ pub(super) fn targets(
 }
 
 /// IPv6 and IPv4 in turn, IPv6 first, so that a broken family costs one connect and not all.
-fn interleave(addresses: &[IpAddr], most: usize) -> Vec<IpAddr> {
+pub(super) fn interleave(addresses: &[IpAddr], most: usize) -> Vec<IpAddr> {
     let mut v6 = addresses.iter().filter(|ip| ip.is_ipv6());
     let mut v4 = addresses.iter().filter(|ip| ip.is_ipv4());
     let mut mixed = Vec::new();

@@ -59,6 +59,9 @@ pub(super) struct Server {
     pub(super) level: Level,
     /// How it is, in a few words.
     pub(super) condition: &'static str,
+    /// It does not answer the others.
+    #[serde(skip)]
+    is_away: bool,
     /// The MX names that point at it.
     pub(super) names: Vec<Name>,
 }
@@ -126,16 +129,23 @@ impl Board {
         if self.stale().is_some() {
             return (Level::Reduced, "This server is cut off from most of the others".to_owned());
         }
-        let away: Vec<&str> = self.named(|server| server.condition == AWAY).collect();
+        let away: Vec<&str> = self.named(|server| server.is_away).collect();
         match away[..] {
             [] => {}
             [one] => return (Level::Reduced, format!("{one} does not answer")),
             _ => return (Level::Reduced, format!("{} servers do not answer", away.len())),
         }
+        if self.named(|server| server.level == Level::Reduced).next().is_some() {
+            let why = "Some servers have not been heard of just now";
+            return (Level::Reduced, why.to_owned());
+        }
         if let Some(outage) = self.open().next() {
             return (Level::Planned, outage.title.clone());
         }
-        match self.named(|server| server.level != Level::Good).next() {
+        match self.named(|server| server.level == Level::Planned).next() {
+            Some(one) if self.servers.len() == 1 => {
+                (Level::Planned, format!("{one} is being emptied"))
+            }
             Some(one) => (Level::Planned, format!("{one} is being emptied; the others take mail")),
             None => (Level::Good, "All servers take mail".to_owned()),
         }
@@ -145,8 +155,6 @@ impl Board {
         self.servers.iter().filter(move |server| is_one(server)).map(|server| server.name.as_str())
     }
 }
-
-const AWAY: &str = "Does not answer";
 
 /// Whether it was announced before it started.
 pub(super) fn is_planned(notice: &Notice) -> bool {
@@ -170,12 +178,13 @@ fn server(seen: &Seen, member: &Member) -> Option<Server> {
         .collect();
     let (level, condition) = match (&host.state, member.state) {
         (HostState::Retired { .. }, _) => return None,
-        (_, "down") => (Level::Reduced, AWAY),
+        (_, "down") => (Level::Reduced, "Does not answer"),
         (_, "unknown") => (Level::Reduced, "Not known"),
         (HostState::Draining(_), _) => (Level::Planned, "Being emptied"),
         (HostState::InService, _) => (Level::Good, "Takes mail"),
     };
-    let mut server = Server { name: host.name.clone(), level, condition, names };
+    let is_away = member.state == "down";
+    let mut server = Server { name: host.name.clone(), level, condition, is_away, names };
     let about = |notice: &&Notice| {
         notice.status(seen.now_ms) == NoticeStatus::Open
             && notice.component.as_deref().is_some_and(|component| server.is_called(component))
@@ -187,7 +196,8 @@ fn server(seen: &Seen, member: &Member) -> Option<Server> {
     if issue {
         (server.level, server.condition) = (Level::Issue, "Has an issue");
     } else if planned {
-        (server.level, server.condition) = (Level::Planned, "Planned work");
+        // It was announced that it may be away.
+        (server.level, server.condition, server.is_away) = (Level::Planned, "Planned work", false);
     }
     Some(server)
 }

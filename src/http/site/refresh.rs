@@ -76,13 +76,13 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// Until the first look it knows nobody but this node.
+    /// Until the first look it knows nobody, and of no agreement.
     pub(super) fn new(cluster: Cluster, from: &str) -> Self {
         let seen = Seen {
             state: cluster.view(),
             members: Vec::new(),
             from: from.to_owned(),
-            agreed_ms_ago: Some(0),
+            agreed_ms_ago: None,
             now_ms: wall_ms(),
         };
         Self { cluster, last: Arc::new(ArcSwap::from_pointee(Look::at(seen))) }

@@ -72,6 +72,11 @@ async fn the_worst_is_said_first() {
     assert_eq!(said(&outage), (Level::Planned, "mx1 moves", "Planned work"));
     let down = board(state(vec![]).await, "down", Some(0));
     assert_eq!(said(&down), (Level::Reduced, "mx1 does not answer", "Does not answer"));
+    let during = board(state(vec![running.clone()]).await, "down", Some(0));
+    assert_eq!(said(&during), said(&outage));
+    let unheard = board(state(vec![]).await, "unknown", Some(5_000));
+    let words = "Some servers have not been heard of just now";
+    assert_eq!(said(&unheard), (Level::Reduced, words, "Not known"));
     let issue = board(state(vec![running, open("Mail is late", None, None)]).await, "down", None);
     assert_eq!(said(&issue), (Level::Issue, "Mail is late", "Has an issue"));
 }

@@ -3,12 +3,15 @@
 //! Who says nothing makes room for who has a request: when all places are taken, the connection
 //! that was opened first and is not being served is closed.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,6 +35,22 @@ struct Guest {
     task: AbortHandle,
     /// A request of it is being answered.
     is_served: Arc<AtomicBool>,
+}
+
+/// A request is being answered as long as this is there.
+struct Served(Arc<AtomicBool>);
+
+impl Served {
+    fn new(flag: &Arc<AtomicBool>) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(Arc::clone(flag))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Serve until told to stop; then let running requests end, but not for ever.
@@ -100,14 +119,17 @@ async fn attend(
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
-        is_served.store(true, Ordering::Relaxed);
+        let served = Served::new(&is_served);
         request.extensions_mut().insert(visitor);
         let answer = router.call(request);
-        let is_served = Arc::clone(&is_served);
         async move {
-            let answer = answer.await;
-            is_served.store(false, Ordering::Relaxed);
-            answer
+            let answer = answer.await?;
+            // A page that comes bit by bit is being served until its end.
+            let kept = move |frame| {
+                let _ = &served;
+                frame
+            };
+            Ok::<_, Infallible>(answer.map(|body| Body::new(body.map_frame(kept))))
         }
     });
     let connection = http1::Builder::new()

@@ -18,7 +18,7 @@ mod tests;
 mod when;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -38,8 +38,6 @@ const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = include_str!("style.css");
 /// Another version of the program may have another style.
 const STYLE_PATH: &str = concat!("/style.css?v=", env!("CARGO_PKG_VERSION"));
-/// No page of the site is asked with more than a short form.
-const BODY_OCTETS_MAX: usize = 4096;
 
 /// What every answer of the public listener says to browsers.
 const SECURITY: &[(&str, &str)] = &[
@@ -98,9 +96,9 @@ impl Site {
     }
 }
 
-/// Bound what is read, and tell browsers to load nothing from elsewhere.
+/// Tell browsers to load nothing from elsewhere. Nothing here reads a request's body.
 pub(super) fn guarded(router: Router) -> Router {
-    router.layer(DefaultBodyLimit::max(BODY_OCTETS_MAX)).layer(map_response(guard))
+    router.layer(map_response(guard))
 }
 
 async fn guard(mut answer: Response) -> Response {
@@ -145,7 +143,7 @@ async fn history(
 ) -> Response {
     let look = shared.looks.last();
     match asked {
-        Ok(Query(Before { before })) => page(StatusCode::OK, &history::render(&look.board, before)),
+        Ok(Query(Before { before })) => page(StatusCode::OK, history::render(&look.board, before)),
         Err(_) => {
             let why = "The number of a notice is made of digits.";
             refusal(&shared, StatusCode::BAD_REQUEST, why)
@@ -158,7 +156,7 @@ async fn notice(State(shared): State<Shared>, Path(id): Path<String>) -> Respons
     let id = id.parse().ok();
     let row = look.board.seen.state.notices().find(|notice| Some(notice.id) == id);
     match row {
-        Some(row) => page(StatusCode::OK, &history::notice(&look.board, row)),
+        Some(row) => page(StatusCode::OK, history::notice(&look.board, row)),
         None => refusal(&shared, StatusCode::NOT_FOUND, "There is no such notice."),
     }
 }
@@ -193,8 +191,8 @@ async fn not_so(State(shared): State<Shared>) -> Response {
     refusal(&shared, StatusCode::METHOD_NOT_ALLOWED, "This page can only be read.")
 }
 
-fn page(status: StatusCode, page: &Markup) -> Response {
-    (status, [(header::CONTENT_TYPE, HTML)], page.0.clone()).into_response()
+fn page(status: StatusCode, page: Markup) -> Response {
+    (status, [(header::CONTENT_TYPE, HTML)], page.0).into_response()
 }
 
 /// A page that says in a plain sentence why there is none.
@@ -205,5 +203,5 @@ fn refusal(shared: &Shared, status: StatusCode, why: &str) -> Response {
         p { a href="/" { "How the service is now" } }
     };
     let whole = Page { service: &look.board.title, title: why, place: "" }.around(&content);
-    page(status, &whole)
+    page(status, whole)
 }

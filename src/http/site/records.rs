@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::board::Level;
 use super::layout::{Page, domain_form, mark};
 use super::{Shared, page, refusal};
+use crate::http::domain_name;
 use crate::http::listener::Visitor;
 use crate::probe::Busy;
-use crate::smtp::Address;
 
 /// Preferences of MX records: the first name's, and how much each further one adds.
 const PREFERENCE_STEP: u16 = 10;
@@ -22,8 +22,8 @@ const RECORDS_MAX: usize = 30;
 /// What the forms of the tools ask for.
 #[derive(Deserialize)]
 pub(super) struct Asked {
-    pub(super) domain: Option<String>,
-    pub(super) code: Option<String>,
+    domain: Option<String>,
+    code: Option<String>,
 }
 
 pub(super) type AskedQuery = Result<Query<Asked>, axum::extract::rejection::QueryRejection>;
@@ -34,28 +34,25 @@ pub(super) async fn answer(
     Extension(Visitor(visitor)): Extension<Visitor>,
     asked: AskedQuery,
 ) -> Response {
-    let Ok(Query(asked)) = asked else {
-        return refusal(&shared, StatusCode::BAD_REQUEST, "This is no domain.");
-    };
     let look = shared.looks.last();
-    let tables = shared.cluster.view();
-    let Some(written) = asked.domain.filter(|written| !written.trim().is_empty()) else {
-        return page(StatusCode::OK, &render(&look.board.title, &introduction(None)));
-    };
-    let domain = match domain(&tables, &written) {
-        Ok(domain) => domain,
-        Err((status, why)) => return refusal(&shared, status, why),
+    let domain = match asked_domain(&shared, asked) {
+        Ok((Some(domain), _)) => domain,
+        Ok((None, _)) => {
+            return page(StatusCode::OK, render(&look.board.title, &introduction(None)));
+        }
+        Err(refused) => return refused,
     };
     if let Err(busy) = shared.prober.turns.use_once(visitor, std::time::Instant::now()) {
         return wait(&shared, busy);
     }
+    let tables = shared.cluster.view();
     let wanted = wanted(&tables, &domain);
     let now = shared.prober.records(&domain).await.map_err(|error| error.to_string());
     let content = html! {
         (introduction(Some(&domain)))
         (comparison(&domain, &wanted, now.as_deref().map_err(String::as_str)))
     };
-    page(StatusCode::OK, &render(&look.board.title, &content))
+    page(StatusCode::OK, render(&look.board.title, &content))
 }
 
 /// Whoever asks too often is told to wait (RFC 6585).
@@ -63,16 +60,25 @@ pub(super) fn wait(shared: &Shared, busy: Busy) -> Response {
     refusal(shared, StatusCode::TOO_MANY_REQUESTS, &busy.to_string())
 }
 
-/// The customer's domain that somebody wrote: in any case, with or without a final dot.
-pub(super) fn domain(tables: &Tables, written: &str) -> Result<String, (StatusCode, &'static str)> {
-    let written = written.trim().trim_end_matches('.');
-    let no_domain = (StatusCode::UNPROCESSABLE_ENTITY, "This is no domain.");
-    let address = Address::parse(&format!("postmaster@{written}"), true);
-    let domain = address.map_err(|_| no_domain)?.domain().to_owned();
-    match tables.domain(&domain) {
-        Some(_) => Ok(domain),
-        None => Err((StatusCode::NOT_FOUND, "No customer of this service has that domain.")),
+/// The customer's domain that somebody asks about, in any case, with or without a final dot, and
+/// the code; no domain when the form is still to be filled in. An `Err` is the answer.
+pub(super) fn asked_domain(
+    shared: &Shared,
+    asked: AskedQuery,
+) -> Result<(Option<String>, Option<String>), Response> {
+    let no_domain = |status| refusal(shared, status, "This is no domain.");
+    let Query(Asked { domain, code }) = asked.map_err(|_| no_domain(StatusCode::BAD_REQUEST))?;
+    let Some(written) = domain.filter(|written| !written.trim().is_empty()) else {
+        return Ok((None, code));
+    };
+    let domain =
+        domain_name(written.trim()).map_err(|_| no_domain(StatusCode::UNPROCESSABLE_ENTITY))?;
+    // That a domain is a customer's is no secret: its MX records say so.
+    if shared.cluster.view().domain(&domain).is_none() {
+        let why = "No customer of this service has that domain.";
+        return Err(refusal(shared, StatusCode::NOT_FOUND, why));
     }
+    Ok((Some(domain), code))
 }
 
 /// The records that the domain should have: the names its customer was given, in order.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Extension, Query, State};
+use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::board::Level;
 use super::layout::{Page, domain_form, mark};
-use super::records::{AskedQuery, domain, wait};
+use super::records::{AskedQuery, asked_domain, wait};
 use super::{HTML, Shared, page, refusal};
 use crate::client::{Finding, Grade, Step};
 use crate::http::listener::Visitor;
@@ -24,7 +24,7 @@ use crate::system::random::random_u64;
 const PIECES_MAX: usize = 4;
 /// The longest a page may take to be read.
 const PAGE: Duration = Duration::from_secs(60);
-/// A code that we made up, or somebody else.
+/// Length of the code that proves control; the visitor may choose another one.
 const CODE_OCTETS: usize = 16;
 
 /// `GET /tools/mx`
@@ -33,21 +33,18 @@ pub(super) async fn answer(
     Extension(Visitor(visitor)): Extension<Visitor>,
     asked: AskedQuery,
 ) -> Response {
-    let Ok(Query(asked)) = asked else {
-        return refusal(&shared, StatusCode::BAD_REQUEST, "This is no domain.");
-    };
     let look = shared.looks.last();
-    let Some(written) = asked.domain.filter(|written| !written.trim().is_empty()) else {
-        return page(StatusCode::OK, &whole(&look.board.title, &introduction(None)));
+    let (domain, code) = match asked_domain(&shared, asked) {
+        Ok((Some(domain), code)) => (domain, code),
+        Ok((None, _)) => {
+            return page(StatusCode::OK, whole(&look.board.title, &introduction(None)));
+        }
+        Err(refused) => return refused,
     };
-    let domain = match domain(&shared.cluster.view(), &written) {
-        Ok(domain) => domain,
-        Err((status, why)) => return refusal(&shared, status, why),
-    };
-    let Some(code) = asked.code.filter(|code| is_code(code)) else {
+    let Some(code) = code.filter(|code| is_code(code)) else {
         let code = format!("{:016x}", random_u64());
         let content = html! { (introduction(Some(&domain))) (how_to_prove(&domain, &code, None)) };
-        return page(StatusCode::OK, &whole(&look.board.title, &content));
+        return page(StatusCode::OK, whole(&look.board.title, &content));
     };
     let prober = &shared.prober;
     let turn = match prober.turns.use_once(visitor, Instant::now()) {
@@ -66,11 +63,11 @@ pub(super) async fn answer(
     if let Some(fault) = fault {
         let proof = how_to_prove(&domain, &code, Some(&fault));
         let content = html! { (introduction(Some(&domain))) (proof) };
-        return page(StatusCode::OK, &whole(&look.board.title, &content));
+        return page(StatusCode::OK, whole(&look.board.title, &content));
     }
     let examined = match prober.mx(&domain, Asker::Visitor).await {
         Ok(examined) => examined,
-        Err(error) => return refusal(&shared, StatusCode::OK, &error.to_string()),
+        Err(error) => return refusal(&shared, StatusCode::BAD_GATEWAY, &error.to_string()),
     };
     let head = html! {
         (introduction(Some(&domain)))
@@ -114,7 +111,10 @@ fn how_to_prove(domain: &str, code: &str, fault: Option<&str>) -> Markup {
             @if let Some(fault) = fault {
                 p role="status" { (mark(Level::Reduced)) " " (fault) }
             }
-            p { "Add this record to your DNS. You can take it away afterwards." }
+            p {
+                "Add this record to your DNS. While it is there, whoever looks it up can test the \
+                 domain, too; take it away afterwards."
+            }
             pre tabindex="0" aria-label="Record" { code { (record) } }
             form action="/tools/mx" method="get" {
                 input type="hidden" id="proven" name="domain" value=(domain);
@@ -149,7 +149,7 @@ async fn write(
     for (place, mut one) in examined.into_iter().enumerate() {
         sender.send_data(opening(place, &one).into()).await?;
         while let Some(finding) = one.findings.recv().await {
-            worst = worse(worst, finding.grade);
+            worst = worst.max(finding.grade);
             sender.send_data(row(&finding).into_string().into()).await?;
         }
         sender.send_data("</ul></section>".into()).await?;
@@ -185,20 +185,12 @@ fn conclusion(worst: Grade, servers: usize) -> Markup {
         (_, 0) => "There is no server to test.",
         (Grade::Good, _) => "All is well: your mail comes through.",
         (Grade::Fair, _) => "Your mail comes through. Something could be better.",
-        (Grade::Bad, _) => "Mail does not come through at some server.",
+        (Grade::Bad, _) => "Mail does not come through at some server now.",
     };
     html! {
         section .banner .(super::layout::class(level(worst))) aria-labelledby="result" {
             h2 #result { (mark(level(worst))) " " (words) }
         }
-    }
-}
-
-fn worse(a: Grade, b: Grade) -> Grade {
-    match (a, b) {
-        (Grade::Bad, _) | (_, Grade::Bad) => Grade::Bad,
-        (Grade::Fair, _) | (_, Grade::Fair) => Grade::Fair,
-        (Grade::Good, Grade::Good) => Grade::Good,
     }
 }
 

@@ -200,7 +200,7 @@ impl Reader {
 }
 
 #[test]
-fn a_node_that_is_left_alone_answers_a_thousand_readers_a_second_and_says_how_old_its_news_is() {
+fn a_node_that_is_left_alone_answers_ten_thousand_times_and_says_how_old_its_news_is() {
     let mut fleet = Fleet::start(3);
     fleet.nodes[0].admin(&["notice", "open", "--title", "A cable is cut", "--text", "Of two."]);
     let server = fleet.nodes[2].http();
@@ -224,7 +224,7 @@ fn a_node_that_is_left_alone_answers_a_thousand_readers_a_second_and_says_how_ol
     for reader in readers {
         reader.join().unwrap();
     }
-    // Ten thousand pages in ten seconds, where nobody else is at work on the machine.
+    println!("10,000 pages in {:?}; ten seconds if it kept pace", begun.elapsed());
     let page = await_words(server, "/", "last agreed");
     assert!(page.contains("minute ago") && page.contains("A cable is cut"), "{page}");
     assert!(page.contains("Not known"), "{page}");

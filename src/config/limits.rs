@@ -153,7 +153,7 @@ pub struct Limits {
     /// for nothing.
     pub returns_kept_max: usize,
 
-    // HTTP: the health and metrics listeners, each.
+    // HTTP: the public (site and health) and metrics listeners, each.
     /// Connections; when there are more, those that ask nothing are closed first.
     pub http_connections_max: usize,
     /// A request's header, from the connection or the answer before it to its last line.

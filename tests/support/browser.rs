@@ -13,7 +13,7 @@ use super::{await_listening, eventually, free_address, scratch};
 
 /// A page may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How a page's text is found, by the standard.
+/// The key under which an answer names an element, by the standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// How somebody looks at pages.

@@ -292,7 +292,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         kind: SettingKind::WebSite,
         about: "where people reach the status page, such as https://status.relay.example",
-        caution: "without it no links can be mailed",
+        caution: "without it the links in the feed are relative",
     },
 ];
 

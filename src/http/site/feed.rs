@@ -12,7 +12,8 @@ const ENTRIES: usize = 30;
 pub(super) fn render(board: &Board) -> String {
     let settings = board.seen.state.settings();
     let site = settings.get("site.url").unwrap_or_default();
-    // Ids are for ever (RFC 4287 section 4.2.6), so they do not name the host or the address.
+    // Ids are for ever (RFC 4287 section 4.2.6), so they name neither the host nor the site's
+    // address but the zone, which a fleet is given once.
     let zone = settings.get("rotation.zone").filter(|zone| !zone.is_empty());
     let id = format!("tag:{},2010:mxfleet", zone.unwrap_or("mxfleet.invalid"));
     let notices: Vec<&Notice> = board.seen.state.notices().take(ENTRIES).collect();

@@ -22,8 +22,8 @@ const RECORDS_MAX: usize = 30;
 /// What the forms of the tools ask for.
 #[derive(Deserialize)]
 pub(super) struct Asked {
-    domain: Option<String>,
-    code: Option<String>,
+    pub(super) domain: Option<String>,
+    pub(super) code: Option<String>,
 }
 
 pub(super) type AskedQuery = Result<Query<Asked>, axum::extract::rejection::QueryRejection>;
@@ -36,11 +36,11 @@ pub(super) async fn answer(
 ) -> Response {
     let look = shared.looks.last();
     let domain = match asked_domain(&shared, asked) {
-        Ok((Some(domain), _)) => domain,
-        Ok((None, _)) => {
+        Ok(Asked { domain: Some(domain), .. }) => domain,
+        Ok(Asked { domain: None, .. }) => {
             return page(StatusCode::OK, render(&look.board.title, &introduction(None)));
         }
-        Err(refused) => return refused,
+        Err((status, why)) => return refusal(&shared, status, why),
     };
     if let Err(busy) = shared.prober.turns.use_once(visitor, std::time::Instant::now()) {
         return wait(&shared, busy);
@@ -61,24 +61,23 @@ pub(super) fn wait(shared: &Shared, busy: Busy) -> Response {
 }
 
 /// The customer's domain that somebody asks about, in any case, with or without a final dot, and
-/// the code; no domain when the form is still to be filled in. An `Err` is the answer.
+/// the code; no domain when the form is still to be filled in. An `Err` is why it is refused.
 pub(super) fn asked_domain(
     shared: &Shared,
     asked: AskedQuery,
-) -> Result<(Option<String>, Option<String>), Response> {
-    let no_domain = |status| refusal(shared, status, "This is no domain.");
+) -> Result<Asked, (StatusCode, &'static str)> {
+    let no_domain = |status| (status, "This is no domain.");
     let Query(Asked { domain, code }) = asked.map_err(|_| no_domain(StatusCode::BAD_REQUEST))?;
     let Some(written) = domain.filter(|written| !written.trim().is_empty()) else {
-        return Ok((None, code));
+        return Ok(Asked { domain: None, code });
     };
     let domain =
         domain_name(written.trim()).map_err(|_| no_domain(StatusCode::UNPROCESSABLE_ENTITY))?;
     // That a domain is a customer's is no secret: its MX records say so.
     if shared.cluster.view().domain(&domain).is_none() {
-        let why = "No customer of this service has that domain.";
-        return Err(refusal(shared, StatusCode::NOT_FOUND, why));
+        return Err((StatusCode::NOT_FOUND, "No customer of this service has that domain."));
     }
-    Ok((Some(domain), code))
+    Ok(Asked { domain: Some(domain), code })
 }
 
 /// The records that the domain should have: the names its customer was given, in order.

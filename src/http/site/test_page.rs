@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::board::Level;
 use super::layout::{Page, domain_form, mark};
-use super::records::{AskedQuery, asked_domain, wait};
+use super::records::{Asked, AskedQuery, asked_domain, wait};
 use super::{HTML, Shared, page, refusal};
 use crate::client::{Finding, Grade, Step};
 use crate::http::listener::Visitor;
@@ -35,11 +35,11 @@ pub(super) async fn answer(
 ) -> Response {
     let look = shared.looks.last();
     let (domain, code) = match asked_domain(&shared, asked) {
-        Ok((Some(domain), code)) => (domain, code),
-        Ok((None, _)) => {
+        Ok(Asked { domain: Some(domain), code }) => (domain, code),
+        Ok(Asked { domain: None, .. }) => {
             return page(StatusCode::OK, whole(&look.board.title, &introduction(None)));
         }
-        Err(refused) => return refused,
+        Err((status, why)) => return refusal(&shared, status, why),
     };
     let Some(code) = code.filter(|code| is_code(code)) else {
         let code = format!("{:016x}", random_u64());

@@ -16,7 +16,8 @@
 //!
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there. [`rotation`] moves
-//! names and hosts, [`probe`] looks at customers' servers for them.
+//! names and hosts, [`probe`] looks at customers' servers for them, [`roles`] is for mail to those
+//! who run the service.
 
 pub mod authentication;
 pub mod blacklist;
@@ -34,6 +35,7 @@ pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod returns;
+pub mod roles;
 pub mod rotation;
 pub mod route;
 pub mod schedule;

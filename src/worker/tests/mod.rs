@@ -130,6 +130,8 @@ impl World {
             reports: reports(&dir, &spool, &limits),
             journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
             letters: Letters::open(&dir.path().join("letters")).unwrap(),
+            webhook: None,
+            answered: Answered::open(&dir.path().join("answered"), 0).unwrap(),
             returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             log: log.clone(),
             limits,

@@ -103,6 +103,12 @@ pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::R
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
+    if node.cluster.view().operators().next().is_none() {
+        tracing::warn!(
+            "nobody is set to read mail to support@, trouble@, abuse@ and the like: it is answered \
+             450 until `mxfleet settings set service.operators ADDRESS,...`"
+        );
+    }
     supervisor.ready("accepts mail");
     let mut outcome =
         wait_for_the_end(&node, &mut signals, &mut tasks, &supervisor, &mut file).await;

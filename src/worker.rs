@@ -120,8 +120,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Room for messages whose outcome waits for the outbox.
     settling: Arc<Semaphore>,
-    /// Whoever looks for diagnostics; it is work.
-    diagnosing: tokio::sync::Mutex<()>,
+    /// Room for one who looks for diagnostics; it is work.
+    diagnosing: Arc<Semaphore>,
     runtime: Handle,
     clock: Clock,
 }
@@ -147,7 +147,7 @@ impl Deliveries {
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             settling: Arc::new(Semaphore::new(settling_max)),
-            diagnosing: tokio::sync::Mutex::default(),
+            diagnosing: Arc::new(Semaphore::new(1)),
             runtime: Handle::current(),
             clock: Clock { started: Instant::now(), started_us: wall_us() },
         };

@@ -94,8 +94,8 @@ fn role_is_read(facts: &Facts<'_>) -> Option<Reply> {
     (!is_read).then(|| refusal(450, Enhanced(4, 3, 5), facts, "nobody is set to read this yet"))
 }
 
-/// The role that a recipient has at the service's domain, or at this host. A domain in the table is
-/// its customer's, whatever it is else.
+/// The role that a recipient has at the service's domain, at this host or at an MX name. A domain in
+/// the table is its customer's, whatever it is else.
 pub(super) fn role(facts: &Facts<'_>) -> Option<Role> {
     if facts.row.is_some() {
         return None;
@@ -103,8 +103,13 @@ pub(super) fn role(facts: &Facts<'_>) -> Option<Role> {
     let role = Role::of(facts.recipient)?;
     let domain = facts.recipient.domain();
     let is_ours = facts.state.service_domain() == Some(domain)
-        || facts.own_names.iter().any(|name| name == domain);
+        || is_host(facts.state, facts.own_names, domain);
     is_ours.then_some(role)
+}
+
+/// Whether a domain is the name of a host: of this one, or one that customers have in MX records.
+pub(super) fn is_host(state: &State, own_names: &[String], domain: &str) -> bool {
+    own_names.iter().any(|name| name == domain) || state.name(domain).is_some()
 }
 
 /// Whether somebody gets what is written to this role.

@@ -209,15 +209,15 @@ impl Policy {
     }
 
     /// Whom a recipient means. `<Postmaster>` without a domain (`None`) is the one at this host. A
-    /// role at this host is the same at the service's domain, so that any host can hand it on; with
-    /// nobody to read it, our postmaster is the one of the first domain in the table, for want of
-    /// one of our own.
+    /// role at a host or MX name is the same at the service's domain, so that any host can hand it
+    /// on; with nobody to read it, this host's postmaster is the one of the first domain in the
+    /// table, for want of one of our own.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         let view = self.cluster.view();
         let role = match &given {
             None => Role::Postmaster,
             Some(address) => match Role::of(address) {
-                Some(role) if self.is_own(address.domain()) => role,
+                Some(role) if checks::is_host(&view, &self.hostnames, address.domain()) => role,
                 _ => return given.ok_or_else(no_postmaster),
             },
         };
@@ -227,7 +227,9 @@ impl Policy {
             return moved.or(given).ok_or_else(no_postmaster);
         }
         match given {
-            Some(address) if role != Role::Postmaster => Ok(address),
+            Some(address) if role != Role::Postmaster || !self.is_own(address.domain()) => {
+                Ok(address)
+            }
             _ => first_postmaster(&view).ok_or_else(no_postmaster),
         }
     }

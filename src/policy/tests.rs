@@ -186,6 +186,9 @@ async fn a_role_at_a_host_is_the_same_at_the_services_domain() {
     assert_eq!(policy.target(Some(at_host)), Ok(address("postmaster@relay.test")));
     let customers = address("postmaster@acme.test");
     assert_eq!(policy.target(Some(customers.clone())), Ok(customers));
+    name(&policy, "mx-a.relay.test").await;
+    let abuse = policy.target(Some(address("abuse@mx-a.relay.test")));
+    assert_eq!(abuse, Ok(address("abuse@relay.test")), "at an MX name, too");
     let noc = policy.target(Some(address("NOC@mx1.relay.test")));
     assert_eq!(noc, Ok(address("noc@relay.test")));
 }
@@ -196,4 +199,30 @@ async fn a_webhook_alone_reads_what_is_in_trouble_and_nothing_else() {
     assert_eq!(decided(&policy, "trouble@mx1.relay.test"), "operators");
     assert!(decided(&policy, "support@mx1.relay.test").contains("450 4.3.5"));
     assert_eq!(policy.target(None), Ok(address("postmaster@acme.test")));
+}
+
+/// An MX name of a host that is in the fleet.
+async fn name(policy: &Policy, name: &str) {
+    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+    set(policy, "rotation.zone", "relay.test").await;
+    let host = NewHost {
+        name: "mx1".into(),
+        address: "192.0.2.1:7946".into(),
+        version: "0.1.0".into(),
+        key: [1; 32],
+        speaks: 1,
+    };
+    let addresses = vec!["192.0.2.1".parse().unwrap()];
+    let home = "mx1".to_owned();
+    for (id, command) in [
+        Command::HostFound { host, seed: 1 },
+        Command::HostService(HostCommand::Set { name: home.clone(), addresses }),
+        Command::Name(NameCommand::Add { name: name.to_owned(), host: home, from_ms: None }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = Request::new(id as u128 + 700, "test", 0, command);
+        policy.cluster.propose(request).await.unwrap().unwrap();
+    }
 }

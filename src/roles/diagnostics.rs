@@ -61,8 +61,8 @@ pub struct CustomerFacts<'a> {
 pub struct DomainFacts<'a> {
     /// Its row.
     pub row: &'a Domain,
-    /// Recipients that are refused because of too many rejections.
-    pub blacklisted: u64,
+    /// Recipients that are refused because of too many rejections, if anybody has counted.
+    pub blacklisted: Option<u64>,
     /// Since when nothing in it is listed.
     pub frozen_since_ms: Option<u64>,
     /// Its queue on this host, in words.
@@ -140,7 +140,8 @@ fn customer(out: &mut Lines, facts: &CustomerFacts<'_>) {
             Some(at_ms) => format!("; FROZEN since {}", timestamp(at_ms)),
             None => String::new(),
         };
-        out.add(&format!("    blacklisted recipients: {}{frozen}", domain.blacklisted));
+        let listed = domain.blacklisted.map_or("not counted".to_owned(), |n| n.to_string());
+        out.add(&format!("    blacklisted recipients: {listed}{frozen}"));
     }
     if facts.domains_in_all > facts.domains.len() {
         out.add(&format!("  and {} more", facts.domains_in_all - facts.domains.len()));
@@ -246,7 +247,7 @@ mod tests {
         };
         let facts = DomainFacts {
             row: &row,
-            blacklisted: 7,
+            blacklisted: Some(7),
             frozen_since_ms: Some(0),
             queue: "12 messages, the oldest 4h old; failing: connection refused".into(),
         };

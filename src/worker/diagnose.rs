@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Customer, Domain, State};
 
@@ -18,9 +18,14 @@ use crate::telemetry::journal::JournalLine;
 
 /// Days of the journal that are looked through, today included.
 const JOURNAL_DAYS: usize = 2;
+/// Queue, blacklist and journal are looked at for so long.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// What operators read instead of what was not looked at in time.
+const NOT_LOOKED_AT: &str = "not looked at: it takes too long now";
 
 impl Inner {
-    /// In words. One at a time: the blacklist and the journal may be long.
+    /// In words. The message does not wait for long: whoever writes in a customer's name, again and
+    /// again, must not hold up what others write.
     pub(super) async fn diagnosed(self: &Arc<Self>, handing: &Handing<'_>) -> String {
         let envelope = &handing.message.envelope;
         let origin = &envelope.origin;
@@ -35,11 +40,9 @@ impl Inner {
         let looks = if customers.is_empty() {
             Looks::default()
         } else {
-            let _one = self.diagnosing.lock().await;
             let names = domains_of(&view, &customers).map(|row| row.name.clone()).collect();
-            let (inner, view) = (Arc::clone(self), Arc::clone(&view));
-            let look = tokio::task::spawn_blocking(move || inner.look(&view, names));
-            look.await.unwrap_or_default()
+            let look = tokio::time::timeout(LOOK_WITHIN, self.look_alone(&view, names)).await;
+            look.ok().flatten().unwrap_or_else(Looks::busy)
         };
         let facts: Vec<CustomerFacts<'_>> =
             customers.iter().map(|customer| looks.facts(&view, customer)).collect();
@@ -56,10 +59,26 @@ impl Inner {
         diagnostics::text(&arrival, &facts)
     }
 
+    /// One at a time: the blacklist and the journal may be long.
+    async fn look_alone(
+        self: &Arc<Self>,
+        view: &Arc<State>,
+        names: HashSet<String>,
+    ) -> Option<Looks> {
+        let turn = Arc::clone(&self.diagnosing).acquire_owned().await.ok()?;
+        let (inner, view) = (Arc::clone(self), Arc::clone(view));
+        let look = tokio::task::spawn_blocking(move || {
+            let looks = inner.look(&view, &names);
+            drop(turn); // also when nobody waits for it any more
+            looks
+        });
+        look.await.ok()
+    }
+
     /// Look at what is not in the tables by domain. Blocks.
-    fn look(&self, view: &State, names: HashSet<String>) -> Looks {
+    fn look(&self, view: &State, names: &HashSet<String>) -> Looks {
         let now_ms = wall_ms();
-        let mut looks = Looks { queues: self.queues(&names), ..Looks::default() };
+        let mut looks = Looks { queues: self.queues(names), ..Looks::default() };
         for (address, _) in view.blacklisted(now_ms) {
             if let Some(name) = names.get(domain_of(address)) {
                 *looks.blacklisted.entry(name.clone()).or_default() += 1;
@@ -101,15 +120,25 @@ struct Looks {
     blacklisted: HashMap<String, u64>,
     frozen: HashMap<String, u64>,
     failures: Vec<JournalLine>,
+    /// Nothing was looked at.
+    is_busy: bool,
 }
 
 impl Looks {
+    fn busy() -> Self {
+        Self { is_busy: true, ..Self::default() }
+    }
+
     fn facts<'a>(&self, view: &'a State, customer: &'a Customer) -> CustomerFacts<'a> {
         let domain = |row: &'a Domain| DomainFacts {
             row,
-            blacklisted: self.blacklisted.get(&row.name).copied().unwrap_or_default(),
+            blacklisted: (!self.is_busy)
+                .then(|| self.blacklisted.get(&row.name).copied().unwrap_or_default()),
             frozen_since_ms: self.frozen.get(&row.name).copied(),
-            queue: self.queues.get(&row.name).cloned().unwrap_or_else(|| "empty".to_owned()),
+            queue: match self.queues.get(&row.name) {
+                Some(words) => words.clone(),
+                None => if self.is_busy { NOT_LOOKED_AT } else { "empty" }.to_owned(),
+            },
         };
         let own = || domains_of(view, std::slice::from_ref(&customer));
         let is_own = |line: &&JournalLine| {
@@ -123,7 +152,10 @@ impl Looks {
             migration: number.zip(view.migration_step(&customer.id)),
             domains: own().take(DOMAINS_MAX).map(domain).collect(),
             domains_in_all: own().count(),
-            failures: self.failures.iter().filter(is_own).map(line).collect(),
+            failures: match self.is_busy {
+                true => vec![NOT_LOOKED_AT.to_owned()],
+                false => self.failures.iter().filter(is_own).map(line).collect(),
+            },
         }
     }
 }

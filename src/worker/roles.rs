@@ -94,7 +94,10 @@ impl Inner {
         match self.write_parts(&handing, ours).await {
             Ok(()) => {
                 self.forget_parts(id);
-                let text = format!("handed to {} operators", handing.operators.len());
+                let text = match handing.operators.len() {
+                    0 => "handed to the webhook".to_owned(),
+                    count => format!("handed to operators: {count}"),
+                };
                 Verdict::Delivered { reply: Reply::new(250, Enhanced(2, 0, 0), text) }
             }
             Err(error) => later(&error.to_string()),

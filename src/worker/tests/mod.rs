@@ -3,6 +3,7 @@
 mod customer;
 mod queue;
 mod reports;
+mod roles;
 mod trouble;
 
 use std::collections::{BTreeMap, HashSet};

@@ -94,8 +94,8 @@ fn role_is_read(facts: &Facts<'_>) -> Option<Reply> {
     (!is_read).then(|| refusal(450, Enhanced(4, 3, 5), facts, "nobody is set to read this yet"))
 }
 
-/// The role that a recipient has at the service's domain, at this host or at an MX name. A domain in
-/// the table is its customer's, whatever it is else.
+/// The role that a recipient has at the service's domain, at this host or at an MX name. A domain
+/// in the table is its customer's, whatever it is else.
 pub(super) fn role(facts: &Facts<'_>) -> Option<Role> {
     if facts.row.is_some() {
         return None;

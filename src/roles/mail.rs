@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn a_persons_message_is_read_whole() {
         let mail = read(
-            "From: =?utf-8?Q?J=C3=BCrgen?= <Jane@ACME.test>\r\nSubject: =?utf-8?Q?hallo_=C3=BC?=\r\n\
+            "From: =?utf-8?Q?J=C3=BCrgen?= <Jane@ACME.test>\r\n\
+             Subject: =?utf-8?Q?hallo_=C3=BC?=\r\n\
              Message-ID: <1@acme.test>\r\nAuto-Submitted: No (really)",
         );
         assert_eq!(mail.author.unwrap().as_str(), "Jane@ACME.test");

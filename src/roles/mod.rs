@@ -3,8 +3,8 @@
 //! It is accepted by every node and handed on by the node that took it, from the last applied state
 //! alone, through the ordinary queue (`worker/roles.rs`):
 //!
-//! 1. a *copy* goes to the operators, addresses that do not depend on this fleet. It is a message of
-//!    ours ([`copy`]): in front what is known of the author and its customer ([`diagnostics`]),
+//! 1. a *copy* goes to the operators, addresses that do not depend on this fleet. It is a message
+//!    of ours ([`copy`]): in front what is known of the author and its customer ([`diagnostics`]),
 //!    below it the message as it came. Its return path is the null one: an alias would keep the
 //!    author's (RFC 5321 section 3.9.1), but then the operators' server would find mail of others
 //!    from our address (SPF), and its refusals would go to customers. What becomes of a copy is

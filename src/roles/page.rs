@@ -1,5 +1,5 @@
-//! What the webhook is told of a message to `trouble`: one JSON object. It waits in the queue as the
-//! text of a message of ours, one line. Pure.
+//! What the webhook is told of a message to `trouble`: one JSON object. It waits in the queue as
+//! the text of a message of ours, one line. Pure.
 
 use serde::{Deserialize, Serialize};
 

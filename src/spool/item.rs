@@ -275,8 +275,11 @@ mod tests {
 
     #[test]
     fn items_read_back_and_their_cut_forms_do_not() {
-        let about =
-            About { kind: Written::Report(ReportKind::Delayed), id: "4fXnrs05rqv01".into(), recipients: vec![2] };
+        let about = About {
+            kind: Written::Report(ReportKind::Delayed),
+            id: "4fXnrs05rqv01".into(),
+            recipients: vec![2],
+        };
         let entry = EntryItem {
             octets: 7,
             destinations: vec![("own:a.test".into(), vec![0])],

@@ -287,8 +287,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "service.domain",
         default: "",
         kind: SettingKind::DomainName,
-        about: "the service's own domain: mail to support@, trouble@, postmaster@, abuse@, noc@ and \
-                security@ it goes to service.operators",
+        about: "the service's own domain: mail to support@, trouble@, postmaster@, abuse@, noc@ \
+                and security@ it goes to service.operators",
         caution: "when empty, only these names at the hosts' own hostnames do; its MX records must \
                   lead to this fleet, and it cannot be a customer's domain",
     },

@@ -17,7 +17,7 @@
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there, and [`fleet_wide`]
 //! asks all nodes the same. [`rotation`] moves names and hosts, [`probe`] looks at customers'
-//! servers for them.
+//! servers for them, [`roles`] is for mail to those who run the service.
 
 pub mod authentication;
 pub mod blacklist;
@@ -36,6 +36,7 @@ pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod returns;
+pub mod roles;
 pub mod rotation;
 pub mod route;
 pub mod schedule;

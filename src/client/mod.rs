@@ -12,6 +12,7 @@ mod dialog;
 mod examine;
 mod socket;
 mod tls;
+mod transcript;
 mod wire;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use crate::smtp::{Answer, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 pub use connection::Connection;
 pub use examine::{Finding, Grade, Step};
+pub use transcript::{Speaker, Spoken};
 
 /// A server to offer mail to.
 #[derive(Debug, Clone, PartialEq, Eq)]

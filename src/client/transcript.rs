@@ -119,8 +119,11 @@ impl Dialog<'_> {
         let mut wire = Wire::new(Socket::Plain(stream), &self.client.limits);
         let banner = self.client.read(&mut wire, Stage::Banner).await?;
         self.hear(&banner);
-        if banner.is_positive() {
-            wire = self.introduce(wire).await?;
+        let mut welcome = banner.is_positive();
+        if welcome {
+            (wire, welcome) = self.introduce(wire).await?;
+        }
+        if welcome {
             let mail = self.ask(&mut wire, "MAIL FROM:<>", Stage::Mail).await?;
             if mail.is_positive() {
                 let rcpt = format!("RCPT TO:<{postmaster}>");
@@ -136,9 +139,9 @@ impl Dialog<'_> {
         Ok(())
     }
 
-    /// EHLO, and over TLS where the server can do that.
-    async fn introduce(&mut self, mut wire: Wire) -> Result<Wire, Failure> {
-        let hello = self.greet(&mut wire).await?;
+    /// EHLO, and over TLS where the server can do that; whether the server goes on with us.
+    async fn introduce(&mut self, mut wire: Wire) -> Result<(Wire, bool), Failure> {
+        let mut hello = self.greet(&mut wire).await?;
         let offers = hello.is_positive() && Capabilities::parse(&hello).starttls;
         if offers && self.ask(&mut wire, "STARTTLS", Stage::StartTls).await?.is_positive() {
             // Any certificate will do to go on.
@@ -151,9 +154,9 @@ impl Dialog<'_> {
             let version = if version == Some(TLSv1_3) { "TLS 1.3" } else { "TLS 1.2" };
             self.say(Speaker::Note, &format!("{version} from here on"), Some(Grade::Good));
             // What was said before the handshake is void (RFC 3207 section 4.2).
-            self.greet(&mut wire).await?;
+            hello = self.greet(&mut wire).await?;
         }
-        Ok(wire)
+        Ok((wire, hello.is_positive()))
     }
 
     async fn greet(&mut self, wire: &mut Wire) -> Result<Reply, Failure> {

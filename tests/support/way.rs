@@ -66,7 +66,7 @@ impl Way {
         route(&near, "201", "200", 2);
         route(&server, "0", "201", 1);
         for host in 0..hosts {
-            let (space, subnet) = (network.space(host), host.to_string());
+            let (space, subnet) = (network.space(host), (host + 1).to_string());
             cable(&space, &near, &subnet, &format!("host{host}"));
             route(&space, "201", &subnet, 1);
             route(&space, "200", &subnet, 1);

@@ -11,11 +11,15 @@ use crate::probe::{Finding, Report, Seen, SideBySide, Tool, What};
 /// Begins the columns; a `</div>` ends them.
 pub(super) const OPENING: &str = "<div class=\"nodes\">";
 
-/// The column of one node.
-pub(super) fn section(place: usize, heard: &Heard<Report>) -> Markup {
+/// The columns that have a place of their own in the style; others stand where they come.
+const PLACES_MAX: usize = 10;
+
+/// The column of one node; `nodes` are all that were asked, in order.
+pub(super) fn section(nodes: &[String], heard: &Heard<Report>) -> Markup {
+    let place = nodes.iter().take_while(|node| **node != heard.node).count() + 1;
     let id = format!("node-{place}");
     html! {
-        section .node aria-labelledby=(id) {
+        section .node .{ "at-" (place.min(PLACES_MAX)) } aria-labelledby=(id) {
             h2 id=(id) { "From " (heard.node) }
             @match &heard.answer {
                 Err(why) => p .silent { (mark(Level::Reduced)) " " (heard.node) " " (why) "." },

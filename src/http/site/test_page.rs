@@ -218,7 +218,7 @@ async fn write(
     sender.send_data(OPENING.into()).await?;
     let mut heard = Vec::new();
     while let Some(one) = asking.answers.recv().await {
-        sender.send_data(section(heard.len(), &one).into_string().into()).await?;
+        sender.send_data(section(&asking.nodes, &one).into_string().into()).await?;
         heard.push(one);
     }
     sender.send_data("</div>".into()).await?;

@@ -203,7 +203,9 @@ impl Answers for Prober {
             Asker::Operator => None,
             Asker::Visitor => match self.looks.try_acquire() {
                 Ok(look) => Some(look),
-                Err(_) => return Err("many tests are running here, please wait a minute".to_owned()),
+                Err(_) => {
+                    return Err("many tests are running here, please wait a minute".to_owned());
+                }
             },
         };
         self.look(question).await.map_err(|error| error.to_string())

@@ -19,7 +19,7 @@ use super::records::{Asked, AskedQuery, asked_domain, wait};
 use super::side_by_side::{OPENING, conclusion, section};
 use super::{HTML, Shared, page, refusal};
 use crate::fleet_wide::{self, PATIENCE};
-use crate::http::listener::Visitor;
+use crate::http::visitor::Visitor;
 use crate::probe::{Asker, PROOF_LABEL, Question, Report, Tool, Turn, proof};
 use crate::system::random::random_u64;
 

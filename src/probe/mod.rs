@@ -8,6 +8,8 @@ mod ping;
 mod public_address;
 mod report;
 mod side_by_side;
+#[cfg(test)]
+mod tests;
 mod traceroute;
 mod turns;
 

@@ -1,6 +1,8 @@
 //! The way from hosts of a network to a customer's server: over two routers, on addresses that look
 //! public and lead nowhere else.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::network::Network;
 use super::process::{Process, attempt, output};
 use super::{SOON, eventually, scratch};
@@ -51,7 +53,9 @@ pub const ROUTER_V6: &str = "2a00:9:200::2";
 impl Way {
     /// From each of so many hosts of `network`.
     pub fn from(network: &Network, hosts: usize) -> Self {
-        let name = format!("way{}", std::process::id());
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("way{}x{next}", std::process::id());
         let mut way = Self { name, server: None, folder: scratch() };
         for space in ["r1", "r2", "s"].map(|part| way.space(part)) {
             ip(&["netns", "add", &space]);

@@ -160,6 +160,7 @@ fn what_somebody_else_changes_is_put_right() {
     let node = &fleet.nodes[0];
     node.admin(&["name", "add", NAME, "--host", "mx1"]);
     await_state(node, "active", "mx1");
+    eventually("nothing is to change any more", SOON, || server.ttl(NAME) == Some(3));
     let folder = support::scratch();
     let file = folder.path().join("key");
     std::fs::write(&file, &key).unwrap();

@@ -15,8 +15,9 @@
 //! 9. [`bounce`] decides who is told of what failed, and [`blacklist`] tells the fleet of it.
 //!
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
-//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there. [`rotation`] moves
-//! names and hosts, [`probe`] looks at customers' servers for them.
+//! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there, and [`fleet_wide`]
+//! asks all nodes the same. [`rotation`] moves names and hosts, [`probe`] looks at customers'
+//! servers for them, [`roles`] is for mail to those who run the service.
 
 pub mod authentication;
 pub mod blacklist;
@@ -28,12 +29,14 @@ pub mod config;
 pub mod connection;
 pub mod dev;
 pub mod fleet;
+pub mod fleet_wide;
 pub mod http;
 pub mod letters;
 pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod returns;
+pub mod roles;
 pub mod rotation;
 pub mod route;
 pub mod schedule;

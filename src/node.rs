@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use mxfleet_cluster::Cluster;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,9 +34,11 @@ use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
 use crate::probe::{self, Prober};
 use crate::returns::{self, Returns};
+use crate::roles::{Answered, Webhook};
 use crate::rotation::{self, Acme, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
+use crate::system::clock::wall_ms;
 use crate::system::pid_file;
 use crate::system::supervisor::{Inherited, Supervisor};
 use crate::telemetry::delivery_log::{self, DeliveryLog, Format, Target};
@@ -68,6 +71,8 @@ struct Listeners {
     smtp: Vec<TcpListener>,
     admin: UnixListener,
     http: Option<TcpListener>,
+    /// They say for whom they ask.
+    http_proxies: Vec<IpNet>,
     metrics: Option<TcpListener>,
 }
 
@@ -101,6 +106,12 @@ pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::R
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
+    if node.cluster.view().operators().next().is_none() {
+        tracing::warn!(
+            "nobody is set to read mail to support@, trouble@, abuse@ and the like: it is answered \
+             450 until `mxfleet settings set service.operators ADDRESS,...`"
+        );
+    }
     supervisor.ready("accepts mail");
     let mut outcome =
         wait_for_the_end(&node, &mut signals, &mut tasks, &supervisor, &mut file).await;
@@ -153,6 +164,7 @@ struct Stores {
     journal: Journal,
     returns: Returns,
     letters: Letters,
+    answered: Answered,
 }
 
 impl Stores {
@@ -168,7 +180,9 @@ impl Stores {
             .context("cannot read what is remembered of return paths")?;
         let letters =
             Letters::open(&data_dir.join("letters")).context("cannot read old letters")?;
-        Ok(Self { spool, recovered, reports, journal, returns, letters })
+        let answered = Answered::open(&data_dir.join("answered"), wall_ms())
+            .context("cannot read who was answered")?;
+        Ok(Self { spool, recovered, reports, journal, returns, letters, answered })
     }
 }
 
@@ -178,8 +192,9 @@ impl Node {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
         let hostname = &config.node.hostname;
-        let Stores { spool, recovered, reports, journal, returns, letters } =
+        let Stores { spool, recovered, reports, journal, returns, letters, answered } =
             Stores::open(config, node_id, &limits)?;
+        let webhook = webhook(config)?;
         let log = delivery_log(config)?;
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =
@@ -197,13 +212,17 @@ impl Node {
             reports: reports.clone(),
             returns,
             letters: letters.clone(),
+            webhook: webhook.clone(),
+            answered,
             journal: journal.clone(),
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
         let prober = prober(config, &cluster, router.clone(), &dns)?;
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
-        let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
+        let policy = policy(&cluster, hostname, &limits, callout, journal.clone())
+            .with_webhook(webhook.is_some());
+        let policy = Arc::new(policy);
         let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
         let service = Service::default();
         let rotation = Rotation::new(rotation::Parts {
@@ -306,9 +325,9 @@ impl Node {
         };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
-            let site = self.site.clone();
+            let (site, proxies) = (self.site.clone(), listeners.http_proxies);
             tasks.spawn(async move {
-                public::serve_public(listener, site, health, &limits, token).await;
+                public::serve_public(listener, proxies, site, health, &limits, token).await;
                 Ok(())
             });
         }
@@ -393,7 +412,8 @@ fn listen(config: &Config, mut inherited: Inherited) -> anyhow::Result<Listeners
     if let Some(name) = inherited.left().first() {
         anyhow::bail!("a socket was passed under the name {name:?}; name it smtp, http or metrics");
     }
-    Ok(Listeners { smtp, admin, http, metrics })
+    let http_proxies = config.http_proxies.clone();
+    Ok(Listeners { smtp, admin, http, http_proxies, metrics })
 }
 
 fn bind(
@@ -462,11 +482,11 @@ fn policy(
     limits: &Limits,
     callout: Callout,
     journal: Journal,
-) -> Arc<Policy> {
+) -> Policy {
     let window = Duration::from_millis(limits.refusals_window_ms);
     let watch = Watch::new(window, Instant::now());
     let policy = Policy::new(cluster.clone(), vec![hostname.to_owned()]);
-    Arc::new(policy.watched_by(watch).with_callout(callout).with_journal(journal))
+    policy.watched_by(watch).with_callout(callout).with_journal(journal)
 }
 
 /// What happens to a message that is safe in the spool.
@@ -475,6 +495,13 @@ fn accepted(deliveries: Deliveries, traffic: TrafficMeter) -> Accepted<Queued> {
         traffic.count(&queued.envelope);
         deliveries.accept(queued);
     })
+}
+
+/// Who is told of mail to `trouble`.
+fn webhook(config: &Config) -> anyhow::Result<Option<Webhook>> {
+    let Some(file) = &config.service.webhook_url_file else { return Ok(None) };
+    let roots = config.service.webhook_ca_file.clone().map_or(Roots::System, Roots::File);
+    Ok(Some(Webhook::open(file, &roots)?))
 }
 
 fn roots(config: &Config) -> Roots {

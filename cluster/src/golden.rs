@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::codec::{self, Kind};
 use crate::hex;
+use crate::peer::Topic;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Certificate, CertificateCommand, Command, Customer, CustomerStatus, Domain, DomainChange,
@@ -263,7 +264,7 @@ fn what_is_sent_has_the_format_it_always_had() {
         Ask::KeepKey { pem: "pem".to_owned() },
         Ask::Renew { csr: vec![1] },
         Ask::Join(joining),
-        Ask::Peer { body: vec![1, 2] },
+        Ask::Peer { topic: Topic::HAND_OVER, body: vec![1, 2] },
         Ask::Vault,
     ];
     for (at, ask) in asks.into_iter().enumerate() {

@@ -1,13 +1,16 @@
 //! Calls between what is above consensus on two nodes, such as the hand-over of mail.
 //!
-//! The bodies are the caller's own affair; who calls is known by its certificate.
+//! Each is about a topic, and has somebody who answers it. The bodies are their own affair; who
+//! calls is known by its certificate.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -18,6 +21,17 @@ use crate::transport::{CallError, Rest, Tail};
 
 /// A call, its tail and its answer take no longer.
 const CALL: Duration = Duration::from_secs(60);
+
+/// What a call is about. A number, so that a node can refuse a newer one's topic in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Topic(u16);
+
+impl Topic {
+    /// The hand-over of a queue.
+    pub const HAND_OVER: Self = Self(1);
+    /// Looking at customers' servers.
+    pub const PROBE: Self = Self(2);
+}
 
 /// Why a call to another node has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -60,43 +74,64 @@ impl std::fmt::Debug for PeerTail {
     }
 }
 
-/// Who answers, once there is somebody.
+/// Who answers what, once there is somebody.
 #[derive(Default)]
 pub(crate) struct Peers {
-    handler: OnceLock<Arc<dyn PeerHandler>>,
+    handlers: Mutex<BTreeMap<Topic, Arc<dyn PeerHandler>>>,
 }
 
 impl Peers {
-    pub(crate) async fn answer(&self, from: NodeId, body: Vec<u8>, rest: Rest) -> Answer {
-        match self.handler.get() {
+    pub(crate) async fn answer(
+        &self,
+        from: NodeId,
+        topic: Topic,
+        body: Vec<u8>,
+        rest: Rest,
+    ) -> Answer {
+        match self.handler(topic) {
             Some(handler) => {
                 Answer::Peer { body: handler.answer(from, body, PeerTail(rest)).await }
             }
-            None => Answer::Refused("the node is starting".to_owned()),
+            // It is starting, or of an older version.
+            None => Answer::Refused("the node does not answer such calls yet".to_owned()),
         }
+    }
+
+    fn handler(&self, topic: Topic) -> Option<Arc<dyn PeerHandler>> {
+        let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        handlers.get(&topic).cloned()
+    }
+
+    /// Whether nobody answered calls of this topic before.
+    fn add(&self, topic: Topic, handler: Arc<dyn PeerHandler>) -> bool {
+        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !handlers.contains_key(&topic);
+        handlers.entry(topic).or_insert(handler);
+        is_new
     }
 }
 
 impl Cluster {
-    /// Let `handler` answer calls of other nodes; the first one stays.
-    pub fn answer_peers(&self, handler: Arc<dyn PeerHandler>) {
+    /// Let `handler` answer calls of other nodes about `topic`; the first one stays.
+    pub fn answer_peers(&self, topic: Topic, handler: Arc<dyn PeerHandler>) {
         if let Ok(node) = self.node()
-            && node.peers.handler.set(handler).is_err()
+            && !node.peers.add(topic, handler)
         {
-            tracing::error!("calls of other nodes have somebody who answers them already");
+            tracing::error!(?topic, "calls of other nodes have somebody who answers them already");
         }
     }
 
-    /// Call node `to`; `tail` follows the body.
+    /// Call node `to` about `topic`; `tail` follows the body.
     pub async fn ask_peer(
         &self,
         to: u64,
+        topic: Topic,
         body: Vec<u8>,
         tail: Option<mpsc::Receiver<Bytes>>,
     ) -> Result<Vec<u8>, PeerError> {
         let node = self.node().map_err(|error| PeerError::Unreachable(error.to_string()))?;
         let tail = tail.map_or(Tail::Nothing, Tail::Pieces);
-        let call = node.forwarder.ask_with(to, Ask::Peer { body }, tail);
+        let call = node.forwarder.ask_with(to, Ask::Peer { topic, body }, tail);
         match timeout(CALL, call).await {
             Ok(Ok(Answer::Peer { body })) => Ok(body),
             Ok(Ok(Answer::Refused(why))) => Err(PeerError::Refused(why)),

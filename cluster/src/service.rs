@@ -80,7 +80,7 @@ impl Handler for Service {
                 Ask::KeepKey { pem } => self.keep_key(pem).await,
                 Ask::Renew { csr } => self.renew(from, csr).await,
                 Ask::Join(joining) => self.admit(joining).await,
-                Ask::Peer { body } => self.peers.answer(from, body, rest).await,
+                Ask::Peer { topic, body } => self.peers.answer(from, topic, body, rest).await,
                 Ask::Vault => self.vault_key(),
             }
         })

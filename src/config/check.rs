@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::limits::{Limits, Slot};
 use super::read::{Problem, Section, Source};
-use super::{Certificate, Cluster, Config, Delivery, Log, LogFormat, Node, Smtp};
+use super::{Certificate, Cluster, Config, Delivery, Log, LogFormat, Node, Service, Smtp};
 use crate::smtp::address::domain_to_ascii;
 
 const NODE_NAME_OCTETS_MAX: usize = 63;
@@ -31,16 +31,20 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
 fn read(source: &Source<'_>) -> Option<Config> {
     let root = source.root();
     root.only(&[
-        "node", "smtp", "admin", "cluster", "http", "metrics", "dns", "delivery", "log", "limits",
+        "node", "smtp", "admin", "cluster", "http", "metrics", "dns", "delivery", "service", "log",
+        "limits",
     ]);
     let limits = limits(source, &root.section("limits"));
     let smtp = smtp(&root.section("smtp"));
-    let (http, metrics) = (listener(&root, "http"), listener(&root, "metrics"));
+    let (http, http_proxies) = http(&root.section("http"));
+    let metrics = root.section("metrics");
+    metrics.only(&["listen"]);
     let cluster = cluster(&root.section("cluster"));
     let dns = root.section("dns");
     dns.only(&["servers", "tsig_key_file", "acme_ca_file"]);
     let dns_servers = dns.texts("servers", name_server).unwrap_or_default();
     let delivery = delivery(&root.section("delivery"));
+    let service = service(&root.section("service"));
     let log = log(&root.section("log"));
     let node = node(&root.section("node"));
     let admin = root.section("admin");
@@ -54,11 +58,13 @@ fn read(source: &Source<'_>) -> Option<Config> {
         admin_socket,
         cluster,
         http,
-        metrics,
+        http_proxies,
+        metrics: metrics.text("listen", socket_address),
         dns_servers,
         tsig_key_file: dns.text("tsig_key_file", path),
         acme_ca_file: dns.text("acme_ca_file", path),
         delivery,
+        service,
         log,
         limits,
     })
@@ -83,9 +89,6 @@ fn smtp(section: &Section<'_>) -> Option<Smtp> {
             listen
         }
         None => Some(vec![SocketAddr::from(([0, 0, 0, 0], 25))]),
-    };
-    let network = |text: &str| {
-        text.parse::<IpNet>().map_err(|_| "is not a network such as 192.0.2.0/24".to_owned())
     };
     let exempt_networks = section.texts("exempt_networks", network).unwrap_or_default();
     let mut certificates = Vec::new();
@@ -116,10 +119,14 @@ fn cluster(section: &Section<'_>) -> Cluster {
     Cluster { listen, advertise, segmentation_offload }
 }
 
-fn listener(root: &Section<'_>, key: &str) -> Option<SocketAddr> {
-    let section = root.section(key);
-    section.only(&["listen"]);
-    section.text("listen", socket_address)
+fn http(section: &Section<'_>) -> (Option<SocketAddr>, Vec<IpNet>) {
+    section.only(&["listen", "proxies"]);
+    let proxies = section.texts("proxies", network).unwrap_or_default();
+    (section.text("listen", socket_address), proxies)
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "is not a network such as 192.0.2.0/24".to_owned())
 }
 
 fn delivery(section: &Section<'_>) -> Delivery {
@@ -140,6 +147,15 @@ fn delivery(section: &Section<'_>) -> Delivery {
         mx_port,
         ca_file: section.text("ca_file", path),
     }
+}
+
+fn service(section: &Section<'_>) -> Service {
+    section.only(&["webhook_url_file", "webhook_ca_file"]);
+    let webhook_url_file = section.text("webhook_url_file", path);
+    if let (Some(found), None) = (section.get("webhook_ca_file"), &webhook_url_file) {
+        section.problem(&found, "needs service.webhook_url_file beside it");
+    }
+    Service { webhook_url_file, webhook_ca_file: section.text("webhook_ca_file", path) }
 }
 
 fn log(section: &Section<'_>) -> Log {

@@ -18,6 +18,7 @@ mod migrations;
 mod names;
 mod news;
 mod notices;
+mod operators;
 mod parts;
 mod plan;
 mod recent;
@@ -121,6 +122,7 @@ impl State {
             Command::CustomerRemove { id } => self.remove_customer(id),
             Command::DomainAdd(domain) => {
                 self.customers.require(&domain.customer)?;
+                self.check_not_service(std::slice::from_ref(domain))?;
                 self.domains.add(at, domain)
             }
             Command::DomainSet { name, change } => {
@@ -147,7 +149,7 @@ impl State {
                 self.import(at, &domains)
             }
             Command::SettingSet { name, value } => {
-                self.check_setting(name)?;
+                self.check_setting(name, value.as_deref().unwrap_or_default())?;
                 let changed = self.settings.set(at, name, value.as_deref())?;
                 self.numbers = Numbers::of(&self.settings);
                 Ok(changed)
@@ -258,6 +260,7 @@ impl State {
         for domain in domains {
             self.customers.require(&domain.customer)?;
         }
+        self.check_not_service(domains)?;
         self.domains.import(at, domains)
     }
 
@@ -273,11 +276,11 @@ impl State {
     }
 
     /// Whether the setting may be changed now.
-    fn check_setting(&self, name: &str) -> Result<(), Refusal> {
+    fn check_setting(&self, name: &str, value: &str) -> Result<(), Refusal> {
         if name == "rotation.zone" && self.names().next().is_some() {
             return Err(Refusal::conflict("there are MX names in the zone; it cannot change"));
         }
-        Ok(())
+        self.check_service(name, value)
     }
 
     fn check_version(&self, expected: Option<u64>, command: &Command) -> Result<(), Refusal> {

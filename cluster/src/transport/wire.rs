@@ -9,6 +9,7 @@ use openraft::raft::{VoteRequest, VoteResponse};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Kind};
+use crate::peer::Topic;
 use crate::raft::{NodeId, SnapshotMeta, Types, Vote};
 use crate::state::{NewHost, Outcome, Request};
 
@@ -47,6 +48,7 @@ pub(crate) enum Ask {
     Join(Joining),
     /// From what is above consensus to its like; its tail follows in the same stream.
     Peer {
+        topic: Topic,
         body: Vec<u8>,
     },
     /// To the leader: the key for replicated secrets.

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, Command, HostCommand, HostState, Request, random_id};
+use mxfleet_cluster::{Cluster, Command, HostCommand, HostState, Request, Topic, random_id};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +87,7 @@ impl HandOver {
     /// scheduled before: from now on other nodes say what of it is ours.
     pub(super) async fn run(self, stop: CancellationToken) {
         let inner = &self.inner;
-        inner.parts.cluster.answer_peers(Arc::new(self.clone()));
+        inner.parts.cluster.answer_peers(Topic::HAND_OVER, Arc::new(self.clone()));
         let work = async {
             tokio::join!(inner.follow_fleet(), inner.empty(), inner.settle(), inner.resolve());
         };

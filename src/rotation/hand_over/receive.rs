@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Instant;
 
-use mxfleet_cluster::{HostState, PeerHandler, PeerTail};
+use mxfleet_cluster::{HostState, PeerHandler, PeerTail, Topic};
 use tokio::time::{sleep, timeout};
 
 use super::send::parse;
@@ -140,8 +140,11 @@ impl Inner {
         }
         let asked_at = Instant::now();
         let ask = Ask::Whose { ids: ids.to_vec() };
-        let answered =
-            timeout(ASK_AFTER, self.parts.cluster.ask_peer(from, ask.encode(), None)).await;
+        let answered = timeout(
+            ASK_AFTER,
+            self.parts.cluster.ask_peer(from, Topic::HAND_OVER, ask.encode(), None),
+        )
+        .await;
         let Ok(Ok(Reply::Owners { owners })) = answered.map(parse) else { return };
         let (mut ours, mut not_ours) = (Vec::new(), Vec::new());
         for (id, owner) in ids.iter().zip(owners) {

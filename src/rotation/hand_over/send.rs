@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mxfleet_cluster::{HostState, PeerError};
+use mxfleet_cluster::{HostState, PeerError, Topic};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -117,7 +117,7 @@ impl Inner {
         }));
         let (pieces, tail) = mpsc::channel(PIECES);
         let text = send_text(message, pieces);
-        let call = self.parts.cluster.ask_peer(to, ask.encode(), Some(tail));
+        let call = self.parts.cluster.ask_peer(to, Topic::HAND_OVER, ask.encode(), Some(tail));
         let (read, answered) = tokio::join!(text, call);
         read?;
         match parse(answered)? {
@@ -138,7 +138,12 @@ impl Inner {
         }
         for ids in ids.chunks(IDS_MAX) {
             let ask = Ask::Yours { ids: ids.to_vec() };
-            match parse(self.parts.cluster.ask_peer(u64::from(to), ask.encode(), None).await) {
+            match parse(
+                self.parts
+                    .cluster
+                    .ask_peer(u64::from(to), Topic::HAND_OVER, ask.encode(), None)
+                    .await,
+            ) {
                 Ok(Reply::Done) => ids.iter().for_each(|id| self.parts.spool.forget_copy(*id)),
                 Ok(other) => tracing::warn!(to, ?other, "a node does not take what is its own"),
                 Err(why) => tracing::debug!(to, "a node was not told what is its own: {why}"),

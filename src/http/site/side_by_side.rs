@@ -94,7 +94,9 @@ fn table(seen: &SideBySide) -> Markup {
                         (row.server)
                         @if let Some(address) = &row.address { " " small { (address) } }
                     }
-                    @for grade in &row.grades { td { (cell(*grade)) } }
+                    @for (node, grade) in seen.nodes.iter().zip(&row.grades) {
+                        td data-node=(node) { (cell(*grade)) }
+                    }
                 } } }
             }
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use mxfleet_cluster::Cluster;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,7 +32,7 @@ use crate::http::site::Site;
 use crate::http::tables::Tables;
 use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
-use crate::probe::{self, Prober};
+use crate::probe::{self, Prober, Probes};
 use crate::returns::{self, Returns};
 use crate::roles::{Answered, Webhook};
 use crate::rotation::{self, Acme, Rotation, TrafficMeter};
@@ -70,6 +71,8 @@ struct Listeners {
     smtp: Vec<TcpListener>,
     admin: UnixListener,
     http: Option<TcpListener>,
+    /// They say for whom they ask.
+    http_proxies: Vec<IpNet>,
     metrics: Option<TcpListener>,
 }
 
@@ -215,7 +218,7 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let prober = prober(config, &cluster, router.clone(), &dns)?;
+        let probes = probes(config, &cluster, router.clone(), &dns)?;
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone())
             .with_webhook(webhook.is_some());
@@ -258,9 +261,9 @@ impl Node {
             cluster: cluster.clone(),
             reports: reports.clone(),
             journal: journal.clone(),
-            prober: prober.clone(),
+            probes: probes.clone(),
         };
-        let site = Site::new(cluster.clone(), &config.node.name, prober);
+        let site = Site::new(cluster.clone(), &config.node.name, probes);
         let node = Self {
             cluster,
             spool,
@@ -322,9 +325,9 @@ impl Node {
         };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
-            let site = self.site.clone();
+            let (site, proxies) = (self.site.clone(), listeners.http_proxies);
             tasks.spawn(async move {
-                public::serve_public(listener, site, health, &limits, token).await;
+                public::serve_public(listener, proxies, site, health, &limits, token).await;
                 Ok(())
             });
         }
@@ -409,7 +412,8 @@ fn listen(config: &Config, mut inherited: Inherited) -> anyhow::Result<Listeners
     if let Some(name) = inherited.left().first() {
         anyhow::bail!("a socket was passed under the name {name:?}; name it smtp, http or metrics");
     }
-    Ok(Listeners { smtp, admin, http, metrics })
+    let http_proxies = config.http_proxies.clone();
+    Ok(Listeners { smtp, admin, http, http_proxies, metrics })
 }
 
 fn bind(
@@ -450,8 +454,9 @@ fn callout(
     }))
 }
 
-fn prober(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyhow::Result<Prober> {
-    Ok(Prober::new(probe::Parts {
+/// Looking at customers' servers; other nodes are answered from now on.
+fn probes(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyhow::Result<Probes> {
+    let prober = Prober::new(probe::Parts {
         cluster: cluster.clone(),
         router,
         dns: dns.clone(),
@@ -459,7 +464,8 @@ fn prober(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyh
         limits: &config.limits,
         roots: &roots(config),
         allow_loopback: config.delivery.allow_loopback_routes,
-    })?)
+    })?;
+    Ok(Probes::new(cluster.clone(), &config.node.name, prober))
 }
 
 /// What this node is to a route that leads back to it.

@@ -158,3 +158,45 @@ fn names_get_certificates_by_dns_and_senders_find_their_keys() {
     node.admin(&["settings", "set", "rotation.tlsa", "remove"]);
     eventually("no key in DNS", SOON, || tlsa(&authority, NAMES[0]).is_empty());
 }
+
+#[test]
+fn an_operator_sees_on_any_node_why_a_name_gets_no_certificate() {
+    let key = tsig_key("mxfleet");
+    let duties = Duties { key: Some(key.clone()), copies: None };
+    let authority = NameServer::with(Software::Bind, &[(ZONE, "")], &duties);
+    let folder = scratch();
+    let ca = Ca::new(folder.path());
+    let setup = |name| Setup {
+        tsig_key: Some(key.clone()),
+        acme_ca: Some(ca.file().to_owned()),
+        ..on_loopback(name)
+    };
+    let fleet = Fleet::with(&[setup("mx1"), setup("mx2")]);
+    let (node, server) = (&fleet.nodes[1], authority.address().to_string());
+    let nobody = format!("https://{}/dir", free_address());
+    for (setting, value) in [
+        ("rotation.zone", ZONE),
+        ("rotation.dns_primary", &server),
+        ("rotation.acme_directory", &nobody),
+    ] {
+        node.admin(&["settings", "set", setting, value]);
+    }
+    node.admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
+    node.admin(&["name", "add", NAMES[0], "--host", "mx1"]);
+    for node in &fleet.nodes {
+        eventually("the reason", SOON, || {
+            let row = node.json(&["name", "show", NAMES[0]]);
+            row["certificate_fault"].as_str().is_some_and(|why| why.contains("the ACME server"))
+        });
+        assert_eq!(node.metric("mxfleet_names_uncertified"), 1.0);
+    }
+    let table = node.admin(&["name", "list"]);
+    assert!(table.contains(&format!("{} gets no certificate: ", NAMES[0])), "{table}");
+    let pebble = Pebble::start(&ca, &authority, folder.path());
+    node.admin(&["settings", "set", "rotation.acme_directory", &pebble.directory()]);
+    eventually("a certificate, once the directory is right", SOON * 2, || {
+        let row = node.json(&["name", "show", NAMES[0]]);
+        row["certificate_fault"].is_null() && row["certificate_ends"].is_string()
+    });
+    assert_eq!(node.metric("mxfleet_names_uncertified"), 0.0);
+}

@@ -216,3 +216,48 @@ fn a_drained_host_takes_no_mail_is_retired_and_can_come_back() {
     node.admin(&["host", "drain", name]);
     eventually("the end again", SOON, || state(leaving) == "retired");
 }
+
+#[test]
+fn a_host_that_does_not_answer_is_given_no_names() {
+    let mut fleet = Fleet::start(4);
+    let names = ["mx-a.relay.example", "mx-b.relay.example", "mx-c.relay.example"];
+    let leader = fleet.await_leader();
+    let others: Vec<usize> = (0..4).filter(|index| *index != leader).collect();
+    let (dead, drained, target) = (others[0], others[1], others[2]);
+    let name = |index: usize| format!("mx{}", index + 1);
+    let node = &fleet.nodes[leader];
+    node.admin(&["settings", "set", "rotation.zone", "relay.example"]);
+    for index in 0..4 {
+        node.admin(&["host", "set", &name(index), "--address", &format!("127.0.0.2{index}")]);
+    }
+    for (mx_name, index) in names.into_iter().zip([leader, drained, target]) {
+        node.admin(&["name", "add", mx_name, "--host", &name(index), "--published"]);
+    }
+    fleet.nodes[dead].kill();
+    let node = &fleet.nodes[leader];
+    let host = |index: usize| node.json(&["host", "show", &name(index)]);
+    eventually("the leader misses it", SOON, || host(dead)["answers"] == "down");
+    assert!(node.admin(&["host", "list"]).contains("in service, down"));
+    let why = format!("host {} does not answer", name(dead));
+    let refuse = |words: &[&str]| refused(&node.try_admin(words), &why);
+    refuse(&["name", "point", names[0], &name(dead)]);
+    refuse(&["name", "add", "mx-d.relay.example", "--host", &name(dead)]);
+    let introduce = format!("mx-d.relay.example={}", name(dead));
+    refuse(&["migration", "plan", "--ends", "30d", "--introduce", &introduce]);
+    // It has the least to do, and is not chosen for that.
+    let plan = node.json(&["name", "rebalance", "--dry-run"]);
+    assert!(plan["moves"].as_array().unwrap().is_empty(), "{plan}");
+    node.admin(&["host", "drain", &name(drained)]);
+    let moves_to = node.json(&["name", "show", names[1]])["moves_to"].clone();
+    assert!(moves_to == name(leader) || moves_to == name(target), "{moves_to}");
+    // Nor does a host that is lost get its names back.
+    node.admin(&["host", "drain", &name(dead)]);
+    refuse(&["host", "resume", &name(dead)]);
+    let waits = host(dead)["drain"]["waits_for"].clone();
+    assert!(waits.as_str().unwrap().contains("--force"), "{waits}");
+    fleet.nodes[dead].begin();
+    let node = &fleet.nodes[leader];
+    eventually("it is back", SOON, || {
+        node.try_admin(&["host", "resume", &name(dead)]).status.success()
+    });
+}

@@ -164,6 +164,27 @@ fn attempts_and_times_go_along_and_a_cancelled_drain_goes_on_later() {
 }
 
 #[test]
+fn a_drained_leader_leads_no_more_and_its_bar_says_how_far_it_is() {
+    let mut fleet = Fleet::start(3);
+    let leader = fleet.await_leader();
+    let (name, other) = (format!("mx{}", leader + 1), (leader + 1) % 3);
+    let node = &fleet.nodes[other];
+    // A terminal for standard error: the bar is for people.
+    let command = format!(
+        "{} --admin {} host drain {name} --deadline 1h",
+        env!("CARGO_BIN_EXE_mxfleet"),
+        node.socket().display()
+    );
+    let shown = support::process::output("script", &["-qec", &command, "/dev/null"]);
+    assert!(shown.contains(&format!("{name} [")), "{shown}");
+    assert!(shown.contains(&format!("{name} is empty and retired")), "{shown}");
+    let status = fleet.status(other);
+    assert_ne!(status["leader"], name.as_str(), "it leads no more: {status:#}");
+    assert!(status["leader"].is_string(), "{status:#}");
+    eventually("it follows", SOON, || fleet.status(other)["members"][leader]["role"] == "learner");
+}
+
+#[test]
 fn a_drain_that_would_break_the_quorum_is_refused() {
     let mut fleet = Fleet::start(3);
     let leader = fleet.await_leader();

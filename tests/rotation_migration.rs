@@ -163,6 +163,41 @@ fn who_has_not_moved_is_reminded_and_holds_the_end_up() {
 }
 
 #[test]
+fn who_was_written_to_is_told_of_a_cancellation() {
+    // acme has moved already; bolt has no MX records of ours, so the new name lives for acme only.
+    let new = "@ MX 10 mx-c.relay.test.";
+    let other = "@ MX 10 mail.bolt.test.";
+    let dns = NameServer::start(Software::Bind, &[("acme.test", new), ("bolt.test", other)]);
+    let sink = Sink::start();
+    let fleet = fleet(&dns);
+    let node = &fleet.nodes[1];
+    add_customers(node, &sink, &["acme", "bolt"]);
+    plan(node, "35d");
+    node.admin(&["migration", "announce"]);
+    let waits = node.admin(&["migration", "status"]);
+    assert!(waits.contains("letters wait for mx-c.relay.test, which waits for DNS"), "{waits}");
+    node.admin(&["name", "point", "mx-c.relay.test", "mx1", "--published"]);
+    await_told(node, "acme", "accepted");
+    await_told(node, "bolt", "accepted");
+    eventually("the survey", SOON, || {
+        let rows = status(node);
+        rows["acme"]["records"] == "moved" && rows["bolt"]["records"] == "elsewhere"
+    });
+    assert_eq!(status(node)["bolt"]["would_break"], false);
+    node.admin(&["migration", "cancel"]);
+    eventually("two more letters", SOON, || sink.count() == 4);
+    for letter in &sink.received()[2..] {
+        let text = String::from_utf8(letter.text.clone()).unwrap();
+        let customer = letter.to()[0].split(['@', '.']).nth(1).unwrap().to_owned();
+        assert!(text.contains("Subject: MX names stay: the change is cancelled\r\n"), "{text}");
+        assert!(text.contains(&format!("{customer}.test.  IN MX 10 mx-")), "{text}");
+        assert!(!text.contains("mx-c"), "{text}");
+    }
+    assert_eq!(node.json(&["name", "show", "mx-c.relay.test"])["state"], "active", "acme uses it");
+    assert_eq!(node.json(&["name", "show", OLD])["state"], "active");
+}
+
+#[test]
 fn a_killed_leader_writes_no_letter_twice_and_leaves_none_out() {
     let dns = NameServer::start(Software::Bind, &[("other.test", "")]);
     let sink = Sink::start();

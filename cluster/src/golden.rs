@@ -182,6 +182,10 @@ fn rotation() -> Vec<Command> {
                 key_hash: [9; 32],
                 ends_ms: at_ms,
             })),
+            Command::Certificate(CertificateCommand::Fault {
+                name: name(),
+                text: Some("denied".to_owned()),
+            }),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
             service(HostCommand::MailLeft { id: 1, messages: 5 }),
             service(HostCommand::Resume { name: host() }),

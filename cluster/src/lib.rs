@@ -49,7 +49,7 @@ pub use recovery::{Recovered, RecoveryError};
 pub use start::StartError;
 pub use state::{
     AuditRecord, BlacklistCounts, BlacklistEntry, CLUSTER_VERSION, Certificate, CertificateCommand,
-    Command, Customer, CustomerStatus, DnsFault, Domain, DomainChange, Drain, Exemption, Fleet,
+    Command, Customer, CustomerStatus, Domain, DomainChange, Drain, Exemption, Fault, Fleet,
     FleetHost, FleetName, FrozenDomain, Host, HostCommand, HostState, Migration, MigrationCommand,
     MigrationStage, MigrationStep, Move, MovedName, MxName, NameCommand, NameStage, NameStatus,
     NewHost, Notice, NoticeCommand, NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing,

@@ -192,6 +192,9 @@ async fn take(
         Step::RemoveLearner(id) => {
             change(node, ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
         }
+        Step::HandOverLead => {
+            change(node, ChangeMembers::RemoveNodes(BTreeSet::from([node.who.node]))).await
+        }
         Step::Promote(up) => {
             entrust(node, up).await?;
             voters.insert(up);
@@ -239,14 +242,18 @@ async fn keep_dates(cluster: &Cluster) {
     }
     let (state, now_ms) = (cluster.view(), (node.config.clock)());
     let membership = node.raft.metrics().borrow().membership_config.membership().clone();
-    let votes = |name: &str| {
+    let votes_or_leads = |name: &str| {
+        let votes = |id| membership.voter_ids().any(|voter| voter == id);
         let host = state.host_named(name);
-        host.is_some_and(|host| membership.voter_ids().any(|voter| voter == host.id))
+        host.is_some_and(|host| host.id == node.who.node || votes(host.id))
     };
     for command in state.due(now_ms) {
-        // Its vote is taken over first.
-        if matches!(&command, Command::HostService(HostCommand::Retire { name, .. }) if votes(name))
-        {
+        // Its vote and its lead are taken over first.
+        let retired = match &command {
+            Command::HostService(HostCommand::Retire { name, .. }) => Some(name),
+            _ => None,
+        };
+        if retired.is_some_and(|name| votes_or_leads(name)) {
             continue;
         }
         // Without a quorum it is tried again; a refusal means that somebody was quicker.

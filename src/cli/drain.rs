@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Output;
 use super::output::{clean, write_out};
-use crate::http::call::{Call, HostCall, HostRow};
+use crate::http::call::{Call, DrainRow, HostCall, HostRow};
 use crate::http::client::Admin;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -20,7 +20,7 @@ pub(super) fn watch(name: &str, admin: &Admin, output: Output) -> anyhow::Result
         Output::Table => ProgressBar::new(0),
         Output::Json => ProgressBar::hidden(),
     };
-    bar.set_style(ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} messages; {msg}")?);
+    bar.set_style(ProgressStyle::with_template("{prefix} [{bar:30}] {msg}")?);
     bar.set_prefix(clean(name));
     let (mut last, mut answered) = (None, Instant::now());
     loop {
@@ -49,11 +49,38 @@ fn tell(row: &HostRow, bar: &ProgressBar, output: Output) -> anyhow::Result<()> 
         return write_out(&serde_json::to_string(row)?);
     }
     let Some(drain) = &row.drain else { return Ok(()) };
-    let (first, left) = (drain.mail_first.unwrap_or(0), drain.mail_left.unwrap_or(0));
-    bar.set_length(first);
-    bar.set_position(first.saturating_sub(left));
-    bar.set_message(clean(&drain.waits_for));
+    let picture = picture(drain);
+    bar.set_length(picture.length);
+    bar.set_position(picture.position);
+    bar.set_message(clean(&picture.words));
     Ok(())
+}
+
+/// What a bar shows.
+#[derive(Debug, PartialEq, Eq)]
+struct Picture {
+    length: u64,
+    position: u64,
+    words: String,
+}
+
+/// The bar stands for the queue: it is empty until the names lead elsewhere, and full when only the
+/// vote is left.
+fn picture(drain: &DrainRow) -> Picture {
+    let late = match &drain.deadline {
+        Some(by) => format!(" (by {by})"),
+        None => String::new(),
+    };
+    let counts = drain.mail_first.zip(drain.mail_left).filter(|_| drain.step != "names");
+    match counts {
+        Some((first, left)) => {
+            let (length, position) = (first.max(1), first.max(1) - left.min(first));
+            let gone = first.saturating_sub(left);
+            let words = format!("{gone}/{first} messages; {}{late}", drain.waits_for);
+            Picture { length, position, words }
+        }
+        None => Picture { length: 1, position: 0, words: format!("{}{late}", drain.waits_for) },
+    }
 }
 
 fn end(row: &HostRow, output: Output) -> anyhow::Result<()> {
@@ -64,4 +91,34 @@ fn end(row: &HostRow, output: Output) -> anyhow::Result<()> {
         eprintln!("{} is empty and retired; it may be switched off", clean(&row.name));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(step: &str, counts: Option<(u64, u64)>) -> (u64, u64, String) {
+        let (mail_first, mail_left) = counts.unzip();
+        let picture = picture(&DrainRow {
+            step: step.to_owned(),
+            waits_for: "it".to_owned(),
+            since: String::new(),
+            deadline: None,
+            mail_first,
+            mail_left,
+        });
+        (picture.position, picture.length, picture.words)
+    }
+
+    #[test]
+    fn the_bar_is_empty_at_first_and_full_when_the_queue_is_empty() {
+        assert_eq!(shown("names", None), (0, 1, "it".to_owned()));
+        assert_eq!(shown("names", Some((20, 0))).0, 0, "the names come first");
+        assert_eq!(shown("mail", None), (0, 1, "it".to_owned()), "not counted");
+        assert_eq!(shown("mail", Some((20, 20))), (0, 20, "0/20 messages; it".to_owned()));
+        assert_eq!(shown("mail", Some((20, 5))), (15, 20, "15/20 messages; it".to_owned()));
+        assert_eq!(shown("votes", Some((20, 0))), (20, 20, "20/20 messages; it".to_owned()));
+        let none = shown("votes", Some((0, 0)));
+        assert_eq!((none.0, none.1), (1, 1), "there was nothing to hand over");
+    }
 }

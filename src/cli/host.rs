@@ -123,7 +123,10 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
             let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
             vec![
                 host.name.clone(),
-                host.state.clone(),
+                match host.answers.as_str() {
+                    "down" => format!("{}, down", host.state),
+                    _ => host.state.clone(),
+                },
                 or_dash(host.names.join(" ")),
                 host.load.to_string(),
                 or_dash(addresses.join(" ")),

@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::Output;
 use super::name::print_loads;
-use super::output::{clean, write_out};
+use super::output::{clean, counted, write_out};
 use super::when::when;
 use crate::http::call::{Call, Changed, MigrationCall, MigrationRow, StepRow};
 use crate::http::client::Admin;
@@ -50,7 +50,8 @@ pub(super) enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Put everything back to how it was.
+    /// Put everything back to how it was, and tell who was written to. A new name that a customer
+    /// was seen to use stays.
     Cancel,
 }
 
@@ -76,7 +77,10 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         Verb::Finish { force } => {
             change(MigrationCall::Finish { force }, "the old names leave DNS")
         }
-        Verb::Cancel => change(MigrationCall::Cancel, "cancelled: everything goes back"),
+        Verb::Cancel => change(
+            MigrationCall::Cancel,
+            "cancelled: everything goes back; who was written to is told by mail",
+        ),
     }
 }
 
@@ -95,6 +99,7 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
     }
     let told = |word: &str| row.customers.iter().filter(|step| step.told == word).count();
     let breaks = row.customers.iter().filter(|step| step.would_break).count();
+    let records = |word: &str| row.customers.iter().filter(|step| step.records == word).count();
     write_out(&clean(&format!(
         "migration {}, {}: {} end {}, {} begin",
         row.id,
@@ -104,19 +109,30 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
         listed(&row.introduce)
     )))?;
     write_out(&format!(
-        "{} customers: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
+        "{}: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
+         MX records: {} moved, {} with old names, {} with none of ours, {} not known\n\
          {breaks} would lose mail if the old names ended now\n",
-        row.customers.len(),
+        counted(row.customers.len() as u64, "customer"),
         told("accepted"),
         told("sending"),
         told("bounced"),
         told("no contact"),
         told("not yet"),
+        records("moved"),
+        records("old"),
+        records("elsewhere"),
+        records("unknown"),
     ))?;
+    if let Some(waits_for) = &row.waits_for {
+        write_out(&clean(&format!("letters wait for {waits_for}\n")))?;
+    }
     print_loads(&row.loads, output)?;
-    let told_badly = |step: &StepRow| matches!(step.told.as_str(), "bounced" | "no contact");
+    let stands_out = |step: &StepRow| {
+        let told_badly = matches!(step.told.as_str(), "bounced" | "no contact");
+        step.would_break || told_badly || step.records == "elsewhere"
+    };
     let steps: Vec<&StepRow> =
-        row.customers.iter().filter(|step| all || step.would_break || told_badly(step)).collect();
+        row.customers.iter().filter(|step| all || stands_out(step)).collect();
     if steps.is_empty() {
         return Ok(());
     }
@@ -126,7 +142,7 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
 
 fn print_steps(steps: &[&StepRow], all: bool, output: Output) -> anyhow::Result<()> {
     let most = if all { usize::MAX } else { SHOWN_MAX };
-    let header = ["CUSTOMER", "NAMES", "NEW NAMES", "TOLD", "WOULD BREAK"];
+    let header = ["CUSTOMER", "NAMES", "NEW NAMES", "TOLD", "MX RECORDS", "WOULD BREAK"];
     let shown: Vec<&StepRow> = steps.iter().take(most).copied().collect();
     output.print(&shown, &header, |steps| {
         let row = |step: &&StepRow| {
@@ -139,6 +155,7 @@ fn print_steps(steps: &[&StepRow], all: bool, output: Output) -> anyhow::Result<
                 step.before.join(" "),
                 step.after.join(" "),
                 told,
+                step.records.clone(),
                 step.why.clone().unwrap_or_else(|| "-".to_owned()),
             ]
         };

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::Output;
-use super::output::{print_one, write_out};
+use super::output::{clean, counted, print_one, write_out};
 use super::when::when;
 use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
 use crate::http::client::Admin;
@@ -193,14 +193,22 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
 }
 
 fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
-    let header = ["NAME", "STATE", "HOME", "POINTS AT", "CUSTOMERS", "ENDS", "WAITS FOR"];
+    let header =
+        ["NAME", "STATE", "HOME", "POINTS AT", "CUSTOMERS", "ENDS", "CERTIFICATE", "WAITS FOR"];
     output.print(names, &header, |names| {
         let row = |row: &NameRow| {
             let points_at = match (&row.points_at, &row.moves_to) {
+                (Some(at), None) if row.is_down => format!("{at} (down)"),
                 (at, None) => or_dash(at.as_ref()),
                 (None, Some(to)) => format!("-> {to}"),
+                (Some(at), Some(to)) if row.is_down => format!("{at} (down) -> {to}"),
                 (Some(at), Some(to)) => format!("{at} -> {to}"),
             };
+            // What is in the way of all names is said once, below.
+            let waits_for = row.waits_for.as_ref().map(|waits| {
+                let fault = row.dns_fault.as_ref().map(|fault| format!(": {fault}"));
+                fault.and_then(|fault| waits.strip_suffix(&fault)).unwrap_or(waits).to_owned()
+            });
             vec![
                 row.name.clone(),
                 row.state.clone(),
@@ -208,11 +216,22 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
                 points_at,
                 row.customers.to_string(),
                 or_dash(row.ends.as_ref()),
-                or_dash(row.waits_for.as_ref()),
+                or_dash(row.certificate_ends.as_ref()),
+                or_dash(waits_for.as_ref()),
             ]
         };
         names.iter().map(row).collect()
-    })
+    })?;
+    if output == Output::Table {
+        if let Some(fault) = names.iter().find_map(|row| row.dns_fault.as_ref()) {
+            write_out(&clean(&format!("\nDNS is not as it shall be: {fault}")))?;
+        }
+        for row in names {
+            let Some(fault) = &row.certificate_fault else { continue };
+            write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+        }
+    }
+    Ok(())
 }
 
 fn rebalance(row: &RebalanceRow, output: Output) -> anyhow::Result<()> {
@@ -223,7 +242,8 @@ fn rebalance(row: &RebalanceRow, output: Output) -> anyhow::Result<()> {
     let will = if row.done { "" } else { "would " };
     if row.customers > 0 {
         let get = if row.done { "got" } else { "get" };
-        write_out(&format!("\n{} customers without names {will}{get} some", row.customers))?;
+        let customers = counted(row.customers, "customer");
+        write_out(&format!("\n{customers} without names {will}{get} some"))?;
     }
     if row.moves.is_empty() {
         return write_out("\nno name needs to move");

@@ -70,6 +70,11 @@ pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if is_unprintable(c) && c != '\n' { '?' } else { c }).collect()
 }
 
+/// `1 customer`, `7 customers`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.to_vec());

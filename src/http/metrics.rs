@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use mxfleet_cluster::{Cluster, Gauges};
+use mxfleet_cluster::{Cluster, Gauges, NameStage};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,7 @@ impl Sources {
         if let Some(ends) = self.tls.first_end() {
             METRICS.certificate_expiry_timestamp_seconds.with_label_values(&["smtp"]).set(ends);
         }
+        METRICS.names_uncertified.set(whole(names_uncertified(&self.cluster.view())));
         look_at_runtime();
     }
 
@@ -110,6 +111,17 @@ impl Sources {
         }
         METRICS.domains_refusals_abnormal.set(whole(watch.abnormal() as u64));
     }
+}
+
+fn names_uncertified(state: &mxfleet_cluster::State) -> u64 {
+    if state.settings().get("rotation.acme_directory").is_none_or(str::is_empty) {
+        return 0;
+    }
+    let failing = state.names().filter(|row| {
+        let is_removed = matches!(row.stage, NameStage::Removed { .. });
+        !is_removed && state.certificate_fault(&row.name).is_some()
+    });
+    failing.count() as u64
 }
 
 fn look_at_fleet(gauges: &Gauges) {

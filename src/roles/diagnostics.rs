@@ -168,6 +168,7 @@ fn migration(out: &mut Lines, number: u64, step: &MigrationStep) {
         Survey::Unknown => "its MX records were not seen",
         Survey::Old { .. } => "its MX records still have names that end",
         Survey::Moved { .. } => "its MX records have moved",
+        Survey::Elsewhere { .. } => "its MX records have no name of ours",
     };
     out.add(&format!("Migration {number}: {told}; {seen}"));
     out.add(&format!("  from {} to {}", or_none(&step.before), or_none(&step.after)));

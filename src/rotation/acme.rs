@@ -92,12 +92,18 @@ impl CertificateIssuer {
     /// Never ends.
     pub(super) async fn run(self) {
         let mut paused: HashMap<String, Instant> = HashMap::new();
+        let mut asked = String::new();
         loop {
             sleep(LOOK_EVERY).await;
             let state = self.cluster.view();
             let directory = state.settings().get("rotation.acme_directory").unwrap_or_default();
             if directory.is_empty() || !self.cluster.leads() {
                 continue;
+            }
+            let primary = state.settings().get("rotation.dns_primary").unwrap_or_default();
+            let asks = format!("{directory} {primary}");
+            if asks != asked {
+                (paused, asked) = (HashMap::new(), asks); // it may be right now
             }
             paused.retain(|_, until| *until > Instant::now());
             let now_ms = wall_ms();
@@ -107,9 +113,23 @@ impl CertificateIssuer {
                 Ok(()) => tracing::info!(name, "there is a new certificate"),
                 Err(error) => {
                     tracing::warn!(name, "there is no certificate: {error}");
+                    self.tell(name, &error).await;
                     paused.insert(name.to_owned(), Instant::now() + PAUSE);
                 }
             }
+        }
+    }
+
+    /// Tell the fleet why a name gets none, so that an operator sees it on any node.
+    async fn tell(&self, name: &str, fault: &Fault) {
+        let (name, text) = (name.to_owned(), Some(fault.to_string()));
+        let command = Command::Certificate(CertificateCommand::Fault { name, text });
+        let request = Request::new(random_id(), ACTOR, wall_ms(), command);
+        match self.cluster.propose(request).await {
+            Ok(Ok(_)) => {}
+            // It was removed meanwhile; or the next failure is told.
+            Ok(Err(refusal)) => tracing::debug!(%refusal, "a name without a certificate is gone"),
+            Err(error) => tracing::debug!(%error, "that a certificate is missing is not told"),
         }
     }
 

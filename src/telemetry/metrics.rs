@@ -199,6 +199,8 @@ declare! {
     handed_over_total: counters(&["direction"]), "Messages handed over from host to host";
     dns_stale: gauge(), "1 while this node leads and DNS is not as it shall be";
     dns_updates_total: counter(), "Updates of DNS that were made";
+    dns_drift_total: counter(), "Updates of DNS that put right what somebody else had changed";
+    names_uncertified: gauge(), "MX names that the ACME server gave no certificate when last asked";
 
     // The node.
     build_info: gauges(&["version", "revision"]), "The program that runs; always 1";

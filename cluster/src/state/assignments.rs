@@ -18,7 +18,14 @@ pub(crate) struct Assigned {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assignments {
     rows: Sharded<Box<str>, Vec<String>>,
-    counts: Arc<BTreeMap<String, u64>>,
+    counts: Arc<BTreeMap<String, Count>>,
+}
+
+/// How many customers have a name, and how many of them as their first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    all: u64,
+    first: u64,
 }
 
 impl Assignments {
@@ -29,7 +36,12 @@ impl Assignments {
 
     /// How many customers have this name.
     pub(super) fn count(&self, name: &str) -> u64 {
-        self.counts.get(name).copied().unwrap_or_default()
+        self.counts.get(name).copied().unwrap_or_default().all
+    }
+
+    /// How many customers have this name as their first.
+    pub(super) fn count_first(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or_default().first
     }
 
     /// All customers that have names, in order of id.
@@ -45,15 +57,18 @@ impl Assignments {
             self.rows.put(customer.into(), 0, names.clone())
         };
         let counts = Arc::make_mut(&mut self.counts);
-        for name in names {
-            *counts.entry(name).or_default() += 1;
+        for (place, name) in names.into_iter().enumerate() {
+            let count = counts.entry(name).or_default();
+            count.all += 1;
+            count.first += u64::from(place == 0);
         }
-        for name in old.iter().flat_map(|row| &row.value) {
+        for (place, name) in old.iter().flat_map(|row| &row.value).enumerate() {
             if let Some(count) = counts.get_mut(name) {
-                *count -= 1;
+                count.all -= 1;
+                count.first -= u64::from(place == 0);
             }
         }
-        counts.retain(|_, count| *count > 0);
+        counts.retain(|_, count| count.all > 0);
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = Assigned> {
@@ -80,6 +95,7 @@ mod tests {
         table.put("bolt", names(&["b", "c"]));
         table.put("acme", names(&["c", "b"]));
         assert_eq!(["a", "b", "c"].map(|name| table.count(name)), [0, 2, 2]);
+        assert_eq!(["a", "b", "c"].map(|name| table.count_first(name)), [0, 1, 1]);
         table.put("acme", Vec::new());
         assert_eq!(["a", "b", "c"].map(|name| table.count(name)), [0, 1, 1]);
         let mut copy = Assignments::default();

@@ -13,6 +13,8 @@ const CERTIFICATES_MAX: usize = 1000;
 const NAMES_MAX: usize = 100;
 const CHAIN_OCTETS_MAX: usize = 64 << 10;
 const KEY_OCTETS_MAX: usize = 16 << 10;
+/// What is kept of the words about a fault.
+const FAULT_OCTETS_MAX: usize = 2000;
 
 /// A certificate with its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,15 @@ impl Certificate {
     }
 }
 
+/// Why something the fleet does by itself does not come about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// In plain words.
+    pub text: String,
+    /// Since when: milliseconds since 1970, UTC.
+    pub since_ms: u64,
+}
+
 /// What can be done with certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CertificateCommand {
@@ -57,16 +68,24 @@ pub enum CertificateCommand {
         /// The name it is called by.
         name: String,
     },
+    /// Why an MX name gets no certificate from the ACME server; `None` when it does again.
+    Fault {
+        /// The MX name.
+        name: String,
+        /// In plain words.
+        text: Option<String>,
+    },
 }
 
 impl CertificateCommand {
-    pub(super) fn summary(&self) -> String {
-        match self {
+    pub(super) fn summary(&self) -> Option<String> {
+        Some(match self {
             Self::Put(certificate) => {
                 format!("name cert add for {}", certificate.names.join(","))
             }
             Self::Remove { name } => format!("name cert remove {name}"),
-        }
+            Self::Fault { .. } => return None,
+        })
     }
 }
 
@@ -76,6 +95,8 @@ pub(super) struct Certificates {
     rows: Arc<BTreeMap<String, Arc<Certificate>>>,
     /// The log index of the last change.
     version: u64,
+    /// By MX name: why it gets none.
+    faults: Arc<BTreeMap<String, Fault>>,
 }
 
 impl Certificates {
@@ -94,6 +115,7 @@ impl Certificates {
                 }
             }
             CertificateCommand::Remove { name } => (Some(name), "no key"),
+            CertificateCommand::Fault { .. } => return Ok(()),
         };
         Err(Refusal::conflict(format!(
             "senders hold TLSA records of {}, and would find {other}; `mxfleet settings set \
@@ -121,6 +143,7 @@ impl Certificates {
                 }
                 let rows = Arc::make_mut(&mut self.rows);
                 rows.insert(name.to_owned(), Arc::new(certificate.clone()));
+                Arc::make_mut(&mut self.faults).retain(|name, _| !certificate.covers(name));
             }
             CertificateCommand::Remove { name } => {
                 if Arc::make_mut(&mut self.rows).remove(name).is_none() {
@@ -130,9 +153,47 @@ impl Certificates {
                     )));
                 }
             }
+            CertificateCommand::Fault { name, text } => {
+                return Ok(self.set_fault(name, text.as_deref(), now_ms));
+            }
         }
         self.version = at;
         Ok(1)
+    }
+
+    fn set_fault(&mut self, name: &str, text: Option<&str>, now_ms: u64) -> u64 {
+        let known = self.faults.get(name);
+        let text = text.map(|text| super::audit::clip(text, FAULT_OCTETS_MAX));
+        if known.map(|fault| fault.text.as_str()) == text {
+            return 0;
+        }
+        let since_ms = known.map_or(now_ms, |fault| fault.since_ms);
+        let faults = Arc::make_mut(&mut self.faults);
+        match text {
+            Some(text) => faults.insert(name.to_owned(), Fault { text: text.to_owned(), since_ms }),
+            None => faults.remove(name),
+        };
+        1
+    }
+
+    /// Why a name gets no certificate, if so.
+    pub(super) fn fault(&self, name: &str) -> Option<&Fault> {
+        self.faults.get(name)
+    }
+
+    /// Forget names that there are no more.
+    pub(super) fn keep_faults(&mut self, wanted: impl Fn(&str) -> bool) {
+        if !self.faults.keys().all(|name| wanted(name)) {
+            Arc::make_mut(&mut self.faults).retain(|name, _| wanted(name));
+        }
+    }
+
+    pub(super) fn faults(&self) -> impl Iterator<Item = (String, Fault)> {
+        self.faults.iter().map(|(name, fault)| (name.clone(), fault.clone()))
+    }
+
+    pub(super) fn absorb_faults(&mut self, rows: Vec<(String, Fault)>) {
+        Arc::make_mut(&mut self.faults).extend(rows);
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = Certificate> {
@@ -210,6 +271,22 @@ mod tests {
         }
         let remove = CertificateCommand::Remove { name: "mx-a.relay.test".to_owned() };
         table.check_keys(&remove).unwrap_err();
+    }
+
+    #[test]
+    fn why_a_name_has_none_is_known_until_it_has_one() {
+        let mut table = Certificates::default();
+        let fault = |text: Option<&str>| CertificateCommand::Fault {
+            name: "mx-a.relay.test".to_owned(),
+            text: text.map(Into::into),
+        };
+        assert_eq!(table.apply(3, &fault(Some("no such directory")), 5), Ok(1));
+        assert_eq!(table.apply(4, &fault(Some("no such directory")), 6), Ok(0));
+        assert_eq!(table.apply(4, &fault(Some("too many")), 7), Ok(1));
+        let known = Fault { text: "too many".to_owned(), since_ms: 5 };
+        assert_eq!((table.fault("mx-a.relay.test"), table.version()), (Some(&known), 0));
+        table.apply(5, &certificate(&["*.relay.test"], 10), 8).unwrap();
+        assert_eq!(table.fault("mx-a.relay.test"), None);
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl Command {
             }
             Self::Migration(command) => return command.summary(),
             Self::Notice(command) => command.summary(),
-            Self::Certificate(command) => command.summary(),
+            Self::Certificate(command) => return command.summary(),
             Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
             Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
             Self::ReturnPathSet { domain, tagged: true } => {

@@ -29,7 +29,7 @@ pub struct Migration {
     pub planned_ms: u64,
     /// Its notice on the status page.
     pub notice: Option<u64>,
-    /// How many times customers were written to: the announcement, then reminders.
+    /// How many times customers were written to: the announcement, reminders, that it is cancelled.
     pub rounds: u32,
 }
 
@@ -110,8 +110,13 @@ pub enum Survey {
         /// When: milliseconds since 1970, UTC.
         at_ms: u64,
     },
-    /// They have none of the names that end.
+    /// They have names of ours, and none that ends.
     Moved {
+        /// When: milliseconds since 1970, UTC.
+        at_ms: u64,
+    },
+    /// They have no name of ours, or there are none.
+    Elsewhere {
         /// When: milliseconds since 1970, UTC.
         at_ms: u64,
     },

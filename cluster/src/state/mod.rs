@@ -39,7 +39,7 @@ pub use blacklist::{
     BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
 };
 use blacklist::{Numbers, Terms};
-pub use certificates::{Certificate, CertificateCommand};
+pub use certificates::{Certificate, CertificateCommand, Fault};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
@@ -55,7 +55,7 @@ pub(crate) use parts::Part;
 pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
 pub use recipients::{RecipientChange, RecipientPolicy, Verify};
 pub use return_paths::{ReturnKey, Secret};
-pub use rotation::{DnsFault, NameCommand, TRAFFIC_COUNTS_MAX};
+pub use rotation::{NameCommand, TRAFFIC_COUNTS_MAX};
 pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]

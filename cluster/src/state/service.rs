@@ -54,6 +54,8 @@ pub struct MovedName {
     pub name: String,
     /// Whether the host was about to become its home.
     pub rehome: bool,
+    /// The id of the host it went to.
+    pub to: u64,
 }
 
 /// What can be done with a host's service.

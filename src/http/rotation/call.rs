@@ -216,6 +216,8 @@ pub struct HostRow {
     pub id: u64,
     /// `in service`, `draining` or `retired`.
     pub state: String,
+    /// Whether it answers: `up`, `down`, or `unknown` where only a leader would know.
+    pub answers: String,
     /// Where mail reaches it.
     pub addresses: Vec<IpAddr>,
     /// Names that lead to it, or will.
@@ -256,12 +258,20 @@ pub struct NameRow {
     pub home: String,
     /// The host DNS says.
     pub points_at: Option<String>,
+    /// Whether that host is known not to answer.
+    pub is_down: bool,
     /// Where it will point, when that differs.
     pub moves_to: Option<String>,
     /// Not before this time.
     pub moves_from: Option<String>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,
+    /// Why DNS is not as wanted, if so: of all names.
+    pub dns_fault: Option<String>,
+    /// When the certificate for it ends that lasts longest; none if there is none.
+    pub certificate_ends: Option<String>,
+    /// Why the ACME server gives it none, if so.
+    pub certificate_fault: Option<String>,
     /// When it ends or ended.
     pub ends: Option<String>,
     /// How many customers have it.
@@ -333,6 +343,8 @@ pub struct MigrationRow {
     pub notice: Option<u64>,
     /// How many times customers were written to.
     pub rounds: u32,
+    /// What letters to customers wait for, if they do.
+    pub waits_for: Option<String>,
     /// What each host has.
     pub loads: Vec<LoadRow>,
     /// Every customer's part.
@@ -352,6 +364,9 @@ pub struct StepRow {
     pub told: String,
     /// What the server said when it bounced.
     pub why_not_told: Option<String>,
+    /// What its MX records were last seen to have: `old` names, `moved` to names that stay,
+    /// `elsewhere` (no name of ours), or `unknown`.
+    pub records: String,
     /// Whether it would lose mail if the old names ended now.
     pub would_break: bool,
     /// Why.

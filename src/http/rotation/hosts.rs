@@ -2,21 +2,25 @@
 
 use std::net::IpAddr;
 
-use mxfleet_cluster::{Command, Drain, Host, HostCommand, HostState, State, Status};
+use mxfleet_cluster::{Command, Drain, Host, HostCommand, HostState, Member, State};
 
 use super::super::call::{Refused, RefusedKind, Terms};
 use super::call::{DrainRow, HostCall, HostRow};
 use super::names::waits_for;
-use super::{Answer, RotationAdmin, time};
+use super::{Answer, Answers, RotationAdmin, time};
 use crate::system::clock::wall_ms;
 
 impl RotationAdmin {
     pub(super) async fn host(&self, call: HostCall, terms: &Terms) -> Answer {
         let state = self.view();
         let command = match call {
-            HostCall::List => return Ok(serde_json::json!(host_rows(&state))),
+            HostCall::List => {
+                let answers = self.answers().await;
+                return Ok(serde_json::json!(host_rows(&state, &answers)));
+            }
             HostCall::Show { name } => {
-                let row = host_rows(&state).into_iter().find(|row| row.name == name);
+                let answers = self.answers().await;
+                let row = host_rows(&state, &answers).into_iter().find(|row| row.name == name);
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no host {}", name.escape_debug()))
                 })?;
@@ -27,17 +31,21 @@ impl RotationAdmin {
                 HostCommand::Set { name, addresses }
             }
             HostCall::Drain { name, deadline_ms } => {
-                if let Ok(status) = self.cluster.status().await
-                    && let Some(why) = quorum_objection(&status, &name)
+                if let Ok(members) = self.cluster.members().await
+                    && let Some(why) = quorum_objection(&members, &name)
                 {
                     return Err(Refused { error: why, kind: RefusedKind::Conflict });
                 }
-                let moves = moves_from(&state, &name);
+                let moves = moves_from(&state, &name, &self.answers().await);
                 HostCommand::Drain { name, deadline_ms, moves }
             }
-            HostCall::Resume { name } => HostCommand::Resume { name },
+            HostCall::Resume { name } => {
+                self.require_up(&name).await?;
+                HostCommand::Resume { name }
+            }
             HostCall::Retire { name, force } => {
-                let moves = if force { moves_from(&state, &name) } else { Vec::new() };
+                let answers = self.answers().await;
+                let moves = if force { moves_from(&state, &name, &answers) } else { Vec::new() };
                 HostCommand::Retire { name, force, moves }
             }
         };
@@ -52,18 +60,19 @@ impl RotationAdmin {
     }
 }
 
-/// Where the names of a host that leaves go. What is wrong with that, the state says.
-fn moves_from(state: &State, host: &str) -> Vec<(String, String)> {
-    let plan = state.fleet(wall_ms()).evacuate(host);
+/// Where the names of a host that leaves go: to hosts that answer. What is wrong with that, the
+/// state says.
+fn moves_from(state: &State, host: &str, answers: &Answers) -> Vec<(String, String)> {
+    let plan = answers.without_down(state.fleet(wall_ms())).evacuate(host);
     let moves = plan.map(|plan| plan.moves).unwrap_or_default();
     moves.into_iter().map(|step| (step.name, step.to)).collect()
 }
 
 /// Why the fleet could not decide anything without this host, if so. Another that follows and is up
 /// takes its vote.
-fn quorum_objection(status: &Status, host: &str) -> Option<String> {
-    let others = || status.members.iter().filter(|member| member.name != host);
-    let leaves = status.members.iter().find(|member| member.name == host)?;
+fn quorum_objection(members: &[Member], host: &str) -> Option<String> {
+    let others = || members.iter().filter(|member| member.name != host);
+    let leaves = members.iter().find(|member| member.name == host)?;
     if leaves.role != "voter" {
         return None;
     }
@@ -86,28 +95,33 @@ fn quorum_objection(status: &Status, host: &str) -> Option<String> {
     ))
 }
 
-fn host_rows(state: &State) -> Vec<HostRow> {
+fn host_rows(state: &State, answers: &Answers) -> Vec<HostRow> {
     let fleet = state.fleet(wall_ms());
     let load = |name: &str| {
         let at = fleet.hosts.iter().position(|host| host.name == name);
         let on = fleet.names.iter().filter(|row| row.host.is_some() && row.host == at);
         on.map(|row| row.load).sum()
     };
-    state.hosts().map(|host| host_row(state, host, load(&host.name))).collect()
+    let row = |host: &Host| host_row(state, host, load(&host.name), answers.of(&host.name));
+    state.hosts().map(row).collect()
 }
 
-fn host_row(state: &State, host: &Host, load: u64) -> HostRow {
+fn host_row(state: &State, host: &Host, load: u64, answers: &str) -> HostRow {
     let now_ms = wall_ms();
     let names = state.names_on(host.id, now_ms).map(|row| row.name.clone()).collect();
     let (word, drain) = match &host.state {
         HostState::InService => ("in service", None),
-        HostState::Draining(drain) => ("draining", Some(drain_row(state, host, drain, now_ms))),
+        HostState::Draining(drain) => {
+            let drain = drain_row(state, host, drain, (now_ms, answers == "down"));
+            ("draining", Some(drain))
+        }
         HostState::Retired { .. } => ("retired", None),
     };
     HostRow {
         name: host.name.clone(),
         id: host.id,
         state: word.to_owned(),
+        answers: answers.to_owned(),
         addresses: host.addresses.clone(),
         names,
         load,
@@ -116,15 +130,32 @@ fn host_row(state: &State, host: &Host, load: u64) -> HostRow {
     }
 }
 
-fn drain_row(state: &State, host: &Host, drain: &Drain, now_ms: u64) -> DrainRow {
-    let name = state.names_on(host.id, now_ms).next();
+fn drain_row(
+    state: &State,
+    host: &Host,
+    drain: &Drain,
+    (now_ms, is_down): (u64, bool),
+) -> DrainRow {
+    let name = state.names_on(host.id, now_ms).max_by_key(|row| row.caches_until_ms);
     let (step, waits_for) = match (name, drain.mail_left) {
         (Some(name), _) => {
             let what = waits_for(state, name, now_ms).unwrap_or_else(|| "its turn".to_owned());
-            ("names", format!("{} waits for {what}", name.name))
+            let is_late = drain.deadline_ms.is_some_and(|by| name.caches_until_ms > by);
+            let late = if is_late { ", after the deadline" } else { "" };
+            ("names", format!("{} waits for {what}{late}", name.name))
+        }
+        (None, Some(0)) if !is_down => {
+            ("votes", "its vote and its lead to be taken over".to_owned())
+        }
+        (None, _) if is_down => {
+            let name = &host.name;
+            let what = format!(
+                "{name} to answer; if it is lost, `mxfleet host retire {name} --force` gives up \
+                 what is in its queue"
+            );
+            ("mail", what)
         }
         (None, None) => ("mail", format!("{} to count its queue", host.name)),
-        (None, Some(0)) => ("votes", "its vote and its lead to be taken over".to_owned()),
         (None, Some(left)) => ("mail", format!("{left} messages to be handed over")),
     };
     DrainRow {
@@ -139,11 +170,11 @@ fn drain_row(state: &State, host: &Host, drain: &Drain, now_ms: u64) -> DrainRow
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::Member;
+    use mxfleet_cluster::{Fleet, FleetHost, FleetName};
 
     use super::*;
 
-    fn status(members: &[(&str, &'static str, &'static str)]) -> Status {
+    fn members(members: &[(&str, &'static str, &'static str)]) -> Vec<Member> {
         let member = |(name, role, state): &(&str, &'static str, &'static str)| Member {
             name: (*name).to_owned(),
             id: 1,
@@ -155,27 +186,38 @@ mod tests {
             version: String::new(),
             speaks: Some(1),
         };
-        Status {
-            node: "mx1".to_owned(),
-            leader: None,
-            term: 1,
-            cluster_version: Some(1),
-            applied_index: 1,
-            state_digest: String::new(),
-            members: members.iter().map(member).collect(),
-        }
+        members.iter().map(member).collect()
     }
 
     #[test]
     fn a_drain_that_would_leave_no_quorum_is_refused() {
         let up = |name| (name, "voter", "up");
-        let all = status(&[up("mx1"), up("mx2"), up("mx3")]);
+        let all = members(&[up("mx1"), up("mx2"), up("mx3")]);
         assert_eq!(quorum_objection(&all, "mx1"), None);
-        let one_down = status(&[up("mx1"), up("mx2"), ("mx3", "voter", "down")]);
+        let one_down = members(&[up("mx1"), up("mx2"), ("mx3", "voter", "down")]);
         assert!(quorum_objection(&one_down, "mx1").is_some_and(|why| why.contains("mx3 is down")));
         assert_eq!(quorum_objection(&one_down, "mx4"), None);
         let spare =
-            status(&[up("mx1"), up("mx2"), ("mx3", "voter", "down"), ("mx4", "learner", "up")]);
+            members(&[up("mx1"), up("mx2"), ("mx3", "voter", "down"), ("mx4", "learner", "up")]);
         assert_eq!(quorum_objection(&spare, "mx1"), None, "mx4 votes instead");
+    }
+
+    #[test]
+    fn names_go_to_hosts_that_answer_only() {
+        let host = |name: &str| FleetHost { name: name.to_owned(), usable: true };
+        let names = vec![FleetName { name: "mx-a".to_owned(), host: Some(0), load: 5 }];
+        let hosts = ["mx1", "mx2", "mx3"].map(host).to_vec();
+        let fleet = Fleet { hosts, names, apart: Vec::new() };
+        let answers = |states: [&'static str; 3]| {
+            let names = ["mx1", "mx2", "mx3"].map(str::to_owned);
+            Answers(names.into_iter().zip(states).collect())
+        };
+        let goes_to = |answers: Answers| {
+            let plan = answers.without_down(fleet.clone()).evacuate("mx1");
+            plan.map(|plan| plan.moves[0].to.clone())
+        };
+        assert_eq!(goes_to(answers(["up", "up", "up"])).as_deref(), Some("mx2"));
+        assert_eq!(goes_to(answers(["up", "down", "up"])).as_deref(), Some("mx3"));
+        assert_eq!(goes_to(answers(["up", "down", "down"])), None);
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Command, Fleet, Migration, MigrationCommand, MigrationStage, MigrationStep, State, Told,
+    Command, Fleet, Migration, MigrationCommand, MigrationStage, MigrationStep, State, Survey, Told,
 };
 
 use super::super::call::{Refused, Terms};
 use super::call::{LoadRow, MigrationCall, MigrationRow, StepRow};
-use super::names::spelling;
-use super::{Answer, RotationAdmin, time};
+use super::names::{spelling, waits_for};
+use super::{Answer, RotationAdmin, host_name, time};
 use crate::system::clock::wall_ms;
 
 impl RotationAdmin {
@@ -21,7 +21,10 @@ impl RotationAdmin {
                 let introduce = introduce
                     .into_iter()
                     .map(|(name, host)| Ok((spelling(&name)?, host)))
-                    .collect::<Result<_, Refused>>()?;
+                    .collect::<Result<Vec<(String, String)>, Refused>>()?;
+                for (_, host) in &introduce {
+                    self.require_up(host).await?;
+                }
                 let plan = MigrationCommand::Plan { retire, introduce, ends_ms, text };
                 self.propose(Command::Migration(plan), terms).await?;
                 return self.migration_status().await;
@@ -29,6 +32,9 @@ impl RotationAdmin {
             MigrationCall::Announce => {
                 let state = self.view();
                 let migration = state.migrations().next().ok_or_else(none)?;
+                for name in migration.introduce.iter().filter_map(|name| state.name(name)) {
+                    self.require_up(&host_name(&state, name.home)).await?;
+                }
                 let (title, text) = notice(migration);
                 MigrationCommand::Announce { title, text }
             }
@@ -106,9 +112,21 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         text: migration.text.clone(),
         notice: migration.notice,
         rounds: migration.rounds,
+        waits_for: letters_wait_for(state, migration, now_ms),
         loads: loads(&state.fleet(now_ms), &state.fleet_after(now_ms)),
         customers: state.migration_steps().map(step).collect(),
     }
+}
+
+/// Letters tell of names that are in DNS only.
+fn letters_wait_for(state: &State, migration: &Migration, now_ms: u64) -> Option<String> {
+    if !matches!(migration.stage, MigrationStage::Announced { .. }) {
+        return None;
+    }
+    let missing = migration.introduce.iter().filter_map(|name| state.name(name));
+    let missing = missing.filter(|row| row.target.is_none()).max_by_key(|row| &row.name)?;
+    let what = waits_for(state, missing, now_ms).unwrap_or_else(|| "DNS".to_owned());
+    Some(format!("{}, which waits for {what}", missing.name))
 }
 
 fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRow {
@@ -119,12 +137,19 @@ fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRo
         Told::Accepted { .. } => ("accepted", None),
         Told::Bounced { why, .. } => ("bounced", Some(why.clone())),
     };
+    let records = match step.survey {
+        Survey::Unknown => "unknown",
+        Survey::Old { .. } => "old",
+        Survey::Moved { .. } => "moved",
+        Survey::Elsewhere { .. } => "elsewhere",
+    };
     StepRow {
         customer: customer.to_owned(),
         before: step.before.clone(),
         after: step.after.clone(),
         told: told.to_owned(),
         why_not_told,
+        records: records.to_owned(),
         would_break: why.is_some(),
         why,
     }

@@ -8,14 +8,35 @@ mod notices;
 
 pub(super) use self::notices::notice_row;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mxfleet_cluster::{Cluster, Command, Request, State, random_id};
+use mxfleet_cluster::{Cluster, Command, Fleet, Request, State, random_id};
 
-use super::call::{Call, Refused, Terms};
+use super::call::{Call, Refused, RefusedKind, Terms};
 use super::tables::changed;
-use super::time;
 use crate::system::clock::wall_ms;
+
+/// Whether hosts answer: `up`, `down` or `unknown`.
+struct Answers(BTreeMap<String, &'static str>);
+
+impl Answers {
+    fn of(&self, host: &str) -> &'static str {
+        self.0.get(host).copied().unwrap_or("unknown")
+    }
+
+    fn is_down(&self, host: &str) -> bool {
+        self.of(host) == "down"
+    }
+
+    /// No name is to go to a host that does not answer.
+    fn without_down(&self, mut fleet: Fleet) -> Fleet {
+        for host in fleet.hosts.iter_mut().filter(|host| self.is_down(&host.name)) {
+            host.usable = false;
+        }
+        fleet
+    }
+}
 
 type Answer = Result<serde_json::Value, Refused>;
 
@@ -54,12 +75,37 @@ impl RotationAdmin {
         self.cluster.view()
     }
 
+    /// Whether each host answers the leader, by name; empty of a state that is no fleet's.
+    async fn answers(&self) -> Answers {
+        let members = self.cluster.members().await.unwrap_or_default();
+        Answers(members.into_iter().map(|member| (member.name, member.state)).collect())
+    }
+
+    /// Refuse a host as a name's target that would take no mail.
+    async fn require_up(&self, host: &str) -> Result<(), Refused> {
+        if !self.answers().await.is_down(host) {
+            return Ok(());
+        }
+        Err(Refused {
+            error: format!(
+                "host {host} does not answer, so mail by its names would wait or be lost; start \
+                 it, or take another"
+            ),
+            kind: RefusedKind::Conflict,
+        })
+    }
+
     async fn propose(&self, command: Command, terms: &Terms) -> Answer {
         let id = terms.request_id.unwrap_or_else(random_id);
         let mut request = Request::new(id, &terms.actor, wall_ms(), command);
         request.expected_version = terms.expected_version;
         changed(self.cluster.propose(request).await)
     }
+}
+
+/// A time as these tables show it, to the second.
+fn time(at_ms: u64) -> String {
+    super::time(at_ms - at_ms % 1000)
 }
 
 fn host_name(state: &State, id: u64) -> String {

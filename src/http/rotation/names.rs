@@ -1,13 +1,13 @@
 //! Calls about MX names.
 
 use mxfleet_cluster::{
-    Certificate, CertificateCommand, Command, MxName, NameCommand, NameStage, NameStatus, Plan,
-    State,
+    Certificate, CertificateCommand, Command, Fault, MxName, NameCommand, NameStage, NameStatus,
+    Plan, State,
 };
 
 use super::super::call::{Refused, Terms};
 use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
-use super::{Answer, RotationAdmin, host_name, time};
+use super::{Answer, Answers, RotationAdmin, host_name, time};
 use crate::rotation::certificates;
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
@@ -17,8 +17,9 @@ impl RotationAdmin {
     pub(super) async fn name(&self, call: NameCall, terms: &Terms) -> Answer {
         let command = match call {
             NameCall::List => {
-                let state = self.view();
-                let rows: Vec<_> = state.names().map(|row| name_row(&state, row)).collect();
+                let (state, answers) = (self.view(), self.answers().await);
+                let rows: Vec<_> =
+                    state.names().map(|row| name_row(&state, row, &answers)).collect();
                 return Ok(serde_json::json!(rows));
             }
             NameCall::Show { name } => {
@@ -27,7 +28,7 @@ impl RotationAdmin {
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no MX name {}", name.escape_debug()))
                 })?;
-                return Ok(serde_json::json!(name_row(&state, row)));
+                return Ok(serde_json::json!(name_row(&state, row, &self.answers().await)));
             }
             NameCall::Zone => return self.zone(),
             NameCall::CertList => {
@@ -54,11 +55,13 @@ impl RotationAdmin {
             NameCall::Rebalance { dry_run } => return self.rebalance(dry_run, terms).await,
             NameCall::Add { name, host, from_ms, published } => {
                 let name = spelling(&name)?;
+                self.require_up(&host).await?;
                 let command = NameCommand::Add { name: name.clone(), host, from_ms };
                 return self.and_published(command, &name, published, terms).await;
             }
             NameCall::Point { name, host, from_ms, home, published } => {
                 let name = spelling(&name)?;
+                self.require_up(&host).await?;
                 let moves = vec![(name.clone(), host)];
                 let command = NameCommand::Point { moves, from_ms, rehome: home };
                 return self.and_published(command, &name, published, terms).await;
@@ -108,7 +111,7 @@ impl RotationAdmin {
 
     async fn rebalance(&self, dry_run: bool, terms: &Terms) -> Answer {
         let (state, now_ms) = (self.view(), wall_ms());
-        let fleet = state.fleet(now_ms);
+        let fleet = self.answers().await.without_down(state.fleet(now_ms));
         let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
         let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.
@@ -135,7 +138,7 @@ impl RotationAdmin {
 
 pub(super) fn no_host() -> Refused {
     Refused::unavailable(
-        "no host can take names: one must be in service and have an address \
+        "no host can take names: one must be in service, answer, and have an address \
          (`mxfleet host set NAME --address ADDRESS`)",
     )
 }
@@ -167,7 +170,7 @@ pub(super) fn spelling(text: &str) -> Result<String, Refused> {
         .map_err(|_| Refused::invalid(format!("{} is not a host name", text.escape_debug())))
 }
 
-fn name_row(state: &State, row: &MxName) -> NameRow {
+fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
     let now_ms = wall_ms();
     let pending = row.pointing.as_ref();
     let ends = match row.stage {
@@ -182,14 +185,25 @@ fn name_row(state: &State, row: &MxName) -> NameRow {
         NameStatus::Removed => "removed",
     };
     let from_ms = pending.map(|pointing| pointing.from_ms).filter(|from_ms| *from_ms > now_ms);
+    let is_removed = matches!(row.stage, NameStage::Removed { .. });
+    let points_at = row.target.map(|host| host_name(state, host));
+    let fault = |fault: &Fault| format!("{} (since {})", fault.text, time(fault.since_ms));
+    let ends_ms = state.certificates().filter(|known| known.covers(&row.name));
+    let ends_ms = ends_ms.map(|known| known.ends_ms).max();
+    let is_asked = state.settings().get("rotation.acme_directory").is_some_and(|d| !d.is_empty());
+    let uncertified = state.certificate_fault(&row.name).filter(|_| is_asked && !is_removed);
     NameRow {
         name: row.name.clone(),
         state: status.to_owned(),
         home: host_name(state, row.home),
-        points_at: row.target.map(|host| host_name(state, host)),
+        is_down: points_at.as_ref().is_some_and(|host| answers.is_down(host)),
+        points_at,
         moves_to: pending.and_then(|pointing| pointing.to).map(|host| host_name(state, host)),
         moves_from: from_ms.map(time),
         waits_for: waits_for(state, row, now_ms),
+        dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
+        certificate_ends: ends_ms.map(time),
+        certificate_fault: uncertified.map(fault),
         ends,
         customers: state.customers_of_name(&row.name),
         ttl_seconds: row.ttl_s,

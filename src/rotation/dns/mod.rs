@@ -50,6 +50,8 @@ pub(super) struct DnsPublisher {
 /// What the last round was about, and when the next is due at the latest.
 struct Round {
     wanted: Sets,
+    /// Every server said so.
+    agreed: bool,
     next: Instant,
 }
 
@@ -104,14 +106,16 @@ impl DnsPublisher {
         if !is_new && last.as_ref().is_some_and(|last| Instant::now() < last.next) {
             return;
         }
-        let result = self.round(&state, &servers, &wanted, now_ms).await;
-        let pause = if result.is_ok() { DRIFT_EVERY } else { RETRY_EVERY };
+        let settled = last.as_ref().is_some_and(|last| last.wanted == wanted && last.agreed);
+        let result = self.round(&state, &servers, &wanted, (now_ms, settled)).await;
+        let agreed = result.is_ok();
+        let pause = if agreed { DRIFT_EVERY } else { RETRY_EVERY };
         METRICS.dns_stale.set(i64::from(result.is_err()));
         if let Err(fault) = &result {
             tracing::warn!("DNS is not as it shall be: {fault}");
         }
         self.tell(&state, result.err().map(|fault| fault.to_string())).await;
-        *last = Some(Round { wanted, next: Instant::now() + pause });
+        *last = Some(Round { wanted, agreed, next: Instant::now() + pause });
     }
 
     async fn round(
@@ -119,12 +123,16 @@ impl DnsPublisher {
         state: &Arc<State>,
         servers: &[SocketAddr],
         wanted: &Sets,
-        now_ms: u64,
+        (now_ms, settled): (u64, bool),
     ) -> Result<(), Fault> {
         let zone = state.settings().get("rotation.zone").unwrap_or_default();
         let primary = state.settings().servers("rotation.dns_primary").first().copied();
-        if let Some(primary) = primary {
-            self.publish(zone, primary, wanted).await?;
+        if let Some(primary) = primary
+            && self.publish(zone, primary, wanted).await?
+            && settled
+        {
+            METRICS.dns_drift_total.inc();
+            tracing::warn!(server = %primary, "somebody else had changed DNS; it is put right");
         }
         let mut agreed = wanted.clone();
         let mut fault = None;
@@ -170,13 +178,13 @@ impl DnsPublisher {
         }
     }
 
-    /// Bring the primary to what shall be, if it says something else.
-    async fn publish(&self, zone: &str, primary: SocketAddr, wanted: &Sets) -> Result<(), Fault> {
+    /// Bring the primary to what shall be; whether it said something else.
+    async fn publish(&self, zone: &str, primary: SocketAddr, wanted: &Sets) -> Result<bool, Fault> {
         let key = self.key_file.as_deref().map(key::read).transpose()?;
         let found = read_sets(primary, wanted).await?;
         let changes = differences(wanted, &found);
         if changes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         for (_, what) in &changes {
             tracing::info!(server = %primary, "DNS is brought up to date: {what}");
@@ -186,7 +194,7 @@ impl DnsPublisher {
             send_update(primary, update, key.as_ref(), wall_ms() / 1000).await?;
         }
         METRICS.dns_updates_total.inc();
-        Ok(())
+        Ok(true)
     }
 
     /// Tell the fleet which names are in DNS as they shall be, where that is news.

@@ -1,7 +1,9 @@
 //! The letter that tells a customer of a migration. Pure.
 
+use std::fmt::Write as _;
+
 use jiff::fmt::rfc2822::DateTimePrinter;
-use mxfleet_cluster::{Customer, Migration, MigrationStep};
+use mxfleet_cluster::{Customer, Migration, MigrationStage, MigrationStep};
 
 use crate::smtp::Address;
 use crate::system::clock::timestamp;
@@ -18,6 +20,8 @@ pub(super) struct Draft<'a> {
     pub(super) migration: &'a Migration,
     pub(super) customer: &'a Customer,
     pub(super) step: &'a MigrationStep,
+    /// The customer's names from now on.
+    pub(super) names: &'a [String],
     /// The customer's domains.
     pub(super) domains: &'a [String],
     /// Whom it is for; checked addresses.
@@ -68,6 +72,7 @@ fn header(draft: &Draft<'_>) -> String {
     let Draft { migration, customer, to, from, round, .. } = draft;
     let to: Vec<String> = to.iter().map(|address| format!("<{address}>")).collect();
     let subject = match (moves(draft), *round) {
+        _ if is_cancelled(migration) => "MX names stay: the change is cancelled".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
         (true, 1) => format!("Change your MX records until {}", day(migration.ends_ms)),
         (true, _) => format!("Reminder: change your MX records until {}", day(migration.ends_ms)),
@@ -84,8 +89,12 @@ fn header(draft: &Draft<'_>) -> String {
 }
 
 fn body(draft: &Draft<'_>) -> String {
-    let Draft { migration, customer, step, domains, round, .. } = draft;
+    let Draft { migration, customer, round, names, .. } = draft;
     let mut text = format!("Dear {},\n\n", customer.name);
+    if is_cancelled(migration) {
+        text.push_str(&cancellation(draft));
+        return text;
+    }
     let mut add = |line: &str| {
         text.push_str(line);
         text.push('\n');
@@ -105,30 +114,54 @@ fn body(draft: &Draft<'_>) -> String {
     }
     if !moves(draft) {
         add("None of them is yours, and nothing changes for you. Your names are:\n");
-        step.after.iter().for_each(|name| add(&format!("    {name}")));
+        names.iter().for_each(|name| add(&format!("    {name}")));
         add("");
     } else {
         add("Your names from now on are:\n");
-        step.after.iter().for_each(|name| add(&format!("    {name}")));
+        names.iter().for_each(|name| add(&format!("    {name}")));
         add(&format!(
             "\nPlease set the MX records of your domains before {}",
             moment(migration.ends_ms)
         ));
         add("to exactly these:\n");
-        for domain in domains.iter().take(DOMAINS_MAX) {
-            for (place, name) in step.after.iter().enumerate() {
-                let preference = (place + 1) * PREFERENCE_STEP;
-                add(&format!("    {domain}.  IN MX {preference} {name}."));
-            }
-        }
-        if domains.len() > DOMAINS_MAX {
-            add(&format!("    and so on for {} more domains", domains.len() - DOMAINS_MAX));
-        }
+        add(records(draft).trim_end());
         add("\nOld and new names both work until then. After that, mail that is sent by the");
         add("old names is lost.\n");
     }
     add("Answers to this message are read by people.");
     text
+}
+
+fn cancellation(draft: &Draft<'_>) -> String {
+    format!(
+        "the change of MX names that we wrote to you about is cancelled, and your names stay.\n\
+         If you have not changed your MX records, you have nothing to do. If you have, please\n\
+         change them back, today if you can: the new names may not work any more. They are to\n\
+         be exactly these:\n\n{}\nAnswers to this message are read by people.\n",
+        records(draft)
+    )
+}
+
+/// The records of the customer's domains, a line each.
+fn records(draft: &Draft<'_>) -> String {
+    let mut text = String::new();
+    let Draft { domains, names, .. } = draft;
+    for domain in domains.iter().take(DOMAINS_MAX) {
+        for (place, name) in names.iter().enumerate() {
+            let preference = (place + 1) * PREFERENCE_STEP;
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "    {domain}.  IN MX {preference} {name}.");
+        }
+    }
+    if domains.len() > DOMAINS_MAX {
+        let more = domains.len() - DOMAINS_MAX;
+        let _ = writeln!(text, "    and so on for {more} more domains");
+    }
+    text
+}
+
+fn is_cancelled(migration: &Migration) -> bool {
+    matches!(migration.stage, MigrationStage::Cancelled { .. })
 }
 
 /// Whether the customer has something to do.
@@ -151,13 +184,17 @@ fn rfc2822(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::{CustomerStatus, MigrationStage};
+    use mxfleet_cluster::CustomerStatus;
 
     use super::*;
 
     const MAY_31_2010_MS: u64 = 1_275_264_000_000;
 
     fn written(round: u32, after: &[&str], name: &str) -> String {
+        letter(round, after, name, MigrationStage::Announced { at_ms: 0 })
+    }
+
+    fn letter(round: u32, after: &[&str], name: &str, stage: MigrationStage) -> String {
         let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let migration = Migration {
             id: 7,
@@ -165,7 +202,7 @@ mod tests {
             introduce: list(&["mx-e.relay.test"]),
             ends_ms: MAY_31_2010_MS,
             text: "mx1 leaves its data centre.\n.A dot.".to_owned(),
-            stage: MigrationStage::Announced { at_ms: 0 },
+            stage,
             planned_ms: 0,
             notice: None,
             rounds: round,
@@ -186,6 +223,10 @@ mod tests {
             migration: &migration,
             customer: &customer,
             step: &step,
+            names: match stage {
+                MigrationStage::Cancelled { .. } => &step.before,
+                _ => &step.after,
+            },
             domains: &list(&["acme.test", "acme.example"]),
             to: &[address("ops@acme.test"), address("noc@acme.test")],
             from: &address("support@relay.test"),
@@ -233,6 +274,21 @@ mod tests {
         let text = written(1, &["mx1.relay.test", "mx-b.relay.test"], "Acme");
         assert!(text.contains("nothing changes for you"), "{text}");
         assert!(!text.contains("IN MX"), "{text}");
+    }
+
+    #[test]
+    fn a_cancellation_says_what_the_records_are_to_be() {
+        let stage = MigrationStage::Cancelled { at_ms: 0 };
+        let text = letter(2, &["mx-e.relay.test"], "Acme", stage);
+        for part in [
+            "Subject: MX names stay: the change is cancelled\r\n",
+            "<migration-7.2.acme@relay.test>",
+            "    acme.test.  IN MX 10 mx1.relay.test.\r\n",
+            "    acme.example.  IN MX 20 mx-b.relay.test.\r\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.contains("mx-e"), "{text}");
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::worker::Deliveries;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Letters claimed with one command.
 const BATCH: usize = 100;
+/// Nobody is told of a cancellation that is longer ago.
+const CANCELLATION_MS_MAX: u64 = 86_400_000;
 /// Who reports, for the audit trail.
 const ACTOR: &str = "migration";
 
@@ -90,6 +92,9 @@ impl Mailer {
             if node != self.node || queued || self.letters.known(&letter)?.is_some() {
                 continue;
             }
+            if is_cancelled(migration) && step.round < migration.rounds {
+                continue; // nobody is to be told any more what it says
+            }
             if let Some(id) = entry_id(message) {
                 tracing::info!(customer, "a letter that was cut short is queued");
                 self.queue(&state, migration, Claimed { letter, id }).await?;
@@ -108,11 +113,14 @@ impl Mailer {
             0 | 1 => BTreeSet::new(),
             _ => state.migration_breaks().into_iter().map(|(customer, _)| customer).collect(),
         };
+        let concerns = |id: &str, step: &MigrationStep| match migration.rounds {
+            _ if is_cancelled(migration) => was_to_move(step),
+            0 | 1 => true,
+            _ => late.contains(id),
+        };
         let due: Vec<&Customer> = state
             .migration_steps()
-            .filter(|(id, step)| {
-                is_due(&state, migration, step) && (migration.rounds == 1 || late.contains(*id))
-            })
+            .filter(|(id, step)| is_due(&state, migration, step) && concerns(id, step))
             .filter_map(|(id, _)| state.customer(id))
             .filter(|customer| customer.status == CustomerStatus::Active)
             .take(BATCH)
@@ -169,12 +177,17 @@ impl Mailer {
         let (Some(customer), Some(step)) = (customer, step) else { return Ok(()) };
         let to = recipients(customer);
         let from = self.from(state).ok_or(LetterError::Sender)?;
+        let names = match is_cancelled(migration) {
+            true => state.names_of(&customer.id),
+            false => &step.after,
+        };
         let domains = state.domains().filter(|domain| domain.customer == customer.id);
         let domains: Vec<String> = domains.map(|domain| domain.name.clone()).collect();
         let draft = Draft {
             migration,
             customer,
             step,
+            names,
             domains: &domains,
             to: &to,
             from: &from,
@@ -278,8 +291,23 @@ impl Mailer {
 /// Whether customers can be written to: what they are told to use is in DNS.
 fn is_ready(state: &State, migration: &Migration) -> bool {
     let in_dns = |name: &String| state.name(name).is_some_and(|row| row.target.is_some());
-    matches!(migration.stage, MigrationStage::Announced { .. })
-        && migration.introduce.iter().all(in_dns)
+    match migration.stage {
+        MigrationStage::Announced { .. } => migration.introduce.iter().all(in_dns),
+        MigrationStage::Cancelled { at_ms } => {
+            wall_ms() < at_ms.saturating_add(CANCELLATION_MS_MAX)
+        }
+        MigrationStage::Planned | MigrationStage::Finished { .. } => false,
+    }
+}
+
+fn is_cancelled(migration: &Migration) -> bool {
+    matches!(migration.stage, MigrationStage::Cancelled { .. })
+}
+
+/// Whether the customer was told, or is just being told, to change its records.
+fn was_to_move(step: &MigrationStep) -> bool {
+    let told = matches!(step.told, Told::Sending { .. } | Told::Accepted { .. });
+    told && step.before != step.after
 }
 
 /// Whether this round's letter is nobody's yet, or of a host that is gone.
@@ -339,6 +367,20 @@ mod tests {
         };
         let found: Vec<String> = recipients(&customer).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["ops@acme.test"]);
+    }
+
+    #[test]
+    fn who_was_told_to_move_is_told_that_it_is_cancelled() {
+        let list = |name: &str| vec![name.to_owned()];
+        let step = MigrationStep {
+            before: list("mx1"),
+            after: list("mx5"),
+            told: Told::Accepted { at_ms: 5 },
+            ..MigrationStep::default()
+        };
+        assert!(was_to_move(&step));
+        assert!(!was_to_move(&MigrationStep { after: list("mx1"), ..step.clone() }));
+        assert!(!was_to_move(&MigrationStep { told: Told::NotYet, ..step }));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mxfleet_cluster::{
-    Cluster, Command, Migration, MigrationCommand, MigrationStage, Request, State, Survey,
-    random_id,
+    Cluster, Command, Migration, MigrationCommand, MigrationStage, MxName, NameStage, Request,
+    State, Survey, random_id,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -55,22 +55,26 @@ impl Surveyor {
     /// Ask about every customer who has, or had, a name that ends.
     async fn survey(&self, state: &State, migration: &Migration) {
         let retire = Arc::new(migration.retire.clone());
+        let is_ours = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
+        let ours: Vec<String> = state.names().filter(is_ours).map(|row| row.name.clone()).collect();
+        let ours = Arc::new(ours);
         let concerned = |customer: &str| {
             let step = state.migration_step(customer);
             step.is_some_and(|step| step.before.iter().any(|name| retire.contains(name)))
         };
         let (mut tasks, questions) = (JoinSet::new(), Arc::new(Semaphore::new(QUESTIONS_MAX)));
-        let mut found: BTreeMap<String, Vec<Option<bool>>> = BTreeMap::new();
+        let mut found: BTreeMap<String, Vec<Option<Records>>> = BTreeMap::new();
         for (customer, _) in state.migration_steps().filter(|(customer, _)| concerned(customer)) {
             found.insert(customer.to_owned(), Vec::new());
         }
         for domain in state.domains().filter(|domain| found.contains_key(&domain.customer)) {
-            let (dns, retire, questions) =
-                (self.dns.clone(), Arc::clone(&retire), Arc::clone(&questions));
+            let (dns, questions) = (self.dns.clone(), Arc::clone(&questions));
+            let (retire, ours) = (Arc::clone(&retire), Arc::clone(&ours));
             let (name, customer) = (domain.name.clone(), domain.customer.clone());
             tasks.spawn(async move {
                 let _turn = questions.acquire().await;
-                (customer, has_old(&dns, &name, &retire).await)
+                let records = dns.exchangers(&name).await.ok();
+                (customer, records.map(|records| sort(&records, &retire, &ours)))
             });
         }
         while let Some(answered) = tasks.join_next().await {
@@ -93,24 +97,40 @@ impl Surveyor {
     }
 }
 
-/// Whether a domain's MX records have a name that ends; `None` when nobody answers.
-async fn has_old(dns: &Dns, domain: &str, retire: &[String]) -> Option<bool> {
-    let records = dns.exchangers(domain).await.ok()?;
-    let is_old = |host: &str| {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        retire.contains(&host)
-    };
-    Some(records.iter().any(|(_, host)| is_old(host)))
+/// Whose names a domain's MX records have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Records {
+    /// One that ends.
+    Old,
+    /// Of ours, only such that stay.
+    Ours,
+    /// None of ours, or there are no records.
+    Others,
 }
 
-/// One domain with an old name is enough; one without an answer leaves it open.
-fn judge(answers: &[Option<bool>], at_ms: u64) -> Survey {
-    if answers.contains(&Some(true)) {
-        Survey::Old { at_ms }
-    } else if answers.contains(&None) {
-        Survey::Unknown
-    } else {
-        Survey::Moved { at_ms }
+fn sort(records: &[(u16, String)], retire: &[String], ours: &[String]) -> Records {
+    let has = |names: &[String]| {
+        records.iter().any(|(_, host)| {
+            let host = host.trim_end_matches('.').to_ascii_lowercase();
+            names.contains(&host)
+        })
+    };
+    match () {
+        () if has(retire) => Records::Old,
+        () if has(ours) => Records::Ours,
+        () => Records::Others,
+    }
+}
+
+/// One domain with an old name is enough; one without an answer leaves it open; and one that has
+/// moved tells from a customer that has none of our names.
+fn judge(answers: &[Option<Records>], at_ms: u64) -> Survey {
+    let any = |what| answers.contains(&what);
+    match () {
+        () if any(Some(Records::Old)) => Survey::Old { at_ms },
+        () if any(None) => Survey::Unknown,
+        () if any(Some(Records::Ours)) => Survey::Moved { at_ms },
+        () => Survey::Elsewhere { at_ms },
     }
 }
 
@@ -120,10 +140,31 @@ mod tests {
 
     #[test]
     fn one_domain_with_an_old_name_is_enough_and_one_without_an_answer_leaves_it_open() {
-        let at_ms = 5;
-        assert_eq!(judge(&[], at_ms), Survey::Moved { at_ms });
-        assert_eq!(judge(&[Some(false), Some(false)], at_ms), Survey::Moved { at_ms });
-        assert_eq!(judge(&[Some(false), None], at_ms), Survey::Unknown);
-        assert_eq!(judge(&[None, Some(true)], at_ms), Survey::Old { at_ms });
+        let (at_ms, old, ours, others) =
+            (5, Some(Records::Old), Some(Records::Ours), Some(Records::Others));
+        for (answers, expected) in [
+            (&[][..], Survey::Elsewhere { at_ms }),
+            (&[others, others], Survey::Elsewhere { at_ms }),
+            (&[ours, others], Survey::Moved { at_ms }),
+            (&[ours, None], Survey::Unknown),
+            (&[others, None], Survey::Unknown),
+            (&[None, old, ours], Survey::Old { at_ms }),
+        ] {
+            assert_eq!(judge(answers, at_ms), expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn records_are_told_apart_by_whose_names_they_have() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let records = |hosts: &[&str]| {
+            hosts.iter().map(|host| (10, (*host).to_owned())).collect::<Vec<(u16, String)>>()
+        };
+        let (retire, ours) = (names(&["mx1.test"]), names(&["mx1.test", "mx2.test"]));
+        let sorted = |hosts: &[&str]| sort(&records(hosts), &retire, &ours);
+        assert_eq!(sorted(&["MX1.test.", "mx2.test."]), Records::Old);
+        assert_eq!(sorted(&["mx2.TEST.", "mail.other.example."]), Records::Ours);
+        assert_eq!(sorted(&["mail.other.example."]), Records::Others);
+        assert_eq!(sorted(&[]), Records::Others, "mail goes by the domain's address");
     }
 }

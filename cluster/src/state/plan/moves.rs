@@ -76,8 +76,12 @@ impl Fleet {
         let base = if best.proven { best.peak } else { floor };
         let most = best.peak.max(base.saturating_mul(TOLERANCE_PERCENT) / 100);
         let mut search = Search::new(&items, at.clone(), usable.len(), most, best.clashes);
-        let bins =
-            search.fewest().unwrap_or_else(|| relabelled(&items, &at, &best.bins, usable.len()));
+        let bins = search.fewest().unwrap_or_else(|| {
+            let bins = relabelled(&items, &at, &best.bins, usable.len());
+            let mut search = Search::new(&items, bins, usable.len(), most, best.clashes);
+            search.put_back(&at);
+            search.bins
+        });
         Some(self.plan(&usable, &bins))
     }
 
@@ -287,6 +291,27 @@ impl<'a> Search<'a> {
             }
         }
         Vec::new()
+    }
+
+    /// Whatever can stay where it was, does; the small ones first.
+    fn put_back(&mut self, at: &[Option<usize>]) {
+        let mut moved: Vec<usize> =
+            (0..at.len()).filter(|i| at[*i].is_some() && self.bins[*i] != at[*i]).collect();
+        moved.sort_by_key(|item| self.items[*item].load);
+        let mut left = usize::MAX;
+        while moved.len() < left {
+            left = moved.len();
+            moved.retain(|item| {
+                let to = self.bins[*item];
+                self.shift(*item, at[*item]);
+                let fits = self.loads.iter().all(|load| *load <= self.most);
+                let stays = fits && self.clashes() <= self.clashes_allowed;
+                if !stays {
+                    self.shift(*item, to);
+                }
+                !stays
+            });
+        }
     }
 
     fn shift(&mut self, item: usize, to: Option<usize>) {

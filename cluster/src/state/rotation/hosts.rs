@@ -64,10 +64,11 @@ impl State {
         let moved = |name: &MxName| MovedName {
             name: name.name.clone(),
             rehome: name.pointing.as_ref().is_some_and(|pointing| pointing.rehome),
+            to: id,
         };
         self.hurry_names(id)?;
-        let carried: Vec<MovedName> = self.aimed_at(id).map(moved).collect();
-        for MovedName { name, .. } in &carried {
+        let mut carried: Vec<MovedName> = self.aimed_at(id).map(moved).collect();
+        for MovedName { name, to: goes_to, .. } in &mut carried {
             let to = moves.iter().find(|(moved, _)| moved == name).map(|(_, to)| to);
             let to = to.ok_or_else(|| {
                 Refusal::conflict(format!("{name} points at {host}, and no other host is given"))
@@ -76,6 +77,7 @@ impl State {
             if target == id {
                 return Err(Refusal::conflict(format!("{name} would stay at {host}")));
             }
+            *goes_to = target;
             let planned = self.require_name(name)?.stage == NameStage::Planned;
             self.edit_name(name, |row, now_ms| row.point(Some(target), now_ms, planned, now_ms))?;
         }
@@ -116,9 +118,11 @@ impl State {
             HostState::Draining(Drain { moved, .. }) | HostState::Retired { moved, .. } => moved,
         };
         self.edit_host(id, |host| host.state = HostState::InService)?;
-        for MovedName { name, rehome } in moved {
+        for MovedName { name, rehome, to } in moved {
             let Some(row) = self.rotation.names.get(&name) else { continue };
-            if row.aim().is_some_and(|aim| aim != id) {
+            // One that went on to somewhere else meanwhile comes back only to its home.
+            let is_its_own = row.home == id || row.aim() == Some(to);
+            if is_its_own && row.aim().is_some_and(|aim| aim != id) {
                 self.edit_name(&name, |row, now_ms| row.point(Some(id), now_ms, rehome, now_ms))?;
             }
         }

@@ -276,6 +276,7 @@ impl State {
                 self.edit_name(name, |row, _| row.stage = NameStage::Active)?;
             }
             self.resolve_notice(&migration, "The change is cancelled; all names stay.")?;
+            migration.rounds += 1; // who was written to is told this, too
         }
         for name in &migration.introduce {
             // Who has moved already must not lose mail because others need not any more.
@@ -315,7 +316,7 @@ impl State {
             let why = match step.survey {
                 Survey::Old { .. } => "its MX records still have an old name".to_owned(),
                 Survey::Unknown => "its MX records are not known".to_owned(),
-                Survey::Moved { .. } => {
+                Survey::Moved { .. } | Survey::Elsewhere { .. } => {
                     let used = old.find(|name| self.used_lately(customer, name))?;
                     format!("mail still comes by {used}")
                 }

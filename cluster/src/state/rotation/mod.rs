@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::names::NameCommand;
 use super::assignments::{Assigned, Assignments};
-use super::certificates::{Certificate, Certificates};
+use super::certificates::{Certificate, CertificateCommand, Certificates, Fault};
 use super::migrations::Migrations;
 use super::names::{MxName, NameStage, Names, Ttl};
 use super::notices::Notices;
-use super::plan::Spread;
+use super::plan::{Spread, share};
 use super::service::HostState;
 use super::traffic::{Seen, Traffic, TrafficCount};
 use super::{Command, Host, Migration, MigrationStep, Notice, Outcome, Refusal, State};
@@ -38,28 +38,20 @@ pub(super) struct Rotation {
     migrations: Migrations,
     notices: Notices,
     certificates: Certificates,
-    dns_fault: Option<DnsFault>,
-}
-
-/// Why DNS is not as wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DnsFault {
-    /// In plain words.
-    pub text: String,
-    /// Since when: milliseconds since 1970, UTC.
-    pub since_ms: u64,
+    dns_fault: Option<Fault>,
 }
 
 /// Pieces of these tables for a snapshot. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum RotationPart {
-    Names { names: Names, dns_fault: Option<DnsFault> },
+    Names { names: Names, dns_fault: Option<Fault> },
     Assigned(Vec<Assigned>),
     Traffic(Vec<(String, Seen)>),
     Migrations(Vec<Migration>),
     Steps(Vec<(String, MigrationStep)>),
     Notices { rows: Vec<Notice>, last_id: u64 },
     Certificates { rows: Vec<Certificate>, version: u64 },
+    CertificateFaults(Vec<(String, Fault)>),
 }
 
 impl Rotation {
@@ -75,6 +67,7 @@ impl Rotation {
             .chain(in_pieces(self.migrations.rows(), rows).map(RotationPart::Migrations))
             .chain(notices.map(move |rows| RotationPart::Notices { rows, last_id }))
             .chain(certificates.map(move |rows| RotationPart::Certificates { rows, version }))
+            .chain(in_pieces(self.certificates.faults(), 1).map(RotationPart::CertificateFaults))
             .chain(in_pieces(self.assignments.rows(), rows).map(RotationPart::Assigned))
             .chain(in_pieces(self.traffic.rows(), rows).map(RotationPart::Traffic))
             .chain(in_pieces(self.migrations.step_rows(), rows).map(RotationPart::Steps))
@@ -93,6 +86,7 @@ impl Rotation {
             RotationPart::Certificates { rows, version } => {
                 self.certificates.absorb(rows, version);
             }
+            RotationPart::CertificateFaults(rows) => self.certificates.absorb_faults(rows),
         }
     }
 }
@@ -112,7 +106,7 @@ impl State {
                 if self.settings.get("rotation.tlsa") == Some("publish") {
                     self.rotation.certificates.check_keys(command)?;
                 }
-                self.rotation.certificates.apply(at, command, self.clock_ms)
+                self.change_certificate(at, command)
             }
             _ => Err(Refusal::invalid("this command is not one about rotation")),
         };
@@ -120,6 +114,20 @@ impl State {
             (self.rotation, self.hosts) = (rotation, hosts);
         }
         outcome
+    }
+
+    fn change_certificate(&mut self, at: u64, command: &CertificateCommand) -> Outcome {
+        let in_use = |name: &str| {
+            let row = self.rotation.names.get(name);
+            row.is_some_and(|row| !matches!(row.stage, NameStage::Removed { .. }))
+        };
+        if let CertificateCommand::Fault { name, .. } = command {
+            if !in_use(name) {
+                return Err(Refusal::not_found(format!("there is no MX name {name}")));
+            }
+            self.rotation.certificates.keep_faults(in_use);
+        }
+        self.rotation.certificates.apply(at, command, self.clock_ms)
     }
 
     fn assign(&mut self, customer: &str, names: &[String]) -> Outcome {
@@ -132,6 +140,12 @@ impl State {
             let row = self.require_name(name)?;
             if matches!(row.stage, NameStage::Removed { .. }) || row.aim().is_none() {
                 return Err(Refusal::conflict(format!("{name} is not in use")));
+            }
+            let has_it = self.rotation.assignments.of(customer).contains(name);
+            if matches!(row.stage, NameStage::Retiring { .. }) && !has_it {
+                return Err(Refusal::conflict(format!(
+                    "the end of {name} is announced; give {customer} names that stay"
+                )));
             }
             let host = row.aim().unwrap_or(row.home);
             if let Some((_, other)) = taken.iter().find(|(known, _)| *known == host) {
@@ -171,9 +185,15 @@ impl State {
 
     /// Names on offer, with what they carry.
     fn spread(&self) -> Spread {
-        let count = |name: &str| self.rotation.assignments.count(name);
+        let burden = |name: &str| {
+            let (all, first) = (
+                self.rotation.assignments.count(name),
+                self.rotation.assignments.count_first(name),
+            );
+            share(0, first).saturating_add(share(1, all - first))
+        };
         let offered = self.names_on_offer();
-        Spread::new(offered.map(|(row, host)| (row.name.clone(), host, count(&row.name))))
+        Spread::new(offered.map(|(row, host)| (row.name.clone(), host, burden(&row.name))))
     }
 
     fn names_wanted(&self) -> usize {
@@ -312,13 +332,18 @@ impl State {
         self.rotation.certificates.iter()
     }
 
+    /// Why a name gets no certificate from the ACME server, if so.
+    pub fn certificate_fault(&self, name: &str) -> Option<&Fault> {
+        self.rotation.certificates.fault(name)
+    }
+
     /// The log index at which a certificate last changed.
     pub fn certificates_version(&self) -> u64 {
         self.rotation.certificates.version()
     }
 
     /// Why DNS is not as wanted, if so.
-    pub fn dns_fault(&self) -> Option<&DnsFault> {
+    pub fn dns_fault(&self) -> Option<&Fault> {
         self.rotation.dns_fault.as_ref()
     }
 

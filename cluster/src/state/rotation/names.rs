@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::super::domains::is_host_name;
 use super::super::names::{MxName, NameStage};
 use super::super::{Command, Outcome, Refusal, State};
-use super::DnsFault;
+use super::Fault;
 
 const NAMES_MAX: usize = 1000;
 const FAULT_OCTETS_MAX: usize = 2000;
@@ -145,7 +145,7 @@ impl State {
             return 0;
         }
         let since_ms = self.clock_ms;
-        self.rotation.dns_fault = text.map(|text| DnsFault { text: text.to_owned(), since_ms });
+        self.rotation.dns_fault = text.map(|text| Fault { text: text.to_owned(), since_ms });
         1
     }
 

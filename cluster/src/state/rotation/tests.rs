@@ -1,5 +1,7 @@
 //! Names, hosts, migrations: what is refused, what cancels, and invariant 7 over random commands.
 
+mod places;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 

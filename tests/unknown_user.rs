@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use mxfleet::smtp::Stage;
-use mxfleet::verdict::{Class, classify_dsn, classify_text};
+use mxfleet::verdict::{Class, Judgement, classify_dsn, classify_text};
 
 /// True and false positives, and what was missed.
 #[derive(Debug, Default)]
@@ -57,6 +57,22 @@ fn written_replies_give_no_false_positive_and_few_misses() {
         let why = judgement.why;
         assert_eq!(expected == "temporary", judgement.class == Class::Temporary, "{reply} ({why})");
         score.add(expected, judgement.class, format!("{reply} ({why})"));
+    }
+    score.check(0.95);
+}
+
+#[test]
+fn found_replies_give_no_false_positive_and_few_misses() {
+    let mut score = Score::default();
+    for row in include_str!("data/found.tsv").lines().skip(1) {
+        let columns: Vec<&str> = row.split('\t').collect();
+        let [_batch, expected, reply, _source] = columns[..] else { panic!("{row}") };
+        if expected == "ambiguous" {
+            continue;
+        }
+        let Judgement { class, why } = classify_text(Stage::Rcpt, reply);
+        assert_eq!(expected == "temporary", class == Class::Temporary, "{reply} ({why})");
+        score.add(expected, class, format!("{reply} ({why})"));
     }
     score.check(0.95);
 }

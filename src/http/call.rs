@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::rotation::call::*;
+use crate::probe::Tool;
 
 /// Path of the admin API on the admin socket.
 pub const CALL_PATH: &str = "/api/v1/admin/call";
@@ -260,9 +261,11 @@ pub enum Call {
         /// `tagged` or `plain`.
         return_path: String,
     },
-    /// Look at the servers of a customer's domain; the answer is a list of
+    /// Look at the servers of a customer's domain from every node; the answer is a list of
     /// [`ProbeRow`](super::probe::ProbeRow).
-    ProbeMx {
+    Probe {
+        /// How.
+        tool: Tool,
         /// The domain.
         domain: String,
     },

@@ -40,7 +40,10 @@ impl Words {
         if chunk.contains("://") || chunk.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("www.")) {
             return self.end_sentence_after(chunk);
         }
-        for sentence in chunk.split(ends_sentence_inside) {
+        for (number, sentence) in chunk.split(ends_sentence_inside).enumerate() {
+            if number > 0 {
+                self.end_sentence();
+            }
             for piece in sentence.split_inclusive([':', '=', '/']) {
                 self.add_piece(piece.trim_matches(|c: char| !is_word(c) && c != '@'));
                 // `relay=` labels a value and speaks of no relaying.
@@ -49,9 +52,6 @@ impl Words {
                 {
                     last.push('=');
                 }
-            }
-            if sentence.len() < chunk.len() {
-                self.end_sentence();
             }
         }
         self.end_sentence_after(chunk);
@@ -203,6 +203,8 @@ mod tests {
     fn sentences_are_kept_apart() {
         assert_eq!(joined("<a@b.test>... Unknown; error"), "@ | unknown | error");
         assert_eq!(joined("rejected.User unknown"), "rejected | user unknown");
+        assert_eq!(joined("rejected;User unknown"), "rejected | user unknown");
+        assert_eq!(joined("?no such user"), "no such user");
         assert_eq!(
             joined("RESOLVER.ADR.RecipNotFound; not found"),
             "resolver | adr | recipnotfound | not found"

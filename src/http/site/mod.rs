@@ -12,6 +12,7 @@ mod home;
 mod layout;
 mod records;
 mod refresh;
+mod side_by_side;
 mod test_page;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use board::Level;
 use layout::{Page, mark};
 use refresh::Looks;
 
-use crate::probe::Prober;
+use crate::probe::Probes;
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = include_str!("style.css");
@@ -62,14 +63,14 @@ pub struct Site {
 struct Shared {
     cluster: Cluster,
     looks: Looks,
-    prober: Prober,
+    probes: Probes,
 }
 
 impl Site {
     /// The site as the node `name` shows it.
-    pub fn new(cluster: Cluster, name: &str, prober: Prober) -> Self {
+    pub fn new(cluster: Cluster, name: &str, probes: Probes) -> Self {
         let looks = Looks::new(cluster.clone(), name);
-        Self { shared: Shared { cluster, looks, prober } }
+        Self { shared: Shared { cluster, looks, probes } }
     }
 
     /// Keep what it says true until told to stop.
@@ -87,7 +88,7 @@ impl Site {
             .route("/badge.svg", get(badge))
             .route("/api/v1/status", get(status))
             .route("/help/mx", get(records::answer))
-            .route("/tools/mx", get(test_page::answer))
+            .merge(test_page::router())
             .route("/style.css", get(style))
             .route("/icon.svg", get(icon))
             .method_not_allowed_fallback(not_so)

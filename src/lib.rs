@@ -19,6 +19,7 @@
 //! asks all nodes the same. [`rotation`] moves names and hosts, [`probe`] looks at customers'
 //! servers for them.
 
+pub mod account;
 pub mod authentication;
 pub mod blacklist;
 pub mod bounce;
@@ -34,6 +35,7 @@ pub mod http;
 pub mod letters;
 pub mod node;
 pub mod policy;
+pub mod post;
 pub mod probe;
 pub mod returns;
 pub mod rotation;

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::Account;
 use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::callout::{self, Callout};
@@ -31,6 +32,7 @@ use crate::http::site::Site;
 use crate::http::tables::Tables;
 use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
+use crate::post::Post;
 use crate::probe::{self, Prober};
 use crate::returns::{self, Returns};
 use crate::rotation::{self, Acme, Rotation, TrafficMeter};
@@ -206,10 +208,16 @@ impl Node {
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
         let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
         let service = Service::default();
-        let rotation = Rotation::new(rotation::Parts {
-            cluster: cluster.clone(),
+        let post = Post {
             spool: spool.clone(),
             deliveries: deliveries.clone(),
+            hostname: hostname.clone(),
+        };
+        let name = &config.node.name;
+        let account = Account::new(cluster.clone(), name, post.clone(), journal.clone());
+        let rotation = Rotation::new(rotation::Parts {
+            cluster: cluster.clone(),
+            post,
             service: service.clone(),
             node: u64::from(node_id),
             tsig_key_file: config.tsig_key_file.clone(),
@@ -219,7 +227,6 @@ impl Node {
             },
             letters,
             dns,
-            hostname: hostname.clone(),
             tls: Arc::clone(&tls),
         });
         let inbound = Inbound::new(Parts {
@@ -234,7 +241,8 @@ impl Node {
             service: service.clone(),
         });
         let admin = Admin {
-            node: config.node.name.clone(),
+            node: name.clone(),
+            account: account.clone(),
             rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
             tables: Tables::new(cluster.clone(), Arc::new(own)),
             policy,
@@ -244,7 +252,7 @@ impl Node {
             journal: journal.clone(),
             prober: prober.clone(),
         };
-        let site = Site::new(cluster.clone(), &config.node.name, prober);
+        let site = Site::new(cluster.clone(), name, prober, account);
         let node = Self {
             cluster,
             spool,

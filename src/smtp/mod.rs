@@ -14,7 +14,7 @@ pub mod reply;
 pub mod response;
 pub mod xtext;
 
-pub use about::{About, Letter, ReportKind};
+pub use about::{About, Letter, MigrationLetter, ReportKind};
 pub use address::{Address, AddressError};
 pub use authentication::Authentication;
 pub use canned::Canned;

@@ -1,11 +1,13 @@
 //! The site for customers and everybody else: how the service is, what is planned, what was.
 //!
 //! Pages come from the last applied state, so that they are up even without a quorum, and say then
-//! how old they are. No scripts, no cookies, nothing from third parties.
+//! how old they are. No scripts, no cookies, nothing from third parties. Behind a link that was
+//! mailed to a customer is that customer's own view.
 
 mod api;
 mod badge;
 mod board;
+mod customer;
 mod feed;
 mod history;
 mod home;
@@ -32,6 +34,7 @@ use board::Level;
 use layout::{Page, mark};
 use refresh::Looks;
 
+use crate::account::Account;
 use crate::probe::Prober;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -63,13 +66,16 @@ struct Shared {
     cluster: Cluster,
     looks: Looks,
     prober: Prober,
+    account: Account,
+    work: customer::Work,
 }
 
 impl Site {
     /// The site as the node `name` shows it.
-    pub fn new(cluster: Cluster, name: &str, prober: Prober) -> Self {
+    pub fn new(cluster: Cluster, name: &str, prober: Prober, account: Account) -> Self {
         let looks = Looks::new(cluster.clone(), name);
-        Self { shared: Shared { cluster, looks, prober } }
+        let work = customer::Work::default();
+        Self { shared: Shared { cluster, looks, prober, account, work } }
     }
 
     /// Keep what it says true until told to stop.
@@ -88,6 +94,7 @@ impl Site {
             .route("/api/v1/status", get(status))
             .route("/help/mx", get(records::answer))
             .route("/tools/mx", get(test_page::answer))
+            .merge(customer::router())
             .route("/style.css", get(style))
             .route("/icon.svg", get(icon))
             .method_not_allowed_fallback(not_so)
@@ -96,7 +103,7 @@ impl Site {
     }
 }
 
-/// Tell browsers to load nothing from elsewhere. Nothing here reads a request's body.
+/// Tell browsers to load nothing from elsewhere.
 pub(super) fn guarded(router: Router) -> Router {
     router.layer(map_response(guard))
 }

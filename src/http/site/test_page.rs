@@ -65,12 +65,18 @@ pub(super) async fn answer(
         let content = html! { (introduction(Some(&domain))) (proof) };
         return page(StatusCode::OK, whole(&look.board.title, &content));
     }
-    let examined = match prober.mx(&domain, Asker::Visitor).await {
+    examine(&shared, &domain, &introduction(Some(&domain)), turn).await
+}
+
+/// The test of a domain whose owner asks for it, below `head`.
+pub(super) async fn examine(shared: &Shared, domain: &str, head: &Markup, turn: Turn) -> Response {
+    let look = shared.looks.last();
+    let examined = match shared.prober.mx(domain, Asker::Visitor).await {
         Ok(examined) => examined,
-        Err(error) => return refusal(&shared, StatusCode::BAD_GATEWAY, &error.to_string()),
+        Err(error) => return refusal(shared, StatusCode::BAD_GATEWAY, &error.to_string()),
     };
     let head = html! {
-        (introduction(Some(&domain)))
+        (head)
         p .aside {
             "From " strong { (look.board.seen.from) } ". Nothing is sent to your servers; each \
              step appears here as it is done. Reload the page to test again."

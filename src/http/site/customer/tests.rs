@@ -1,0 +1,1 @@
+//! What a customer reads, and that nothing in it is taken for markup.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use mxfleet_cluster::Cluster;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -70,6 +71,8 @@ struct Listeners {
     smtp: Vec<TcpListener>,
     admin: UnixListener,
     http: Option<TcpListener>,
+    /// They say for whom they ask.
+    http_proxies: Vec<IpNet>,
     metrics: Option<TcpListener>,
 }
 
@@ -314,9 +317,9 @@ impl Node {
         };
         if let Some(listener) = listeners.http {
             let (health, limits, token) = (health.clone(), Arc::clone(&self.limits), stop.clone());
-            let site = self.site.clone();
+            let (site, proxies) = (self.site.clone(), listeners.http_proxies);
             tasks.spawn(async move {
-                public::serve_public(listener, site, health, &limits, token).await;
+                public::serve_public(listener, proxies, site, health, &limits, token).await;
                 Ok(())
             });
         }
@@ -401,7 +404,8 @@ fn listen(config: &Config, mut inherited: Inherited) -> anyhow::Result<Listeners
     if let Some(name) = inherited.left().first() {
         anyhow::bail!("a socket was passed under the name {name:?}; name it smtp, http or metrics");
     }
-    Ok(Listeners { smtp, admin, http, metrics })
+    let http_proxies = config.http_proxies.clone();
+    Ok(Listeners { smtp, admin, http, http_proxies, metrics })
 }
 
 fn bind(

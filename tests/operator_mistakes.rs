@@ -57,7 +57,7 @@ fn domains_and_routes_that_cannot_work_are_refused_with_the_reason() {
     }
     let arguments = domain("mx1.relay.example", "mail.acme.test:25");
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    assert_refused(&node, &[(&arguments, 1, "this node's own name")]);
+    assert_refused(&node, &[(&arguments, 1, "a name of this fleet's own")]);
 }
 
 #[test]

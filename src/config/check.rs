@@ -35,7 +35,9 @@ fn read(source: &Source<'_>) -> Option<Config> {
     ]);
     let limits = limits(source, &root.section("limits"));
     let smtp = smtp(&root.section("smtp"));
-    let (http, metrics) = (listener(&root, "http"), listener(&root, "metrics"));
+    let (http, http_proxies) = http(&root.section("http"));
+    let metrics = root.section("metrics");
+    metrics.only(&["listen"]);
     let cluster = cluster(&root.section("cluster"));
     let dns = root.section("dns");
     dns.only(&["servers", "tsig_key_file", "acme_ca_file"]);
@@ -54,7 +56,8 @@ fn read(source: &Source<'_>) -> Option<Config> {
         admin_socket,
         cluster,
         http,
-        metrics,
+        http_proxies,
+        metrics: metrics.text("listen", socket_address),
         dns_servers,
         tsig_key_file: dns.text("tsig_key_file", path),
         acme_ca_file: dns.text("acme_ca_file", path),
@@ -83,9 +86,6 @@ fn smtp(section: &Section<'_>) -> Option<Smtp> {
             listen
         }
         None => Some(vec![SocketAddr::from(([0, 0, 0, 0], 25))]),
-    };
-    let network = |text: &str| {
-        text.parse::<IpNet>().map_err(|_| "is not a network such as 192.0.2.0/24".to_owned())
     };
     let exempt_networks = section.texts("exempt_networks", network).unwrap_or_default();
     let mut certificates = Vec::new();
@@ -116,10 +116,14 @@ fn cluster(section: &Section<'_>) -> Cluster {
     Cluster { listen, advertise, segmentation_offload }
 }
 
-fn listener(root: &Section<'_>, key: &str) -> Option<SocketAddr> {
-    let section = root.section(key);
-    section.only(&["listen"]);
-    section.text("listen", socket_address)
+fn http(section: &Section<'_>) -> (Option<SocketAddr>, Vec<IpNet>) {
+    section.only(&["listen", "proxies"]);
+    let proxies = section.texts("proxies", network).unwrap_or_default();
+    (section.text("listen", socket_address), proxies)
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "is not a network such as 192.0.2.0/24".to_owned())
 }
 
 fn delivery(section: &Section<'_>) -> Delivery {

@@ -27,8 +27,10 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Where this node talks with the others of its fleet.
     pub cluster: Cluster,
-    /// The public listener: health, later the status page.
+    /// The public listener: the site, and health.
     pub http: Option<SocketAddr>,
+    /// Proxies before it, which say for whom they ask.
+    pub http_proxies: Vec<IpNet>,
     /// Where Prometheus reads `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// Name servers; empty means those of `/etc/resolv.conf`.

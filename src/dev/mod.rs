@@ -294,6 +294,7 @@ fn print_cheat_sheet(file: &FleetFile) {
     println!("  ls {}", file.customer_server.mailbox.display());
     println!("  swaks --server {host}:{port} --to unknown-1@{DEMO_DOMAIN} --from me@sender.test");
     println!("  curl http://{}/readyz", node.http);
+    println!("  xdg-open http://{}/        # the status page", node.http);
     println!("  curl http://{}/metrics", node.metrics);
     println!("  export MXFLEET_ADMIN={admin}");
     println!("  mxfleet cluster status");

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -32,6 +33,8 @@ use crate::system::clock::wall_ms;
 use crate::telemetry::journal::Journal;
 use crate::worker::Deliveries;
 
+/// When to ask again for what nothing could be agreed on: an election takes no longer.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 /// What is added to a reply that depends on the customer's server.
 const UNLESS_UNKNOWN: &str = ", unless the customer's server does not know the recipient";
 
@@ -114,7 +117,11 @@ async fn answer(
                 RefusedKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
                 RefusedKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             };
-            (status, Json(refused)).into_response()
+            let mut response = (status, Json(refused)).into_response();
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            }
+            response
         }
     }
 }

@@ -4,7 +4,6 @@
 //! that was opened first and is not being served is closed.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,14 +20,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::STOP_GRACE;
+use super::visitor::Visitor;
 use crate::config::Limits;
 
 /// A request's header, and what is read ahead of it.
 const HEADER_OCTETS_MAX: usize = 16 * 1024;
-
-/// Who asks: the address of the other end of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Visitor(pub(super) IpAddr);
 
 /// One connection, as the one who accepts knows it.
 struct Guest {

@@ -17,6 +17,7 @@ mod recipients;
 pub mod rotation;
 pub mod site;
 pub mod tables;
+mod visitor;
 
 use std::future::IntoFuture;
 use std::time::Duration;

@@ -1,16 +1,21 @@
 //! The public listener: the site, and health. It has no admin call.
 
+use std::sync::Arc;
+
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use ipnet::IpNet;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::listener;
 use super::site::{self, Site};
+use super::visitor::Visitor;
 use crate::config::Limits;
 use crate::connection::Service;
 use crate::spool::Spool;
@@ -32,9 +37,10 @@ struct Ready {
     why: &'static str,
 }
 
-/// Serve the public pages until told to stop.
+/// Serve the public pages until told to stop; `proxies` tell for whom they ask.
 pub async fn serve_public(
     listener: TcpListener,
+    proxies: Vec<IpNet>,
     site: Site,
     health: Health,
     limits: &Limits,
@@ -45,7 +51,20 @@ pub async fn serve_public(
         .route("/readyz", get(ready))
         .with_state(health)
         .merge(site.router());
-    listener::serve(listener, site::guarded(router), limits, stop).await;
+    let router = site::guarded(router).layer(from_fn_with_state(Arc::new(proxies), look_behind));
+    listener::serve(listener, router, limits, stop).await;
+}
+
+async fn look_behind(
+    State(proxies): State<Arc<Vec<IpNet>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if let Some(peer) = request.extensions().get::<Visitor>().copied() {
+        let visitor = peer.behind(&proxies, request.headers());
+        request.extensions_mut().insert(visitor);
+    }
+    next.run(request).await
 }
 
 impl Health {

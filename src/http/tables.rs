@@ -11,7 +11,7 @@ use mxfleet_cluster::{
 use super::call::{Call, Changed, CustomerRow, DomainRow, Refused, RefusedKind, SettingRow, Terms};
 use super::{domain_name, recipients};
 use crate::returns;
-use crate::route::Own;
+use crate::route::{Own, Us};
 use crate::system::clock;
 
 /// Of the wrong rows of an import, so many are told.
@@ -178,8 +178,9 @@ impl Tables {
 
     fn domain(&self, row: DomainRow) -> Result<Domain, Refused> {
         let name = domain_name(&row.name)?;
-        if self.own.is_named(&name) {
-            return Err(Refused::invalid(format!("{name} is this node's own name")));
+        let fleet = self.cluster.view();
+        if (Us { own: &self.own, fleet: &fleet }).is_named(&name) {
+            return Err(Refused::invalid(format!("{name} is a name of this fleet's own")));
         }
         let at = |error: &dyn std::fmt::Display| Refused::invalid(format!("{name}: {error}"));
         let route = self.route(&row.route).map_err(|refused| at(&refused))?;
@@ -209,8 +210,10 @@ impl Tables {
     fn route(&self, text: &str) -> Result<Route, Refused> {
         let route: Route = text.parse().map_err(invalid)?;
         if let Route::Servers(servers) = &route {
+            let fleet = self.cluster.view();
+            let us = Us { own: &self.own, fleet: &fleet };
             for server in servers {
-                if let Some(why) = objection(&self.own, server) {
+                if let Some(why) = objection(us, server) {
                     return Err(Refused::invalid(format!("no mail can go to {server}: {why}")));
                 }
             }
@@ -242,16 +245,16 @@ fn invalid(error: RouteError) -> Refused {
 }
 
 /// Why a server can be no customer's server.
-fn objection(own: &Own, server: &Server) -> Option<&'static str> {
-    if own.is_named(&server.host) || server.host == "localhost" && !own.allow_loopback {
+fn objection(us: Us<'_>, server: &Server) -> Option<&'static str> {
+    if us.is_named(&server.host) || server.host == "localhost" && !us.own.allow_loopback {
         return Some("that is this fleet itself, and mail would loop");
     }
     let ip: IpAddr = server.host.parse().ok()?;
-    if !own.may_be_a_server(ip) {
+    if !us.own.may_be_a_server(ip) {
         return Some("that address is not a host's, or it is this host's own loopback");
     }
     let address = SocketAddr::new(ip, server.port);
-    own.is_reached_by(address).then_some("that is this node itself, and mail would loop")
+    us.is_reached_by(address).then_some("that is this fleet itself, and mail would loop")
 }
 
 /// Answer from the last applied state.

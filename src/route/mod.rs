@@ -3,7 +3,8 @@
 //! A fixed route is the table's; an `mx` route is what DNS says, cut down to the exchangers that
 //! are better than ourselves. What to do with the answers is in `plan`, which is pure.
 //!
-//! **Invariant:** no plan holds an address that ends at this node.
+//! **Invariant:** no plan holds an address that ends at this node, or where mail reaches another
+//! host of the fleet.
 //!
 //! **Invariant:** only mail that we wrote ourselves has a route to a domain that is no customer's.
 
@@ -18,7 +19,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mxfleet_cluster::{Cluster, Route, Server, TlsPolicy};
+use mxfleet_cluster::{Cluster, Route, Server, State, TlsPolicy};
 use tokio::task::JoinSet;
 
 use crate::client::Hop;
@@ -28,7 +29,7 @@ use crate::smtp::about::domain_of;
 use crate::system::random::random_u64;
 
 pub use dns::{Dns, ResolverError};
-pub use own::{Own, interface_addresses};
+pub use own::{Own, Us, interface_addresses};
 use plan::{Exchanger, Located, PlanBounds, Target};
 
 /// Why there is no server to try.
@@ -45,11 +46,11 @@ pub enum RouteFailure {
     /// The domain says that it takes no mail (RFC 7505).
     #[error("the domain does not accept mail (null MX)")]
     NullMx,
-    /// The best exchanger is this node.
+    /// The best exchanger is this fleet.
     #[error("mail loops back to myself")]
     LoopsBack,
-    /// All servers of a fixed route are this node: a mistake in the table, which can be repaired.
-    #[error("the route of {0} leads back to this host")]
+    /// All servers of a fixed route are the fleet's: a mistake in the table, which can be repaired.
+    #[error("the route of {0} leads back to this fleet")]
     RouteLoopsBack(String),
     /// The name servers gave no answer, or a failure.
     #[error("lookup of {name} failed: {why}")]
@@ -88,7 +89,7 @@ impl RouteFailure {
 pub struct ServerAt {
     /// Its name, or its address where the route has none.
     pub name: String,
-    /// Addresses that a connection may be made to; none of them ends at this node.
+    /// Addresses that a connection may be made to; none of them ends at the fleet.
     pub addresses: Result<Vec<SocketAddr>, RouteFailure>,
 }
 
@@ -121,13 +122,13 @@ impl Router {
             if !is_ours {
                 return Err(RouteFailure::NotServed(domain.to_owned()));
             }
-            let targets = self.by_mx(domain).await?;
+            let targets = self.by_mx(domain, &view).await?;
             let tls = TlsPolicy::Opportunistic;
             return Ok(targets.into_iter().map(|target| hop(target, &tls)).collect());
         };
         let targets = match &row.route {
-            Route::Servers(servers) => self.fixed(domain, servers).await?,
-            Route::Mx => self.by_mx(domain).await?,
+            Route::Servers(servers) => self.fixed(domain, servers, &view).await?,
+            Route::Mx => self.by_mx(domain, &view).await?,
         };
         Ok(targets.into_iter().map(|target| hop(target, &row.tls)).collect())
     }
@@ -143,20 +144,24 @@ impl Router {
                 exchangers.sort_by_key(|exchanger| exchanger.preference);
                 self.locate(exchangers).await
             }
-            Route::Mx => self.located_by_mx(domain).await?,
+            Route::Mx => self.located_by_mx(domain, self.us(&view)).await?,
         };
         located.truncate(self.bounds.targets_max);
-        Ok(located.into_iter().map(|located| self.server_at(located)).collect())
+        Ok(located.into_iter().map(|located| self.server_at(located, self.us(&view))).collect())
     }
 
-    fn server_at(&self, located: Located) -> ServerAt {
+    fn us<'a>(&'a self, fleet: &'a State) -> Us<'a> {
+        Us { own: &self.own, fleet }
+    }
+
+    fn server_at(&self, located: Located, us: Us<'_>) -> ServerAt {
         let Exchanger { host, port, .. } = located.exchanger;
         let most = self.bounds.addresses_per_host_max;
         let addresses = located.addresses.and_then(|found| {
             let tried = plan::interleave(&found, most).into_iter();
             let addresses: Vec<_> = tried
                 .map(|ip| SocketAddr::new(ip, port))
-                .filter(|at| self.own.may_be_a_server(at.ip()) && !self.own.is_reached_by(*at))
+                .filter(|at| us.may_send_to(*at))
                 .collect();
             match addresses[..] {
                 [] => Err(RouteFailure::NoAddress(host.clone())),
@@ -166,31 +171,36 @@ impl Router {
         ServerAt { name: host, addresses }
     }
 
-    async fn fixed(&self, domain: &str, servers: &[Server]) -> Result<Vec<Target>, RouteFailure> {
+    async fn fixed(
+        &self,
+        domain: &str,
+        servers: &[Server],
+        fleet: &State,
+    ) -> Result<Vec<Target>, RouteFailure> {
         let mut exchangers: Vec<Exchanger> = servers.iter().map(exchanger).collect();
         plan::sort(&mut exchangers, random_u64());
         let located = self.locate(exchangers).await;
-        plan::targets(located, &self.own, self.bounds).map_err(|failure| match failure {
+        plan::targets(located, self.us(fleet), self.bounds).map_err(|failure| match failure {
             RouteFailure::LoopsBack => RouteFailure::RouteLoopsBack(domain.to_owned()),
             other => other,
         })
     }
 
-    async fn by_mx(&self, domain: &str) -> Result<Vec<Target>, RouteFailure> {
-        plan::targets(self.located_by_mx(domain).await?, &self.own, self.bounds)
+    async fn by_mx(&self, domain: &str, fleet: &State) -> Result<Vec<Target>, RouteFailure> {
+        let us = self.us(fleet);
+        plan::targets(self.located_by_mx(domain, us).await?, us, self.bounds)
     }
 
     /// The exchangers that are better than ourselves, by name and by address, in order.
-    async fn located_by_mx(&self, domain: &str) -> Result<Vec<Located>, RouteFailure> {
+    async fn located_by_mx(&self, domain: &str, us: Us<'_>) -> Result<Vec<Located>, RouteFailure> {
         let records = self.dns.exchangers(domain).await?;
         let named = plan::exchangers(domain, records, self.mx_port)?;
-        let mut better =
-            plan::better_than_us(named, |e| e.preference, |e| self.own.is_named(&e.host))?;
+        let mut better = plan::better_than_us(named, |e| e.preference, |e| us.is_named(&e.host))?;
         plan::sort(&mut better, random_u64());
         // More hosts than will be tried: one further down may be us, or the first may have gone.
         better.truncate(2 * self.bounds.targets_max);
         let located = self.locate(better).await;
-        let is_us = |located: &Located| plan::is_us(located, &self.own);
+        let is_us = |located: &Located| plan::is_us(located, us);
         plan::better_than_us(located, |l| l.exchanger.preference, is_us)
     }
 

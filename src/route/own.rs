@@ -1,7 +1,10 @@
-//! Which names and addresses are this host, so that mail never goes back to itself.
+//! Which names and addresses are this host, or another one of the fleet, so that mail never goes
+//! back to the fleet itself.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use mxfleet_cluster::{NameStatus, State};
 
 /// What leads to this node, whatever the way.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +68,36 @@ impl Own {
                 !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local()
             }
         }
+    }
+}
+
+/// The fleet, as the world sees it from this host: it behaves as one relay, so what leads to
+/// another of its hosts leads back as well.
+#[derive(Debug, Clone, Copy)]
+pub struct Us<'a> {
+    /// This host.
+    pub own: &'a Own,
+    /// Names and hosts of the fleet.
+    pub fleet: &'a State,
+}
+
+impl Us<'_> {
+    /// Whether the name is this host's, or an MX name of the fleet.
+    pub fn is_named(&self, host: &str) -> bool {
+        let name = self.fleet.name(&host.to_ascii_lowercase());
+        self.own.is_named(host) || name.is_some_and(|name| name.status() != NameStatus::Removed)
+    }
+
+    /// Whether a connection to this address ends at this node, or where mail reaches another host.
+    pub fn is_reached_by(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let carries = || self.fleet.hosts().any(|host| host.addresses.contains(&ip));
+        self.own.is_reached_by(address) || (address.port() == SMTP_PORT && carries())
+    }
+
+    /// Whether mail may be sent to this address at all, and does not come back.
+    pub fn may_send_to(&self, address: SocketAddr) -> bool {
+        self.own.may_be_a_server(address.ip()) && !self.is_reached_by(address)
     }
 }
 

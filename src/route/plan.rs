@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 
 use super::RouteFailure;
-use super::own::Own;
+use super::own::Us;
 
 /// A host that takes a domain's mail, before its addresses are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,17 +79,17 @@ pub(super) fn sort(exchangers: &mut [Exchanger], entropy: u64) {
     });
 }
 
-/// Whether one of its addresses ends at this node.
-pub(super) fn is_us(located: &Located, own: &Own) -> bool {
+/// Whether one of its addresses ends at the fleet.
+pub(super) fn is_us(located: &Located, us: Us<'_>) -> bool {
     let port = located.exchanger.port;
-    let reached = |ip: &IpAddr| own.is_reached_by(SocketAddr::new(*ip, port));
+    let reached = |ip: &IpAddr| us.is_reached_by(SocketAddr::new(*ip, port));
     located.addresses.as_ref().is_ok_and(|addresses| addresses.iter().any(reached))
 }
 
 /// The addresses to try, in order. Without any, the reason that says most.
 pub(super) fn targets(
     located: Vec<Located>,
-    own: &Own,
+    us: Us<'_>,
     bounds: PlanBounds,
 ) -> Result<Vec<Target>, RouteFailure> {
     let mut targets = Vec::new();
@@ -106,8 +106,8 @@ pub(super) fn targets(
         let before = targets.len();
         for ip in interleave(&addresses, bounds.addresses_per_host_max) {
             let address = SocketAddr::new(ip, exchanger.port);
-            leads_back |= own.is_reached_by(address);
-            if own.may_be_a_server(ip) && !own.is_reached_by(address) {
+            leads_back |= us.is_reached_by(address);
+            if us.may_send_to(address) {
                 targets.push(Target { host: exchanger.host.clone(), address });
             }
         }

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX};
 use hickory_resolver::proto::rr::{Name, RData};
-use mxfleet_cluster::{Command, Customer, CustomerStatus, Domain, RecipientPolicy, Request};
+use mxfleet_cluster::{
+    Command, Customer, CustomerStatus, Domain, HostCommand, NameCommand, NewHost, RecipientPolicy,
+    Request,
+};
 
 use super::testing::{Zone, serve};
 use super::*;
@@ -187,4 +190,64 @@ async fn answers_are_kept_for_as_long_as_they_say() {
         router.hops("acme.test").await.unwrap();
     }
     assert_eq!(asked.load(Ordering::Relaxed), 3, "MX, AAAA and A");
+}
+
+/// A host `mx9` of the fleet at 192.0.2.9, and an MX name that points at it.
+async fn add_host(router: &Router) {
+    let host = NewHost {
+        name: "mx9".to_owned(),
+        address: "192.0.2.9:7000".to_owned(),
+        version: "0.1.0".to_owned(),
+        key: [0; 32],
+        speaks: mxfleet_cluster::CLUSTER_VERSION,
+    };
+    let addresses = vec!["192.0.2.9".parse().unwrap()];
+    let (zone, name) = ("relay.test".to_owned(), "mx-c.relay.test".to_owned());
+    let commands = [
+        Command::HostFound { host, seed: 1 },
+        Command::HostService(HostCommand::Set { name: "mx9".to_owned(), addresses }),
+        Command::SettingSet { name: "rotation.zone".to_owned(), value: Some(zone) },
+        Command::Name(NameCommand::Add { name, host: "mx9".to_owned(), from_ms: None }),
+    ];
+    for (id, command) in (100..).zip(commands) {
+        let request = Request::new(id, "test", 1, command);
+        router.cluster.propose(request).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn another_host_of_the_fleet_is_no_better_than_this_one() {
+    let zones = [
+        (
+            "acme.test",
+            Zone::Has(vec![
+                mx(5, "mail.acme.test."),
+                mx(10, "mx-c.relay.test."),
+                mx(20, "worse.acme.test."),
+            ]),
+        ),
+        ("mail.acme.test", Zone::Has(vec![a("198.51.100.1")])),
+        ("mx-c.relay.test", Zone::Has(vec![a("192.0.2.9")])),
+        ("worse.acme.test", Zone::Has(vec![a("198.51.100.2")])),
+    ];
+    let (router, _, _dir) = router("mx", &zones).await;
+    add_host(&router).await;
+    let hops = router.hops("acme.test").await.unwrap();
+    assert_eq!(hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["mail.acme.test"]);
+}
+
+#[tokio::test]
+async fn an_address_of_another_host_of_the_fleet_leads_back_too() {
+    let zones = [
+        ("acme.test", Zone::Has(vec![mx(5, "alias.acme.test.")])),
+        ("alias.acme.test", Zone::Has(vec![a("192.0.2.9")])),
+    ];
+    for (route, failure) in [
+        ("mx", RouteFailure::LoopsBack),
+        ("alias.acme.test:25", RouteFailure::RouteLoopsBack("acme.test".to_owned())),
+    ] {
+        let (router, _, _dir) = router(route, &zones).await;
+        add_host(&router).await;
+        assert_eq!(router.hops("acme.test").await.unwrap_err(), failure, "{route}");
+    }
 }

@@ -11,7 +11,7 @@ use super::board::Level;
 use super::layout::{Page, domain_form, mark};
 use super::{Shared, page, refusal};
 use crate::http::domain_name;
-use crate::http::listener::Visitor;
+use crate::http::visitor::Visitor;
 use crate::probe::Busy;
 
 /// Preferences of MX records: the first name's, and how much each further one adds.

@@ -16,7 +16,7 @@ use super::layout::{Page, domain_form, mark};
 use super::records::{Asked, AskedQuery, asked_domain, wait};
 use super::{HTML, Shared, page, refusal};
 use crate::client::{Finding, Grade, Step};
-use crate::http::listener::Visitor;
+use crate::http::visitor::Visitor;
 use crate::probe::{Asker, Examined, PROOF_LABEL, Turn, proof};
 use crate::system::random::random_u64;
 

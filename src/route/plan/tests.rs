@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
+use mxfleet_cluster::State;
+
 use super::*;
+use crate::route::Own;
 
 const BOUNDS: PlanBounds = PlanBounds { targets_max: 10, addresses_per_host_max: 4 };
 
@@ -17,6 +20,10 @@ fn own() -> Own {
         listeners: vec!["0.0.0.0:25".parse().unwrap()],
         allow_loopback: false,
     }
+}
+
+fn is_ours(located: &Located) -> bool {
+    is_us(located, Us { own: &own(), fleet: &State::default() })
 }
 
 /// The hosts left for `acme.test` after the cut by name.
@@ -78,9 +85,12 @@ fn failed(host: &str) -> Located {
     Located { addresses: Err(why), ..located(10, host, &[]) }
 }
 
+fn plan(list: Vec<Located>) -> Result<Vec<Target>, RouteFailure> {
+    targets(list, Us { own: &own(), fleet: &State::default() }, BOUNDS)
+}
+
 fn addresses(list: Vec<Located>) -> Result<Vec<String>, RouteFailure> {
-    let plan = targets(list, &own(), BOUNDS)?;
-    Ok(plan.into_iter().map(|target| target.address.ip().to_string()).collect())
+    Ok(plan(list)?.into_iter().map(|target| target.address.ip().to_string()).collect())
 }
 
 #[test]
@@ -90,10 +100,10 @@ fn a_record_that_is_us_by_address_cuts_like_one_by_name() {
         located(20, "other-name-of-ours.test", &["192.0.2.2"]),
         located(30, "worse.test", &["198.51.100.3"]),
     ];
-    let left = better_than_us(list, |l| l.exchanger.preference, |l| is_us(l, &own())).unwrap();
+    let left = better_than_us(list, |l| l.exchanger.preference, is_ours).unwrap();
     assert_eq!(addresses(left).unwrap(), ["198.51.100.1"]);
     let loopback = vec![located(10, "localhost.acme.test", &["127.0.0.1"])];
-    let left = better_than_us(loopback, |l| l.exchanger.preference, |l| is_us(l, &own()));
+    let left = better_than_us(loopback, |l| l.exchanger.preference, is_ours);
     assert_eq!(left.unwrap_err(), RouteFailure::LoopsBack);
 }
 
@@ -129,6 +139,6 @@ fn the_plan_is_bounded() {
     let many: Vec<String> = (1..=200).map(|n| format!("198.51.100.{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let list = (0..20).map(|n| located(n, &format!("h{n}.test"), &many)).collect();
-    assert_eq!(targets(list, &own(), BOUNDS).unwrap().len(), 10);
-    assert_eq!(targets(vec![located(1, "a.test", &many)], &own(), BOUNDS).unwrap().len(), 4);
+    assert_eq!(plan(list).unwrap().len(), 10);
+    assert_eq!(plan(vec![located(1, "a.test", &many)]).unwrap().len(), 4);
 }

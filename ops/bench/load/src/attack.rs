@@ -67,22 +67,15 @@ pub(crate) async fn dictionary(options: Rc<Options>) -> Result<()> {
             let mut tick = tokio::time::interval(pause);
             let mut connection = Client::connect(options.text("server")?).await?;
             let octets = usize::try_from(options.number("octets", 600)?)?;
+            let to = options.text("to")?;
             let step = usize::try_from(each * connections)?;
             for from in (client * each..count).step_by(step) {
                 tick.tick().await;
-                let recipients = from..(from + each).min(count);
-                let mut head = "MAIL FROM:<s@load.test>\r\n".to_owned();
-                for number in recipients.clone() {
-                    let to = options.text("to")?.replace("{}", &(first + number).to_string());
-                    head.push_str(&format!("RCPT TO:<{to}>\r\n"));
-                }
-                head.push_str("DATA\r\n");
-                connection.command(head.as_bytes(), b'2').await?;
-                for _ in recipients {
-                    connection.expect(b'2').await?;
-                }
-                connection.expect(b'3').await?;
-                connection.command(&wire(from, octets), b'2').await?;
+                let recipients: Vec<String> = (from..(from + each).min(count))
+                    .map(|number| to.replace("{}", &(first + number).to_string()))
+                    .collect();
+                let text = wire(from, octets);
+                connection.message("s@load.test", &recipients, &text).await?;
             }
             connection.command(b"QUIT\r\n", b'2').await?;
             anyhow::Ok(())

@@ -91,6 +91,19 @@ impl Client {
         self.expect(class).await
     }
 
+    /// Send one message, pipelined; all recipients must be taken.
+    async fn message(&mut self, from: &str, to: &[String], text: &[u8]) -> io::Result<()> {
+        let mut head = format!("MAIL FROM:<{from}>\r\n");
+        to.iter().for_each(|address| head.push_str(&format!("RCPT TO:<{address}>\r\n")));
+        head.push_str("DATA\r\n");
+        self.command(head.as_bytes(), b'2').await?;
+        for _ in to {
+            self.expect(b'2').await?;
+        }
+        self.expect(b'3').await?;
+        self.command(text, b'2').await
+    }
+
     /// Read one reply, which must be of this class.
     async fn expect(&mut self, class: u8) -> io::Result<()> {
         loop {
@@ -243,11 +256,8 @@ async fn fill(options: Rc<Options>) -> Result<()> {
                     tick.tick().await;
                 }
                 let to = to.replace("{}", &(number % spread).to_string());
-                let head = format!("MAIL FROM:<n{number}@load.test>\r\nRCPT TO:<{to}>\r\nDATA\r\n");
-                client.command(head.as_bytes(), b'2').await?;
-                client.expect(b'2').await?;
-                client.expect(b'3').await?;
-                client.command(&wire(number, octets), b'2').await?;
+                let from = format!("n{number}@load.test");
+                client.message(&from, &[to], &wire(number, octets)).await?;
             }
             client.command(b"QUIT\r\n", b'2').await?;
             anyhow::Ok(())

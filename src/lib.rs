@@ -17,7 +17,7 @@
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there, and [`fleet_wide`]
 //! asks all nodes the same. [`rotation`] moves names and hosts, [`probe`] looks at customers'
-//! servers for them.
+//! servers for them, and [`account`] is what they see of their own mail.
 
 pub mod account;
 pub mod authentication;

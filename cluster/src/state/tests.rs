@@ -31,6 +31,12 @@ fn populated() -> State {
     let (name, value) = ("blacklist.hold".to_owned(), Some("3d".to_owned()));
     state.apply(1, &request(0, Command::SettingSet { name, value })).unwrap();
     state.apply(1, &request(1, customer("acme"))).unwrap();
+    for n in 0..3 {
+        let customer = "acme".to_owned();
+        let issue = LinkCommand::Issue { hash: [n; 32], customer, by_mail: true };
+        let request = request(700 + u128::from(n), Command::CustomerLink(issue));
+        assert_eq!(state.apply(1, &request), Ok(1));
+    }
     for n in 0..600 {
         let index = 2 + n;
         let add = domain(&format!("d{n}.test"), "mx");
@@ -63,12 +69,6 @@ fn populated() -> State {
     assert_eq!(state.apply(902, &request(902, stage)), Ok(500));
     let commit = Command::RecipientsCommit { domain: "d7.test".to_owned(), upload: 1, parts: 1 };
     assert_eq!(state.apply(903, &request(903, commit)), Ok(500));
-    for n in 0..3 {
-        let customer = "acme".to_owned();
-        let issue = LinkCommand::Issue { hash: [n; 32], customer, by_mail: true };
-        let request = request(910 + u128::from(n), Command::CustomerLink(issue));
-        assert_eq!(state.apply(903, &request), Ok(1));
-    }
     let key = Command::ReturnKeyAdd { number: 1, secret: Secret::new([7; 32]) };
     assert_eq!(state.apply(904, &request(905, key)), Ok(1));
     let tagged = Command::ReturnPathSet { domain: "d7.test".to_owned(), tagged: true };

@@ -32,7 +32,7 @@ use super::layout::{Page, mark};
 use super::{Shared, page, refusal, test_page};
 use crate::account::{LinkError, LinkSecret};
 use crate::http::domain_name;
-use crate::http::listener::Visitor;
+use crate::http::visitor::Visitor;
 use crate::system::clock::wall_ms;
 
 /// Views that are put together at one time: each asks all nodes and looks at every address.

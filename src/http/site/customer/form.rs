@@ -19,7 +19,7 @@ use super::super::{Shared, page, refusal};
 use super::around;
 use crate::account::Asked;
 use crate::http::domain_name;
-use crate::http::listener::Visitor;
+use crate::http::visitor::Visitor;
 use crate::smtp::Address;
 
 /// A form that somebody fills in.

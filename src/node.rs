@@ -36,9 +36,11 @@ use crate::policy::{Policy, Watch};
 use crate::post::Post;
 use crate::probe::{self, Prober};
 use crate::returns::{self, Returns};
+use crate::roles::{Answered, Webhook};
 use crate::rotation::{self, Acme, Rotation, TrafficMeter};
 use crate::route::{Dns, Own, Router, interface_addresses};
 use crate::spool::{OsFs, Queued, Recovered, Spool, SpoolConfig};
+use crate::system::clock::wall_ms;
 use crate::system::pid_file;
 use crate::system::supervisor::{Inherited, Supervisor};
 use crate::telemetry::delivery_log::{self, DeliveryLog, Format, Target};
@@ -106,6 +108,12 @@ pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::R
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
+    if node.cluster.view().operators().next().is_none() {
+        tracing::warn!(
+            "nobody is set to read mail to support@, trouble@, abuse@ and the like: it is answered \
+             450 until `mxfleet settings set service.operators ADDRESS,...`"
+        );
+    }
     supervisor.ready("accepts mail");
     let mut outcome =
         wait_for_the_end(&node, &mut signals, &mut tasks, &supervisor, &mut file).await;
@@ -158,6 +166,7 @@ struct Stores {
     journal: Journal,
     returns: Returns,
     letters: Letters,
+    answered: Answered,
 }
 
 impl Stores {
@@ -173,7 +182,9 @@ impl Stores {
             .context("cannot read what is remembered of return paths")?;
         let letters =
             Letters::open(&data_dir.join("letters")).context("cannot read old letters")?;
-        Ok(Self { spool, recovered, reports, journal, returns, letters })
+        let answered = Answered::open(&data_dir.join("answered"), wall_ms())
+            .context("cannot read who was answered")?;
+        Ok(Self { spool, recovered, reports, journal, returns, letters, answered })
     }
 }
 
@@ -183,8 +194,9 @@ impl Node {
         let Place { cluster, node_id } = place;
         let limits = Arc::new(config.limits.clone());
         let hostname = &config.node.hostname;
-        let Stores { spool, recovered, reports, journal, returns, letters } =
+        let Stores { spool, recovered, reports, journal, returns, letters, answered } =
             Stores::open(config, node_id, &limits)?;
+        let webhook = webhook(config)?;
         let log = delivery_log(config)?;
         let dns = Dns::new(&config.dns_servers, &limits)?;
         let authenticator =
@@ -202,13 +214,17 @@ impl Node {
             reports: reports.clone(),
             returns,
             letters: letters.clone(),
+            webhook: webhook.clone(),
+            answered,
             journal: journal.clone(),
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
         let prober = prober(config, &cluster, router.clone(), &dns)?;
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
-        let policy = policy(&cluster, hostname, &limits, callout, journal.clone());
+        let policy = policy(&cluster, hostname, &limits, callout, journal.clone())
+            .with_webhook(webhook.is_some());
+        let policy = Arc::new(policy);
         let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
         let service = Service::default();
         let post = Post {
@@ -474,11 +490,11 @@ fn policy(
     limits: &Limits,
     callout: Callout,
     journal: Journal,
-) -> Arc<Policy> {
+) -> Policy {
     let window = Duration::from_millis(limits.refusals_window_ms);
     let watch = Watch::new(window, Instant::now());
     let policy = Policy::new(cluster.clone(), vec![hostname.to_owned()]);
-    Arc::new(policy.watched_by(watch).with_callout(callout).with_journal(journal))
+    policy.watched_by(watch).with_callout(callout).with_journal(journal)
 }
 
 /// What happens to a message that is safe in the spool.
@@ -487,6 +503,13 @@ fn accepted(deliveries: Deliveries, traffic: TrafficMeter) -> Accepted<Queued> {
         traffic.count(&queued.envelope);
         deliveries.accept(queued);
     })
+}
+
+/// Who is told of mail to `trouble`.
+fn webhook(config: &Config) -> anyhow::Result<Option<Webhook>> {
+    let Some(file) = &config.service.webhook_url_file else { return Ok(None) };
+    let roots = config.service.webhook_ca_file.clone().map_or(Roots::System, Roots::File);
+    Ok(Some(Webhook::open(file, &roots)?))
 }
 
 fn roots(config: &Config) -> Roots {

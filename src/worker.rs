@@ -18,13 +18,16 @@ mod attempt;
 mod connection;
 mod core;
 mod counters;
+mod diagnose;
 mod ending;
 mod expiry;
 mod hand_over;
 mod inspect;
+mod local;
 mod operate;
 mod reports;
 mod returns;
+mod roles;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -46,6 +49,7 @@ use crate::client::Client;
 use crate::config::Limits;
 use crate::letters::Letters;
 use crate::returns::Returns;
+use crate::roles::{Answered, Webhook};
 use crate::route::Router;
 use crate::schedule::{Arrival, Bounds, Due, Permit, Recipients, Schedule};
 use crate::smtp::about::domain_of;
@@ -86,6 +90,10 @@ pub struct Parts {
     pub returns: Returns,
     /// What became of letters to customers, until the fleet knows it.
     pub letters: Letters,
+    /// Where pages go.
+    pub webhook: Option<Webhook>,
+    /// Who was answered of those who wrote to the service.
+    pub answered: Answered,
     /// What is remembered of mail that was not delivered.
     pub journal: Journal,
     /// What is told of each attempt.
@@ -112,6 +120,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Room for messages whose outcome waits for the outbox.
     settling: Arc<Semaphore>,
+    /// Room for one who looks for diagnostics; it is work.
+    diagnosing: Arc<Semaphore>,
     runtime: Handle,
     clock: Clock,
 }
@@ -137,6 +147,7 @@ impl Deliveries {
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             settling: Arc::new(Semaphore::new(settling_max)),
+            diagnosing: Arc::new(Semaphore::new(1)),
             runtime: Handle::current(),
             clock: Clock { started: Instant::now(), started_us: wall_us() },
         };
@@ -206,6 +217,7 @@ impl std::fmt::Debug for Deliveries {
 impl Inner {
     fn accept(self: &Arc<Self>, queued: Queued) {
         self.tell_accepted(&queued);
+        self.count_roles(&queued.envelope);
         let view = self.parts.cluster.view();
         let (id, held) = (queued.id, queued.hold.is_operators());
         let envelope = Arc::clone(&queued.envelope);

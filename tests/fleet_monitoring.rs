@@ -219,6 +219,16 @@ fn an_hour_of_health_is_quiet_and_what_is_urgent_alarms() {
         assert!(alerts.is_empty(), "{alerts:?}");
     }
 
+    // That somebody reads it is of no concern here: that it was written alarms.
+    site.fleet.nodes[2].admin(&["settings", "set", "service.domain", "relay.example"]);
+    site.fleet.nodes[2].admin(&["settings", "set", "service.operators", "ops@off.test"]);
+    site.fleet.await_same_state();
+    assert!(!prometheus.fires("TroubleReported"));
+    let reply = site.fleet.nodes[1].client().deliver("", &["trouble@relay.example"], b"help\r\n");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    eventually("the alert TroubleReported", SEEN, || prometheus.fires("TroubleReported"));
+    eventually("its end", SEEN, || !prometheus.fires("TroubleReported"));
+
     site.stuck.store(true, Ordering::SeqCst);
     eventually("the alert MailNotMoving", SEEN, || prometheus.fires("MailNotMoving"));
     let summary = site.fleet.nodes[0].json(&["queue", "summary"]);

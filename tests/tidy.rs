@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "callout",
         &["blacklist", "client", "config", "route", "smtp", "system", "telemetry", "verdict"],
     ),
+    ("roles", &["bounce", "client", "smtp", "system"]),
     ("probe", &["client", "config", "route", "smtp", "system"]),
     ("authentication", &["bounce", "config", "smtp", "system", "telemetry"]),
     ("blacklist", &["config", "smtp", "spool", "system", "telemetry"]),

@@ -258,7 +258,7 @@ fn original_recipient(orcpt: &str) -> Option<String> {
 }
 
 /// RFC 5322 section 3.3, in UTC.
-fn date(us: u64) -> String {
+pub(crate) fn date(us: u64) -> String {
     let at = i64::try_from(us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
     let at = at.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::UTC);
     at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()

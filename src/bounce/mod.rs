@@ -3,7 +3,7 @@
 
 pub mod budget;
 pub mod dsn;
-mod field;
+pub(crate) mod field;
 mod original;
 pub mod policy;
 

@@ -34,6 +34,7 @@ pub use crate::smtp::{Answer, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 pub use connection::Connection;
 pub use examine::{Finding, Grade, Step};
+pub(crate) use tls::verified;
 
 /// A server to offer mail to.
 #[derive(Debug, Clone, PartialEq, Eq)]

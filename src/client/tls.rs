@@ -106,6 +106,17 @@ fn config(
     Ok(Arc::new(config))
 }
 
+/// A configuration that demands a valid certificate for the server's name.
+pub(crate) fn verified(roots: &Roots) -> Result<Arc<ClientConfig>, ClientError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| ClientError::Tls(error.to_string()))?
+        .with_root_certificates(load(roots)?)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 fn load(roots: &Roots) -> Result<RootCertStore, ClientError> {
     let mut store = RootCertStore::empty();
     match roots {

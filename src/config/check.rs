@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::limits::{Limits, Slot};
 use super::read::{Problem, Section, Source};
-use super::{Certificate, Cluster, Config, Delivery, Log, LogFormat, Node, Smtp};
+use super::{Certificate, Cluster, Config, Delivery, Log, LogFormat, Node, Service, Smtp};
 use crate::smtp::address::domain_to_ascii;
 
 const NODE_NAME_OCTETS_MAX: usize = 63;
@@ -31,7 +31,8 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
 fn read(source: &Source<'_>) -> Option<Config> {
     let root = source.root();
     root.only(&[
-        "node", "smtp", "admin", "cluster", "http", "metrics", "dns", "delivery", "log", "limits",
+        "node", "smtp", "admin", "cluster", "http", "metrics", "dns", "delivery", "service", "log",
+        "limits",
     ]);
     let limits = limits(source, &root.section("limits"));
     let smtp = smtp(&root.section("smtp"));
@@ -43,6 +44,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
     dns.only(&["servers", "tsig_key_file", "acme_ca_file"]);
     let dns_servers = dns.texts("servers", name_server).unwrap_or_default();
     let delivery = delivery(&root.section("delivery"));
+    let service = service(&root.section("service"));
     let log = log(&root.section("log"));
     let node = node(&root.section("node"));
     let admin = root.section("admin");
@@ -62,6 +64,7 @@ fn read(source: &Source<'_>) -> Option<Config> {
         tsig_key_file: dns.text("tsig_key_file", path),
         acme_ca_file: dns.text("acme_ca_file", path),
         delivery,
+        service,
         log,
         limits,
     })
@@ -144,6 +147,15 @@ fn delivery(section: &Section<'_>) -> Delivery {
         mx_port,
         ca_file: section.text("ca_file", path),
     }
+}
+
+fn service(section: &Section<'_>) -> Service {
+    section.only(&["webhook_url_file", "webhook_ca_file"]);
+    let webhook_url_file = section.text("webhook_url_file", path);
+    if let (Some(found), None) = (section.get("webhook_ca_file"), &webhook_url_file) {
+        section.problem(&found, "needs service.webhook_url_file beside it");
+    }
+    Service { webhook_url_file, webhook_ca_file: section.text("webhook_ca_file", path) }
 }
 
 fn log(section: &Section<'_>) -> Log {

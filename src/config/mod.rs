@@ -41,6 +41,8 @@ pub struct Config {
     pub acme_ca_file: Option<PathBuf>,
     /// How mail goes out.
     pub delivery: Delivery,
+    /// How those who run the service are woken up.
+    pub service: Service,
     /// What is logged, and how.
     pub log: Log,
     /// Every bound.
@@ -67,6 +69,16 @@ pub struct Cluster {
     pub advertise: Option<SocketAddr>,
     /// UDP segmentation offload. Some network cards fail at it.
     pub segmentation_offload: bool,
+}
+
+/// How those who run the service are woken up. Who they are is a setting of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Service {
+    /// A file whose first line is the web address that is told of mail to `trouble`. It may hold a
+    /// secret, so it is not in the configuration itself.
+    pub webhook_url_file: Option<PathBuf>,
+    /// Roots its certificate is checked by; `None` means the system's.
+    pub webhook_ca_file: Option<PathBuf>,
 }
 
 /// Where and how mail comes in.

@@ -193,7 +193,7 @@ where
                 }
                 match decision {
                     Decision::Refuse { reply, .. } => Err(reply),
-                    Decision::Accept | Decision::Ask => {
+                    Decision::Accept | Decision::Ask | Decision::Operators => {
                         let (notify, orcpt) = (parameters.notify, parameters.orcpt);
                         Ok(Recipient { address, notify, orcpt })
                     }

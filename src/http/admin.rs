@@ -202,6 +202,8 @@ impl Admin {
                 Err(reply) => Err(("postmaster", reply.to_string())),
                 Ok(target) => match self.policy.explain(&sender, &target, wall_ms()) {
                     Decision::Accept => Ok(("all", canned::RCPT_OK.to_string())),
+                    // Whom it goes to is a setting: `service.operators`.
+                    Decision::Operators => Ok(("role_address", canned::RCPT_OK.to_string())),
                     Decision::Ask => {
                         Ok(("callout", format!("{}{UNLESS_UNKNOWN}", canned::RCPT_OK)))
                     }

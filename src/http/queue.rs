@@ -2,7 +2,7 @@
 
 use super::call::{Call, Changed, Refused, RefusedKind, Which};
 use super::domain_name;
-use crate::smtp::about::{domain_of, own_destination};
+use crate::smtp::about::{WEBHOOK, domain_of, own_destination};
 use crate::spool::EntryId;
 use crate::worker::{Deliveries, OperateError};
 
@@ -106,6 +106,9 @@ fn id(text: &str) -> Result<EntryId, Refused> {
 
 /// A domain, or the name of a queue of our own mail, which the summary shows.
 fn name(text: &str) -> Result<String, Refused> {
+    if text == WEBHOOK {
+        return Ok(text.to_owned());
+    }
     let (domain, is_ours) = domain_of(text);
     let domain = domain_name(domain)?;
     Ok(if is_ours { own_destination(&domain) } else { domain })

@@ -6,7 +6,7 @@ use mxfleet_cluster::{CustomerStatus, Domain, State, Verification, Verify};
 
 use crate::blacklist;
 use crate::returns::{Tag, is_tag};
-use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::smtp::{Address, Enhanced, Reply, ReversePath, Role};
 
 /// The name of the check that is also counted by itself.
 pub(super) const BLACKLIST: &str = "blacklist";
@@ -19,11 +19,16 @@ pub(super) const CALLOUT: &str = "callout";
 /// The name of the check whose refusals are written down.
 pub(super) const RETURN_PATH: &str = "return_path";
 
+/// The name of the check that is about mail to those who run the service.
+pub(super) const ROLE: &str = "role_address";
+
 /// What a check may look at.
 pub(super) struct Facts<'a> {
     pub(super) state: &'a State,
     /// Every name this node goes by.
     pub(super) own_names: &'a [String],
+    /// There is a webhook for what is in trouble.
+    pub(super) has_webhook: bool,
     pub(super) sender: &'a ReversePath,
     pub(super) recipient: &'a Address,
     /// The row of its domain, if that is in the table.
@@ -51,6 +56,7 @@ pub(super) struct Check {
 /// All of them, in order.
 pub(super) const CHECKS: &[Check] = &[
     Check { name: RETURN_PATH, objection: good_return_path },
+    Check { name: ROLE, objection: role_is_read },
     Check { name: "served_domain", objection: served_domain },
     Check { name: "relay_syntax", objection: relay_syntax },
     Check { name: CUSTOMER_ACTIVE, objection: customer_active },
@@ -80,9 +86,40 @@ fn is_return_path(facts: &Facts<'_>) -> bool {
     is_tag(recipient.local_part()) && facts.own_names.iter().any(|name| name == recipient.domain())
 }
 
+/// Mail to those who run the service waits where it is while nobody is set to read it: to take it
+/// would be to lose it.
+fn role_is_read(facts: &Facts<'_>) -> Option<Reply> {
+    let role = role(facts)?;
+    let is_read = reads(facts.state, facts.has_webhook, role);
+    (!is_read).then(|| refusal(450, Enhanced(4, 3, 5), facts, "nobody is set to read this yet"))
+}
+
+/// The role that a recipient has at the service's domain, at this host or at an MX name. A domain
+/// in the table is its customer's, whatever it is else.
+pub(super) fn role(facts: &Facts<'_>) -> Option<Role> {
+    if facts.row.is_some() {
+        return None;
+    }
+    let role = Role::of(facts.recipient)?;
+    let domain = facts.recipient.domain();
+    let is_ours = facts.state.service_domain() == Some(domain)
+        || is_host(facts.state, facts.own_names, domain);
+    is_ours.then_some(role)
+}
+
+/// Whether a domain is the name of a host: of this one, or one that customers have in MX records.
+pub(super) fn is_host(state: &State, own_names: &[String], domain: &str) -> bool {
+    own_names.iter().any(|name| name == domain) || state.name(domain).is_some()
+}
+
+/// Whether somebody gets what is written to this role.
+pub(super) fn reads(state: &State, has_webhook: bool, role: Role) -> bool {
+    state.operators().next().is_some() || (has_webhook && role == Role::Trouble)
+}
+
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.
 fn served_domain(facts: &Facts<'_>) -> Option<Reply> {
-    if is_return_path(facts) {
+    if is_return_path(facts) || role(facts).is_some() {
         return None;
     }
     match facts.row {

@@ -1,9 +1,9 @@
 //! Stage 3: may this recipient pass? An ordered list of checks, each pure given the facts; the
 //! first that objects decides, and says which it was, so that `explain rcpt` can repeat it.
 //!
-//! **Invariant:** mail is accepted only for domains in the table (and `postmaster` where RFC 5321
-//! section 4.5.1 wants it), and for return paths that we have given out; no spelling of an address
-//! makes us relay elsewhere.
+//! **Invariant:** mail is accepted only for domains in the table, for those who run the service
+//! ([`Role`], `postmaster` among them, as RFC 5321 section 4.5.1 wants it), and for return paths
+//! that we have given out; no spelling of an address makes us relay elsewhere.
 
 mod checks;
 mod forged;
@@ -19,10 +19,10 @@ use prometheus::IntCounter;
 use crate::callout::Callout;
 use crate::config::Limits;
 use crate::returns::{Forged, Tag};
-use crate::smtp::{Address, Enhanced, Reply, ReversePath};
+use crate::smtp::{Address, Enhanced, Reply, ReversePath, Role};
 use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::METRICS;
-use checks::{BLACKLIST, CALLOUT, CHECKS, CUSTOMER_ACTIVE, Facts, RETURN_PATH};
+use checks::{BLACKLIST, CALLOUT, CHECKS, CUSTOMER_ACTIVE, Facts, RETURN_PATH, ROLE};
 use forged::ForgedReturns;
 pub use watch::{Change, Watch};
 
@@ -40,12 +40,15 @@ pub enum Decision {
     },
     /// No check objects, and the customer's server is to be asked: [`Policy::verify`].
     Ask,
+    /// It is for those who run the service, and they get it.
+    Operators,
 }
 
 /// The checks with what they need to know.
 pub struct Policy {
     cluster: Cluster,
     hostnames: Vec<String>,
+    has_webhook: bool,
     callout: Option<Callout>,
     counted: Counted,
     watch: Watch,
@@ -58,6 +61,8 @@ enum Found {
     Objection(usize, Reply),
     /// Nothing, but the customer's server is to be asked.
     Question,
+    /// Nothing, and it is a role address of ours.
+    Role,
     /// Nothing.
     Nothing,
 }
@@ -80,13 +85,19 @@ impl Policy {
         };
         let window = Duration::from_millis(Limits::default().refusals_window_ms);
         let watch = Watch::new(window, Instant::now());
-        Self { cluster, hostnames, callout: None, counted, watch, forged: None }
+        Self { cluster, hostnames, has_webhook: false, callout: None, counted, watch, forged: None }
     }
 
     /// Ask customers' servers where domains want that. Without it nobody is asked.
     #[must_use]
     pub fn with_callout(self, callout: Callout) -> Self {
         Self { callout: Some(callout), ..self }
+    }
+
+    /// There is a webhook that is told of what comes to `trouble`.
+    #[must_use]
+    pub fn with_webhook(self, has_webhook: bool) -> Self {
+        Self { has_webhook, ..self }
     }
 
     /// With another watch for domains whose mail is suddenly refused.
@@ -118,10 +129,14 @@ impl Policy {
                 }
                 self.counted.refused[index].inc();
                 // That a customer is suspended was somebody's decision.
-                if CHECKS[index].name != CUSTOMER_ACTIVE {
+                if ![CUSTOMER_ACTIVE, ROLE].contains(&CHECKS[index].name) {
                     self.watch.count(recipient.domain(), false);
                 }
                 Decision::Refuse { reply, check: CHECKS[index].name }
+            }
+            Found::Role => {
+                self.counted.accepted.inc();
+                Decision::Operators
             }
             // Counted when there is an answer.
             Found::Question if self.callout.is_some() => Decision::Ask,
@@ -143,6 +158,7 @@ impl Policy {
         match self.look(sender, recipient, now_ms) {
             Found::Objection(index, reply) => Decision::Refuse { reply, check: CHECKS[index].name },
             Found::Question => Decision::Ask,
+            Found::Role => Decision::Operators,
             Found::Nothing => Decision::Accept,
         }
     }
@@ -152,6 +168,7 @@ impl Policy {
         let facts = Facts {
             state: &state,
             own_names: &self.hostnames,
+            has_webhook: self.has_webhook,
             sender,
             recipient,
             row: state.domain(recipient.domain()),
@@ -161,6 +178,7 @@ impl Policy {
         let mut checks = CHECKS.iter().enumerate();
         match checks.find_map(|(index, check)| Some((index, (check.objection)(&facts)?))) {
             Some((index, reply)) => Found::Objection(index, reply),
+            None if checks::role(&facts).is_some() => Found::Role,
             None if checks::verification(&facts) == Verification::Ask => Found::Question,
             None => Found::Nothing,
         }
@@ -190,13 +208,29 @@ impl Policy {
         Decision::Refuse { reply: checks::unknown(recipient), check: CALLOUT }
     }
 
-    /// Whom a recipient means: `<Postmaster>` without a domain (`None`) and the postmaster at our
-    /// own names are the postmaster of the first domain in the table, for want of one of our own.
+    /// Whom a recipient means. `<Postmaster>` without a domain (`None`) is the one at this host. A
+    /// role at a host or MX name is the same at the service's domain, so that any host can hand it
+    /// on; with nobody to read it, this host's postmaster is the one of the first domain in the
+    /// table, for want of one of our own.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
+        let view = self.cluster.view();
+        let role = match &given {
+            None => Role::Postmaster,
+            Some(address) => match Role::of(address) {
+                Some(role) if checks::is_host(&view, &self.hostnames, address.domain()) => role,
+                _ => return given.ok_or_else(no_postmaster),
+            },
+        };
+        if checks::reads(&view, self.has_webhook, role) {
+            let domain = view.service_domain().or(self.hostnames.first().map(String::as_str));
+            let moved = domain.and_then(|domain| role_at(role, domain));
+            return moved.or(given).ok_or_else(no_postmaster);
+        }
         match given {
-            Some(address) if !self.is_own_postmaster(&address) => Ok(address),
-            _ => first_postmaster(&self.cluster.view())
-                .ok_or_else(|| Reply::new(550, Enhanced(5, 1, 1), "No postmaster here yet")),
+            Some(address) if role != Role::Postmaster || !self.is_own(address.domain()) => {
+                Ok(address)
+            }
+            _ => first_postmaster(&view).ok_or_else(no_postmaster),
         }
     }
 
@@ -205,14 +239,21 @@ impl Policy {
         &self.hostnames
     }
 
-    fn is_own_postmaster(&self, address: &Address) -> bool {
-        address.is_postmaster() && self.hostnames.iter().any(|name| name == address.domain())
+    fn is_own(&self, domain: &str) -> bool {
+        self.hostnames.iter().any(|name| name == domain)
     }
 }
 
 fn first_postmaster(state: &State) -> Option<Address> {
-    let domain = state.domains().next()?;
-    Address::parse(&format!("postmaster@{}", domain.name), false).ok()
+    role_at(Role::Postmaster, &state.domains().next()?.name)
+}
+
+fn role_at(role: Role, domain: &str) -> Option<Address> {
+    Address::parse(&format!("{}@{domain}", role.as_str()), false).ok()
+}
+
+fn no_postmaster() -> Reply {
+    Reply::new(550, Enhanced(5, 1, 1), "No postmaster here yet")
 }
 
 #[cfg(test)]

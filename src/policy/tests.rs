@@ -48,6 +48,7 @@ fn decided(policy: &Policy, recipient: &str) -> String {
     match policy.rcpt(&None, &address(recipient), NOW_MS) {
         Decision::Accept => "accept".to_owned(),
         Decision::Ask => "ask".to_owned(),
+        Decision::Operators => "operators".to_owned(),
         Decision::Refuse { reply, check } => format!("{check}: {reply}"),
     }
 }
@@ -135,4 +136,93 @@ async fn whoever_is_not_on_the_customers_list_is_unknown_and_a_postmaster_always
     let remove = request(Command::RecipientsRemove { domain });
     policy.cluster.propose(Request { id: 78, ..remove }).await.unwrap().unwrap();
     assert_eq!(decided(&policy, "Jane@acme.test"), "accept");
+}
+
+async fn set(policy: &Policy, name: &str, value: &str) {
+    let command = Command::SettingSet { name: name.to_owned(), value: Some(value.to_owned()) };
+    let id = crate::system::random::random_u64();
+    policy.cluster.propose(Request::new(id.into(), "test", 0, command)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn mail_to_those_who_run_the_service_is_theirs_once_somebody_reads_it() {
+    let policy = policy().await;
+    set(&policy, "service.domain", "relay.test").await;
+    let unread = "role_address: 450 4.3.5 <support@relay.test>: nobody is set to read this yet";
+    assert_eq!(decided(&policy, "support@relay.test"), unread);
+    assert!(decided(&policy, "abuse@mx1.relay.test").starts_with("role_address: 450"));
+    set(&policy, "service.operators", "ops@off.test").await;
+    for (recipient, expected) in [
+        ("Support@relay.test", "operators"),
+        ("TROUBLE@RELAY.TEST", "operators"),
+        ("security@mx1.relay.test", "operators"),
+        // What is a customer's stays the customer's.
+        ("support@acme.test", "accept"),
+        ("postmaster@acme.test", "accept"),
+    ] {
+        assert_eq!(decided(&policy, recipient), expected, "{recipient}");
+    }
+    for recipient in [
+        "user@relay.test",
+        "support+x@relay.test",
+        "support@sub.relay.test",
+        "support@mx9.relay.test",
+        "\"support\"@relay.test",
+        "support%other.test@relay.test",
+        "other.test!support@relay.test",
+    ] {
+        assert!(decided(&policy, recipient).contains("served_domain: 550 5.7.1"), "{recipient}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_at_a_host_is_the_same_at_the_services_domain() {
+    let policy = policy().await;
+    set(&policy, "service.operators", "ops@off.test").await;
+    let at_host = address("postmaster@mx1.relay.test");
+    assert_eq!(policy.target(None), Ok(at_host.clone()));
+    set(&policy, "service.domain", "relay.test").await;
+    assert_eq!(policy.target(None), Ok(address("postmaster@relay.test")));
+    assert_eq!(policy.target(Some(at_host)), Ok(address("postmaster@relay.test")));
+    let customers = address("postmaster@acme.test");
+    assert_eq!(policy.target(Some(customers.clone())), Ok(customers));
+    name(&policy, "mx-a.relay.test").await;
+    let abuse = policy.target(Some(address("abuse@mx-a.relay.test")));
+    assert_eq!(abuse, Ok(address("abuse@relay.test")), "at an MX name, too");
+    let noc = policy.target(Some(address("NOC@mx1.relay.test")));
+    assert_eq!(noc, Ok(address("noc@relay.test")));
+}
+
+#[tokio::test]
+async fn a_webhook_alone_reads_what_is_in_trouble_and_nothing_else() {
+    let policy = policy().await.with_webhook(true);
+    assert_eq!(decided(&policy, "trouble@mx1.relay.test"), "operators");
+    assert!(decided(&policy, "support@mx1.relay.test").contains("450 4.3.5"));
+    assert_eq!(policy.target(None), Ok(address("postmaster@acme.test")));
+}
+
+/// An MX name of a host that is in the fleet.
+async fn name(policy: &Policy, name: &str) {
+    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+    set(policy, "rotation.zone", "relay.test").await;
+    let host = NewHost {
+        name: "mx1".into(),
+        address: "192.0.2.1:7946".into(),
+        version: "0.1.0".into(),
+        key: [1; 32],
+        speaks: 1,
+    };
+    let addresses = vec!["192.0.2.1".parse().unwrap()];
+    let home = "mx1".to_owned();
+    for (id, command) in [
+        Command::HostFound { host, seed: 1 },
+        Command::HostService(HostCommand::Set { name: home.clone(), addresses }),
+        Command::Name(NameCommand::Add { name: name.to_owned(), host: home, from_ms: None }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = Request::new(id as u128 + 700, "test", 0, command);
+        policy.cluster.propose(request).await.unwrap().unwrap();
+    }
 }

@@ -30,12 +30,52 @@ impl ReportKind {
     }
 }
 
-/// Which recipients of which message a report is about. It stands in the report's own envelope, so
-/// that whoever finds the report in the queue after a crash does not write another one.
+/// What we write because of mail to a role address of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RolePart {
+    /// The copy for the operators.
+    #[serde(rename = "role_copy")]
+    Copy,
+    /// What the webhook is told.
+    #[serde(rename = "role_page")]
+    Page,
+    /// The answer to who wrote it.
+    #[serde(rename = "role_acknowledgement")]
+    Acknowledgement,
+}
+
+impl RolePart {
+    /// Whether operators miss something without it.
+    pub fn is_for_operators(self) -> bool {
+        self != Self::Acknowledgement
+    }
+
+    /// For the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Page => "page",
+            Self::Acknowledgement => "acknowledgement",
+        }
+    }
+}
+
+/// What a message is that we wrote because of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Written {
+    /// A report to its sender.
+    Report(ReportKind),
+    /// It was to a role address of ours.
+    Role(RolePart),
+}
+
+/// Which recipients of which message a message of ours is about. It stands in our message's own
+/// envelope, so that whoever finds that in the queue after a crash does not write another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// What is reported.
-    pub kind: ReportKind,
+    /// What was written.
+    pub kind: Written,
     /// The queue id of the message.
     pub id: String,
     /// Indexes into its recipients.
@@ -68,6 +108,8 @@ pub struct MigrationLetter {
 
 /// What the name of a queue of our own mail begins with. No domain has a colon.
 const OWN: &str = "own:";
+/// The queue of what the webhook is to be told.
+pub const WEBHOOK: &str = "webhook:";
 
 impl Envelope {
     /// Whether we wrote the message ourselves.
@@ -83,10 +125,21 @@ impl Envelope {
         }
     }
 
+    /// What the message is, if we wrote it because of mail to a role address of ours.
+    pub fn role_part(&self) -> Option<RolePart> {
+        match self.report.as_ref()?.kind {
+            Written::Role(part) => Some(part),
+            Written::Report(_) => None,
+        }
+    }
+
     /// The queue that the message waits in for this recipient: the recipient's domain; for a
     /// message of our own, another one for that domain. Ours may go to anybody, and must not stand
     /// in the way of what customers get.
     pub fn destination<'a>(&self, recipient: &'a Recipient) -> Cow<'a, str> {
+        if self.role_part() == Some(RolePart::Page) {
+            return WEBHOOK.into();
+        }
         let domain = recipient.address.domain();
         if self.is_ours() { own_destination(domain).into() } else { domain.into() }
     }
@@ -101,6 +154,39 @@ pub fn own_destination(domain: &str) -> String {
 pub fn domain_of(destination: &str) -> (&str, bool) {
     match destination.strip_prefix(OWN) {
         Some(domain) => (domain, true),
-        None => (destination, false),
+        None => (destination, destination == WEBHOOK),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::Address;
+
+    #[test]
+    fn what_was_written_is_read_back_also_from_an_older_version() {
+        for (kind, text) in [
+            (Written::Report(ReportKind::Failed), "\"failed\""),
+            (Written::Report(ReportKind::Relayed), "\"relayed\""),
+            (Written::Role(RolePart::Copy), "\"role_copy\""),
+            (Written::Role(RolePart::Page), "\"role_page\""),
+        ] {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Written>(text).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_our_own_mail_has_queues_of_its_own() {
+        let mut envelope = Envelope::question(&Address::parse("a@b.test", false).unwrap());
+        let queue =
+            |envelope: &Envelope| envelope.destination(&envelope.recipients[0]).into_owned();
+        assert_eq!(queue(&envelope), "b.test");
+        for (part, expected) in [(RolePart::Copy, "own:b.test"), (RolePart::Page, WEBHOOK)] {
+            let (kind, id) = (Written::Role(part), "1".to_owned());
+            envelope.report = Some(About { kind, id, recipients: vec![0] });
+            assert_eq!(queue(&envelope), expected);
+            assert!(domain_of(expected).1, "it is ours");
+        }
     }
 }

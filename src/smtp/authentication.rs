@@ -72,6 +72,13 @@ impl Authentication {
         self.is_by_spf() || self.dkim.iter().any(|signature| signature.speaks_for(domain))
     }
 
+    /// Whether the message is known to come from `author`, the domain of its From field. SPF is
+    /// about MAIL FROM's domain, `sender`, and counts where that is the same.
+    pub fn is_of_author(&self, author: &str, sender: &str) -> bool {
+        let is_signed = self.dkim.iter().any(|signature| signature.speaks_for(author));
+        is_signed || (self.is_by_spf() && author == sender)
+    }
+
     /// Whether the client was allowed to send for MAIL FROM's domain. A signature may be on a copy
     /// that somebody else sends again; this is about who stood at our door.
     pub fn is_by_spf(&self) -> bool {
@@ -132,6 +139,17 @@ mod tests {
 
     fn found(spf: Finding, dkim: Vec<Signature>) -> Authentication {
         Authentication { by: "mx1.relay.test".to_owned(), spf, dkim }
+    }
+
+    #[test]
+    fn spf_of_one_domain_says_nothing_of_an_author_elsewhere() {
+        use Finding::{Fail, Pass};
+        let by_spf = found(Pass, Vec::new());
+        assert!(by_spf.is_of_author("acme.test", "acme.test"));
+        assert!(!by_spf.is_of_author("acme.test", "evil.test"));
+        let signed = found(Fail, vec![signed(Pass, "acme.test")]);
+        assert!(signed.is_of_author("acme.test", "list.test"));
+        assert!(!signed.is_of_author("evil.test", "acme.test"));
     }
 
     #[test]

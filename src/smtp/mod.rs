@@ -12,9 +12,10 @@ pub mod parameters;
 pub mod parse;
 pub mod reply;
 pub mod response;
+pub mod role;
 pub mod xtext;
 
-pub use about::{About, Letter, MigrationLetter, ReportKind};
+pub use about::{About, Letter, MigrationLetter, ReportKind, RolePart, Written};
 pub use address::{Address, AddressError};
 pub use authentication::Authentication;
 pub use canned::Canned;
@@ -23,3 +24,4 @@ pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, ReversePa
 pub use parse::{Garbage, ReplyParser};
 pub use reply::{Enhanced, Reply, is_unprintable};
 pub use response::{Answer, Response, Stage};
+pub use role::Role;

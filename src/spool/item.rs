@@ -271,12 +271,15 @@ impl EntryItem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::ReportKind;
+    use crate::smtp::{ReportKind, Written};
 
     #[test]
     fn items_read_back_and_their_cut_forms_do_not() {
-        let about =
-            About { kind: ReportKind::Delayed, id: "4fXnrs05rqv01".into(), recipients: vec![2] };
+        let about = About {
+            kind: Written::Report(ReportKind::Delayed),
+            id: "4fXnrs05rqv01".into(),
+            recipients: vec![2],
+        };
         let entry = EntryItem {
             octets: 7,
             destinations: vec![("own:a.test".into(), vec![0])],

@@ -116,14 +116,25 @@ impl Journal {
         to: Option<&str>,
         limit: usize,
     ) -> io::Result<Vec<JournalLine>> {
-        if !self.flush(SEARCH_WAIT) {
-            return Err(io::Error::other("the journal's disk is too slow; try again later"));
-        }
         let is = |wanted: Option<&str>, found: &str| {
             wanted.is_none_or(|wanted| wanted.to_lowercase() == found.to_lowercase())
         };
+        self.newest(|line| is(from, &line.from) && is(to, &line.to), limit, usize::MAX)
+    }
+
+    /// The newest `limit` lines that are wanted, the oldest first, of at most so many files; there
+    /// is one for a day. Blocks.
+    pub fn newest(
+        &self,
+        wanted: impl Fn(&JournalLine) -> bool,
+        limit: usize,
+        files_max: usize,
+    ) -> io::Result<Vec<JournalLine>> {
+        if !self.flush(SEARCH_WAIT) {
+            return Err(io::Error::other("the journal's disk is too slow; try again later"));
+        }
         let mut found = Vec::new();
-        for path in files(&self.dir)?.into_iter().rev() {
+        for path in files(&self.dir)?.into_iter().rev().take(files_max) {
             let file = match File::open(path) {
                 Ok(file) => file,
                 // It was removed a moment ago, to make room.
@@ -134,7 +145,7 @@ impl Journal {
             for line in BufReader::new(file).split(b'\n') {
                 // The last line of a day may have been cut by a crash.
                 let Ok(line) = serde_json::from_slice::<JournalLine>(&line?) else { continue };
-                if is(from, &line.from) && is(to, &line.to) {
+                if wanted(&line) {
                     here.push_back(line);
                     if here.len() > limit - found.len() {
                         here.pop_front();

@@ -134,6 +134,12 @@ declare! {
         "Reports that came to return paths of ours, by what became of them";
     authentications_total: counters(&["method", "result"]),
         "Messages looked at, by method (spf, dkim) and result (RFC 8601 section 2.7)";
+    role_mail_total: counters(&["role"]),
+        "Mail taken for those who run the service, by role (RFC 2142, and support, trouble)";
+    role_messages_total: counters(&["kind", "result"]),
+        "What was written because of that mail, an attempt and recipient each, by kind (copy for \
+         the operators, page for the webhook, acknowledgement) and result (delivered, deferred, \
+         failed)";
     journal_dropped_total: counter(), "Lines of the journal that were lost";
     journal_files_removed_total: counter(),
         "Files of the journal that were removed before their time, because it is full";

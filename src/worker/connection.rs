@@ -13,7 +13,7 @@ use crate::client::{Connection, Hop};
 use crate::route::RouteFailure;
 use crate::schedule::Permit;
 use crate::smtp::Enhanced;
-use crate::smtp::about::domain_of;
+use crate::smtp::about::{WEBHOOK, domain_of};
 use crate::spool::ReadError;
 use crate::telemetry::delivery_log::Delays;
 use crate::verdict::{Reason, Scope, Verdict, judge};
@@ -37,8 +37,10 @@ impl Inner {
     /// Find the servers, connect to the first that answers, and carry messages to it. A server
     /// that refuses to work leaves the message to the next one.
     pub(super) async fn serve(self: &Arc<Self>, permit: Permit, work: Work) {
-        if self.is_own_name(permit.domain()) {
-            self.take_return(&permit, work).await;
+        if &**permit.domain() == WEBHOOK {
+            self.serve_page(&permit, work).await;
+        } else if self.is_local(permit.domain()) {
+            self.take_local(&permit, work).await;
         } else {
             match self.parts.router.hops(permit.domain()).await {
                 Ok(hops) => self.serve_hops(&permit, hops, work).await,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use prometheus::{Histogram, IntCounter};
 
-use crate::smtp::Enhanced;
+use crate::smtp::{Enhanced, Role, RolePart};
 use crate::telemetry::delivery_log::Delays;
 use crate::telemetry::metrics::METRICS;
 use crate::verdict::{Reason, Verdict};
@@ -47,9 +47,27 @@ pub(super) fn count(verdict: &Verdict, relay: Option<&str>, delays: &Delays) {
     }
 }
 
+/// Count an attempt to hand on mail to those who run the service.
+pub(super) fn count_role_part(part: RolePart, verdict: &Verdict) {
+    let result = match verdict {
+        Verdict::Delivered { .. } => "delivered",
+        Verdict::Retry { .. } => "deferred",
+        Verdict::Fail { .. } => "failed",
+    };
+    METRICS.role_messages_total.with_label_values(&[part.as_str(), result]).inc();
+}
+
 /// So that each series is there before the first attempt.
 pub(super) fn begin() {
     LazyLock::force(&COUNTERS);
+    for role in Role::ALL {
+        METRICS.role_mail_total.with_label_values(&[role.as_str()]);
+    }
+    for part in [RolePart::Copy, RolePart::Page, RolePart::Acknowledgement] {
+        for result in ["delivered", "deferred", "failed"] {
+            METRICS.role_messages_total.with_label_values(&[part.as_str(), result]);
+        }
+    }
     for reason in [Reason::UnknownUser, Reason::OtherPermanent] {
         attempts("failed", failure(reason), OTHER);
     }

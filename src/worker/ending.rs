@@ -360,6 +360,9 @@ impl Inner {
         let event = |settled: &Settled| {
             let recipient = settled.recipient;
             let known = message.envelope.recipients.get(recipient as usize)?;
+            if self.is_local(known.address.domain()) {
+                return None;
+            }
             match &settled.verdict {
                 Verdict::Fail { reason: Reason::UnknownUser, text, .. } => {
                     let address = blacklist::key(&known.address);
@@ -408,6 +411,13 @@ impl Inner {
             Verdict::Fail { .. } => Status::Bounced,
         };
         counters::count(verdict, trial.relay, &trial.delays);
+        if let Some(part) = trial.message.envelope.role_part() {
+            let id = trial.work.ticket.id;
+            counters::count_role_part(part, verdict);
+            if let (Verdict::Fail { text, .. }, true) = (verdict, part.is_for_operators()) {
+                tracing::error!(%id, text, "mail for the operators does not reach them");
+            }
+        }
         self.parts.log.attempt(&Attempt {
             id: &trial.work.ticket.id.to_string(),
             to: trial.message.address(recipient),

@@ -21,7 +21,8 @@ use crate::bounce::dsn::{self, Report, Reported};
 use crate::bounce::policy::{self, Because, Cause, Facts, Rule, Strangers, Terms};
 use crate::smtp::envelope::Origin;
 use crate::smtp::{
-    About, Authentication, BodyType, Enhanced, Envelope, Notify, Recipient, ReportKind,
+    About, Address, Authentication, BodyType, Enhanced, Envelope, Notify, Recipient, ReportKind,
+    Written,
 };
 use crate::spool::{EntryId, Outcome, Queued, SpoolError};
 use crate::system::clock::{wall_ms, wall_us};
@@ -175,7 +176,7 @@ impl Inner {
     }
 
     /// What is known of who sent the message; looked at now if nobody could before.
-    async fn authentication(&self, message: &Loaded) -> Option<Authentication> {
+    pub(super) async fn authentication(&self, message: &Loaded) -> Option<Authentication> {
         let envelope = &message.envelope;
         let sender = envelope.mail_from.as_ref()?;
         let known = envelope.authentication.as_ref();
@@ -235,22 +236,24 @@ impl Inner {
         };
         let text = dsn::compose(&report);
         let recipients = told.iter().map(|ended| ended.recipient).collect();
+        let kind = Written::Report(kind);
         let about = About { kind, id: key.to_string(), recipients };
         let smtputf8 = report.needs_smtputf8();
-        let envelope = self.report_envelope(&message.envelope, about, &text, smtputf8);
+        let to = message.envelope.mail_from.iter();
+        let envelope = self.own_envelope(to, about, text.is_ascii(), smtputf8);
         draft.push(&text).await?;
         draft.commit(envelope).await
     }
 
-    /// RFC 3461 section 6.2 and RFC 5321 section 4.5.5: from nobody, and never reported on.
-    fn report_envelope(
+    /// The envelope of a message of ours. RFC 3461 section 6.2 and RFC 5321 section 4.5.5: from
+    /// nobody, and never reported on.
+    pub(super) fn own_envelope<'a>(
         &self,
-        about: &Envelope,
-        report: About,
-        text: &[u8],
+        to: impl Iterator<Item = &'a Address>,
+        about: About,
+        is_ascii: bool,
         smtputf8: bool,
     ) -> Envelope {
-        let to = about.mail_from.iter();
         let to = to.map(|address| Recipient {
             address: address.clone(),
             notify: Some(Notify::NEVER),
@@ -259,12 +262,12 @@ impl Inner {
         Envelope {
             mail_from: None,
             recipients: to.collect(),
-            body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
+            body: if is_ascii { BodyType::SevenBit } else { BodyType::EightBitMime },
             smtputf8,
             ret: None,
             envid: None,
             authentication: None,
-            report: Some(report),
+            report: Some(about),
             letter: None,
             origin: Origin {
                 ip: None,
@@ -355,7 +358,8 @@ impl Ended {
 /// Whether a report that is in the queue is about this.
 fn is_told(told: &[About], ended: &Ended) -> bool {
     let is_about = |about: &About| {
-        about.kind == ended.cause.kind() && about.recipients.contains(&ended.recipient)
+        about.kind == Written::Report(ended.cause.kind())
+            && about.recipients.contains(&ended.recipient)
     };
     told.iter().any(is_about)
 }

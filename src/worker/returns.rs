@@ -1,21 +1,17 @@
 //! Return paths of ours: written at delivery, and taken back with the reports that come to them.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use mxfleet_cluster::ReturnKey;
 
 use super::attempt::{Attempted, Loaded, is_answer};
-use super::connection::delays;
-use super::core::Work;
-use super::ending::{Trial, cut};
+use super::ending::cut;
 use super::reports::{Case, Ended};
 use super::{Inner, setting};
 use crate::blacklist::{self, Event};
 use crate::bounce::policy::{Because, Cause, Rule};
 use crate::client::{Answer, Connection, Outgoing};
 use crate::returns::{Before, Sent, Tag};
-use crate::schedule::Permit;
 use crate::smtp::dots::Unstuffer;
 use crate::smtp::{Address, Enhanced, Envelope, Reply};
 use crate::spool::{EntryId, Queued};
@@ -28,8 +24,6 @@ use crate::verdict::{Class, DsnRecipient, Scope, Verdict, classify_dsn, judge};
 const HEADER_OCTETS_MAX: usize = 1024;
 /// So much of a report is looked at.
 const REPORT_OCTETS_MAX: usize = 512 * 1024;
-/// Where reports are taken, for the log.
-const RELAY: &str = "local";
 
 /// How return paths are signed now.
 pub(super) struct Tagging {
@@ -164,36 +158,25 @@ impl Inner {
         }
     }
 
-    /// Take a report that came to a return path of ours.
-    pub(super) async fn take_return(self: &Arc<Self>, permit: &Permit, mut work: Work) {
-        let Some(message) = self.load(&mut work).await else {
-            self.skip(permit, work, None);
-            return;
-        };
-        let id = work.ticket.id;
-        let (mut judged, mut reports) = (Vec::new(), Vec::new());
-        for recipient in work.ticket.recipients.as_slice() {
-            let verdict = match self.take(id, &message, *recipient, &mut reports).await {
-                Taken::Done(result, text) => {
-                    METRICS.returns_total.with_label_values(&[result]).inc();
-                    Verdict::Delivered { reply: Reply::new(250, Enhanced(2, 0, 0), text) }
-                }
-                Taken::Later(text) => {
-                    Verdict::Retry { dsn: Enhanced(4, 3, 1), text, scope: Scope::Message }
-                }
-            };
-            judged.push((*recipient, verdict));
+    /// Take a report that came to a return path of ours; what to tell of it goes to `reports`.
+    pub(super) async fn take_return(
+        &self,
+        id: EntryId,
+        message: &Loaded,
+        recipient: u32,
+        reports: &mut Vec<Queued>,
+    ) -> Verdict {
+        match self.take(id, message, recipient, reports).await {
+            Taken::Done(result, text) => {
+                METRICS.returns_total.with_label_values(&[result]).inc();
+                Verdict::Delivered { reply: Reply::new(250, Enhanced(2, 0, 0), text) }
+            }
+            Taken::Later(text) => {
+                Verdict::Retry { dsn: Enhanced(4, 3, 1), text, scope: Scope::Message }
+            }
         }
-        let attempted = Attempted { judged, untried: Vec::new(), answered: true };
-        let delays = delays(&work, Instant::now());
-        let relay = Some(RELAY);
-        let trial = Trial { work, message: &message, relay, offers_dsn: true, delays };
-        self.settle(permit, trial, attempted, None).await;
-        // Only now, so that a report that has gone leaves nothing that could be told again.
-        reports.into_iter().for_each(|report| self.accept(report));
     }
 
-    /// What to tell of it goes to `reports`.
     async fn take(
         &self,
         id: EntryId,

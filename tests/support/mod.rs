@@ -24,6 +24,7 @@ pub mod prometheus;
 pub mod senders;
 pub mod sink;
 pub mod smtp;
+pub mod webhook;
 pub mod writer;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -39,6 +39,8 @@ pub struct Setup {
     pub mx_port: Option<u16>,
     /// Roots for customers' servers.
     pub ca_file: Option<PathBuf>,
+    /// The file with the webhook's address, and the root of its certificate.
+    pub webhook: Option<(PathBuf, PathBuf)>,
     /// A folder of its own for the data, such as a small disk.
     pub data_dir: Option<PathBuf>,
     /// Other listening addresses than a free one.
@@ -128,6 +130,14 @@ impl Node {
         }
         if let Some(file) = &setup.ca_file {
             writeln!(text, "ca_file = \"{}\"", file.display()).unwrap();
+        }
+        if let Some((url_file, ca_file)) = &setup.webhook {
+            let (url_file, ca_file) = (url_file.display(), ca_file.display());
+            write!(
+                text,
+                "[service]\nwebhook_url_file = \"{url_file}\"\nwebhook_ca_file = \"{ca_file}\"\n"
+            )
+            .unwrap();
         }
         for (cert, key) in &setup.certificates {
             let (cert, key) = (cert.display(), key.display());

@@ -19,6 +19,7 @@ mod migrations;
 mod names;
 mod news;
 mod notices;
+mod operators;
 mod parts;
 mod plan;
 mod recent;
@@ -131,6 +132,7 @@ impl State {
             Command::CustomerRemove { id } => self.remove_customer(id),
             Command::DomainAdd(domain) => {
                 self.customers.require(&domain.customer)?;
+                self.check_not_service(std::slice::from_ref(domain))?;
                 self.domains.add(at, domain)
             }
             Command::DomainSet { name, change } => {
@@ -157,7 +159,7 @@ impl State {
                 self.import(at, &domains)
             }
             Command::SettingSet { name, value } => {
-                self.check_setting(name)?;
+                self.check_setting(name, value.as_deref().unwrap_or_default())?;
                 let changed = self.settings.set(at, name, value.as_deref())?;
                 self.numbers = Numbers::of(&self.settings);
                 Ok(changed)
@@ -270,6 +272,7 @@ impl State {
         for domain in domains {
             self.customers.require(&domain.customer)?;
         }
+        self.check_not_service(domains)?;
         self.domains.import(at, domains)
     }
 
@@ -286,11 +289,11 @@ impl State {
     }
 
     /// Whether the setting may be changed now.
-    fn check_setting(&self, name: &str) -> Result<(), Refusal> {
+    fn check_setting(&self, name: &str, value: &str) -> Result<(), Refusal> {
         if name == "rotation.zone" && self.names().next().is_some() {
             return Err(Refusal::conflict("there are MX names in the zone; it cannot change"));
         }
-        Ok(())
+        self.check_service(name, value)
     }
 
     fn check_version(&self, expected: Option<u64>, command: &Command) -> Result<(), Refusal> {

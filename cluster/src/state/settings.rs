@@ -12,6 +12,7 @@ use super::{Outcome, Refusal};
 /// Room for the longest list of servers.
 const VALUE_OCTETS_MAX: usize = 1024;
 const SERVERS_MAX: usize = 16;
+const MAIL_ADDRESSES_MAX: usize = 8;
 
 /// A setting the fleet shares. A host's own settings are in its configuration file.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub enum SettingKind {
     Servers,
     /// A mail address, or nothing.
     MailAddress,
+    /// Mail addresses, separated by commas, or nothing.
+    MailAddresses,
     /// An address on the web that begins with `https://`, or nothing.
     Url,
     /// A line of plain text.
@@ -288,6 +291,24 @@ pub const SETTINGS: &[Setting] = &[
         caution: "when empty, postmaster at the host that writes: set one that people read",
     },
     Setting {
+        name: "service.domain",
+        default: "",
+        kind: SettingKind::DomainName,
+        about: "the service's own domain: mail to support@, trouble@, postmaster@, abuse@, noc@ \
+                and security@ it goes to service.operators",
+        caution: "when empty, only these names at the hosts' own hostnames do; its MX records must \
+                  lead to this fleet, and it cannot be a customer's domain",
+    },
+    Setting {
+        name: "service.operators",
+        default: "",
+        kind: SettingKind::MailAddresses,
+        about: "who gets mail to the service, as address,...: people whose mail does not come \
+                through this fleet",
+        caution: "when empty, that mail is answered 450 and waits where it is; addresses that \
+                  depend on this fleet would be silent when it is in trouble",
+    },
+    Setting {
         name: "site.title",
         default: "Mail relay",
         kind: SettingKind::Line { octets_max: 60 },
@@ -417,10 +438,9 @@ fn fits(kind: SettingKind, value: &str) -> bool {
             let host = value.strip_prefix("https://").unwrap_or_default();
             !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic())
         }
-        SettingKind::MailAddress => {
-            let plain = !value.chars().any(|c| c.is_control() || c.is_whitespace() || c == '<');
-            let domain = value.rsplit_once('@').filter(|(local, _)| !local.is_empty());
-            plain && value.len() <= 320 && domain.is_some_and(|(_, d)| is_host_name(d))
+        SettingKind::MailAddress => is_mail_address(value),
+        SettingKind::MailAddresses => {
+            value.split(',').count() <= MAIL_ADDRESSES_MAX && value.split(',').all(is_mail_address)
         }
         SettingKind::WebSite => is_web_site(value),
         _ => !value.bytes().any(|b| b.is_ascii_uppercase()) && is_host_name(value),
@@ -436,11 +456,21 @@ fn shape(kind: SettingKind) -> String {
         ),
         SettingKind::Url => "an address that begins with https://".into(),
         SettingKind::MailAddress => "a mail address such as support@relay.example".into(),
+        SettingKind::MailAddresses => format!(
+            "at most {MAIL_ADDRESSES_MAX} mail addresses such as ops@example.net, separated by \
+             commas"
+        ),
         SettingKind::WebSite => {
             "a web address without a path, such as https://status.relay.example".into()
         }
         _ => "a domain name in lowercase A-label form".into(),
     }
+}
+
+fn is_mail_address(text: &str) -> bool {
+    let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '<');
+    let domain = text.rsplit_once('@').filter(|(local, _)| !local.is_empty());
+    plain && text.len() <= 320 && domain.is_some_and(|(_, domain)| is_host_name(domain))
 }
 
 /// `https://host` or `http://host`, with or without a port, and nothing behind it.
@@ -522,79 +552,4 @@ pub fn render_duration(ms: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_is_valid_and_the_list_is_in_order() {
-        for setting in SETTINGS {
-            check(setting, setting.default).unwrap();
-        }
-        assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
-    }
-
-    #[test]
-    fn a_word_or_a_rate_that_is_none_is_refused() {
-        let mut settings = Settings::default();
-        for (name, good, bad) in [
-            ("bounce.non_customer", &["verified", "send"][..], &["", "Send", "all"][..]),
-            (
-                "bounce.budget",
-                &["0/1h", "5/1d", "1000000/7d"],
-                &["5", "5/", "/1h", "+5/1h", "5/8d"],
-            ),
-            ("bounce.budget", &["1/1ms"], &["5/0s", "1000001/1h", "-1/1h", "5/1h/1h"]),
-        ] {
-            for value in good {
-                assert_eq!(settings.set(1, name, Some(value)), Ok(1), "{name} {value}");
-            }
-            for value in bad {
-                settings.set(1, name, Some(value)).unwrap_err();
-            }
-        }
-        assert_eq!(settings.rate("bounce.budget"), (1, 1));
-        assert_eq!(Settings::default().rate("bounce.budget"), (100, 3_600_000));
-    }
-
-    #[test]
-    fn names_and_servers_are_checked() {
-        let find = |name| find(name).unwrap();
-        for (name, good) in [
-            ("rotation.zone", "relay.example"),
-            ("rotation.dns_servers", "192.0.2.1:53,[::1]:5353"),
-            ("rotation.acme_directory", "https://acme.example/dir"),
-            ("site.url", "https://status.relay.example"),
-            ("site.url", "http://127.0.0.1:8080"),
-        ] {
-            assert!(check(find(name), good).is_ok() && check(find(name), "").is_ok());
-        }
-        for (name, bad) in [
-            ("rotation.zone", "Relay.Example"),
-            ("rotation.zone", "a b"),
-            ("rotation.dns_servers", "192.0.2.1"),
-            ("rotation.acme_directory", "http://acme.example/dir"),
-            ("rotation.acme_directory", "https://"),
-            ("rotation.acme_directory", "https://a b"),
-            ("rotation.dns_servers", "192.0.2.1:0"),
-            ("rotation.dns_primary", "ns.test:53"),
-            ("site.url", "status.relay.example"),
-            ("site.url", "https://status.relay.example/"),
-            ("site.url", "https://user@status.relay.example"),
-            ("site.url", "javascript:alert(1)"),
-            ("site.title", ""),
-            ("site.title", "two\nlines"),
-        ] {
-            assert!(check(find(name), bad).is_err(), "{name} {bad}");
-        }
-    }
-
-    #[test]
-    fn durations_read_back_as_they_were_written() {
-        for text in ["90s", "4h", "5d", "1ms", "7m"] {
-            assert_eq!(render_duration(parse_duration_ms(text).unwrap()), text);
-        }
-        for text in ["", "5", "d", "-1s", "1.5h", "5 d", "99999999999999999999d"] {
-            assert_eq!(parse_duration_ms(text), None, "{text:?}");
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Commit, load, mark, restart, as they are meant to go.
 
 use super::support::*;
-use crate::smtp::{About, Envelope, ReportKind};
+use crate::smtp::{About, Envelope, ReportKind, Written};
 use crate::spool::sim_fs::SimFs;
 use crate::spool::{OpenError, OsFs, Outcome, RecoveredDestination, Spool, SpoolConfig};
 use std::sync::Arc;
@@ -31,7 +31,11 @@ async fn entries_survive_a_restart_with_their_marks() {
     let one = put(&spool, &["a@one.test", "b@two.test", "c@one.test"], b"one").await.unwrap();
     let two = put(&spool, &["d@one.test"], &text(1, 200_000)).await.unwrap();
     let gone = put(&spool, &["e@one.test"], b"gone").await.unwrap();
-    let about = About { kind: ReportKind::Failed, id: one.id.to_string(), recipients: vec![1, 3] };
+    let about = About {
+        kind: Written::Report(ReportKind::Failed),
+        id: one.id.to_string(),
+        recipients: vec![1, 3],
+    };
     let report = Envelope { report: Some(about.clone()), ..envelope(&["f@one.test"]) };
     let mut draft = spool.begin(0).unwrap();
     draft.push(b"report").await.unwrap();

@@ -3,6 +3,7 @@
 mod customer;
 mod queue;
 mod reports;
+mod roles;
 mod trouble;
 
 use std::collections::{BTreeMap, HashSet};
@@ -130,6 +131,8 @@ impl World {
             reports: reports(&dir, &spool, &limits),
             journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
             letters: Letters::open(&dir.path().join("letters")).unwrap(),
+            webhook: None,
+            answered: Answered::open(&dir.path().join("answered"), 0).unwrap(),
             returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             log: log.clone(),
             limits,

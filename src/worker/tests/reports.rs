@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::smtp::authentication::{Finding, Signature};
-use crate::smtp::{About, Authentication, Notify, ReportKind, Ret};
+use crate::smtp::{About, Authentication, Notify, ReportKind, Ret, Written};
 use crate::telemetry::journal::JournalLine;
 use crate::verdict::{Class, classify_dsn};
 
@@ -225,7 +225,8 @@ async fn a_crash_after_the_report_was_stored_makes_no_second_one() {
     let second = world.store(authentic(&to), TEXT).await.id;
     // The first was reported, and its marks were lost; of the second, one recipient was.
     for (id, recipients) in [(first, vec![0, 1]), (second, vec![1])] {
-        let about = About { kind: ReportKind::Failed, id: id.to_string(), recipients };
+        let about =
+            About { kind: Written::Report(ReportKind::Failed), id: id.to_string(), recipients };
         let report = Envelope {
             mail_from: None,
             report: Some(about),

@@ -1,0 +1,179 @@
+//! What is known of the author of a message to those who run the service, and of its customer.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mxfleet_cluster::{Customer, Domain, State};
+
+use super::Inner;
+use super::roles::Handing;
+use crate::bounce::dsn::date;
+use crate::roles::diagnostics::{
+    self, Arrival, CustomerFacts, DOMAINS_MAX, DomainFacts, FAILURES_MAX,
+};
+use crate::smtp::Address;
+use crate::system::clock::wall_ms;
+use crate::telemetry::journal::JournalLine;
+
+/// Days of the journal that are looked through, today included.
+const JOURNAL_DAYS: usize = 2;
+/// Queue, blacklist and journal are looked at for so long.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// What operators read instead of what was not looked at in time.
+const NOT_LOOKED_AT: &str = "not looked at: it takes too long now";
+
+impl Inner {
+    /// In words. The message does not wait for long: whoever writes in a customer's name, again and
+    /// again, must not hold up what others write.
+    pub(super) async fn diagnosed(self: &Arc<Self>, handing: &Handing<'_>) -> String {
+        let envelope = &handing.message.envelope;
+        let origin = &envelope.origin;
+        let client = origin
+            .ip
+            .map_or_else(|| "this fleet itself".to_owned(), |ip| format!("{}[{ip}]", origin.helo));
+        let mail_from = envelope.mail_from.as_ref().map_or("", Address::as_str);
+        let view = self.parts.cluster.view();
+        let author = handing.mail.author.as_ref();
+        let customers =
+            author.map_or_else(Vec::new, |author| diagnostics::customers_of(&view, author));
+        let looks = if customers.is_empty() {
+            Looks::default()
+        } else {
+            let names = domains_of(&view, &customers).map(|row| row.name.clone()).collect();
+            let look = tokio::time::timeout(LOOK_WITHIN, self.look_alone(&view, names)).await;
+            look.ok().flatten().unwrap_or_else(Looks::busy)
+        };
+        let facts: Vec<CustomerFacts<'_>> =
+            customers.iter().map(|customer| looks.facts(&view, customer)).collect();
+        let arrival = Arrival {
+            host: &self.parts.hostname,
+            id: &handing.id.to_string(),
+            date: &date(origin.received_at_us),
+            client: &client,
+            mail_from,
+            author,
+            found: handing.found.as_ref(),
+            is_authors: handing.is_authors(),
+        };
+        diagnostics::text(&arrival, &facts)
+    }
+
+    /// One at a time: the blacklist and the journal may be long.
+    async fn look_alone(
+        self: &Arc<Self>,
+        view: &Arc<State>,
+        names: HashSet<String>,
+    ) -> Option<Looks> {
+        let turn = Arc::clone(&self.diagnosing).acquire_owned().await.ok()?;
+        let (inner, view) = (Arc::clone(self), Arc::clone(view));
+        let look = tokio::task::spawn_blocking(move || {
+            let looks = inner.look(&view, &names);
+            drop(turn); // also when nobody waits for it any more
+            looks
+        });
+        look.await.ok()
+    }
+
+    /// Look at what is not in the tables by domain. Blocks.
+    fn look(&self, view: &State, names: &HashSet<String>) -> Looks {
+        let now_ms = wall_ms();
+        let mut looks = Looks { queues: self.queues(names), ..Looks::default() };
+        for (address, _) in view.blacklisted(now_ms) {
+            if let Some(name) = names.get(domain_of(address)) {
+                *looks.blacklisted.entry(name.clone()).or_default() += 1;
+            }
+        }
+        let frozen = view.blacklist_frozen(now_ms).filter(|row| names.contains(row.domain));
+        looks.frozen = frozen.map(|row| (row.domain.to_owned(), row.since_ms)).collect();
+        let is_theirs = |line: &JournalLine| names.contains(&*domain_of(&line.to).to_lowercase());
+        match self.parts.journal.newest(is_theirs, FAILURES_MAX, JOURNAL_DAYS) {
+            Ok(lines) => looks.failures = lines,
+            Err(error) => tracing::warn!(%error, "diagnostics go without what failed"),
+        }
+        looks
+    }
+
+    fn queues(&self, names: &HashSet<String>) -> HashMap<String, String> {
+        let (now, now_us) = (Instant::now(), self.clock.now_us());
+        let core = self.lock();
+        let theirs = core.schedule.summary().filter(|queue| names.contains(&*queue.domain));
+        let words = theirs.map(|queue| {
+            let oldest = queue.oldest.map_or_else(String::new, |id| {
+                let age_s = now_us.saturating_sub(id.micros()) / 1_000_000;
+                format!(", the oldest {age_s} s old")
+            });
+            let failing = queue.failing.map_or_else(String::new, |failing| {
+                let since = now.saturating_duration_since(failing.since).as_secs();
+                format!("; failing for {since} s: {}", failing.error)
+            });
+            (queue.domain.to_string(), format!("{} messages{oldest}{failing}", queue.messages))
+        });
+        words.collect()
+    }
+}
+
+/// What was found, by domain.
+#[derive(Default)]
+struct Looks {
+    queues: HashMap<String, String>,
+    blacklisted: HashMap<String, u64>,
+    frozen: HashMap<String, u64>,
+    failures: Vec<JournalLine>,
+    /// Nothing was looked at.
+    is_busy: bool,
+}
+
+impl Looks {
+    fn busy() -> Self {
+        Self { is_busy: true, ..Self::default() }
+    }
+
+    fn facts<'a>(&self, view: &'a State, customer: &'a Customer) -> CustomerFacts<'a> {
+        let domain = |row: &'a Domain| DomainFacts {
+            row,
+            blacklisted: (!self.is_busy)
+                .then(|| self.blacklisted.get(&row.name).copied().unwrap_or_default()),
+            frozen_since_ms: self.frozen.get(&row.name).copied(),
+            queue: match self.queues.get(&row.name) {
+                Some(words) => words.clone(),
+                None => if self.is_busy { NOT_LOOKED_AT } else { "empty" }.to_owned(),
+            },
+        };
+        let own = || domains_of(view, std::slice::from_ref(&customer));
+        let is_own = |line: &&JournalLine| {
+            let name = domain_of(&line.to).to_lowercase();
+            view.domain(&name).is_some_and(|row| row.customer == customer.id)
+        };
+        let number = view.migrations().next().map(|migration| migration.id);
+        CustomerFacts {
+            customer,
+            names: view.names_of(&customer.id),
+            migration: number.zip(view.migration_step(&customer.id)),
+            domains: own().take(DOMAINS_MAX).map(domain).collect(),
+            domains_in_all: own().count(),
+            failures: match self.is_busy {
+                true => vec![NOT_LOOKED_AT.to_owned()],
+                false => self.failures.iter().filter(is_own).map(line).collect(),
+            },
+        }
+    }
+}
+
+fn domains_of<'a>(
+    view: &'a State,
+    customers: &[&Customer],
+) -> impl Iterator<Item = &'a Domain> + use<'a> {
+    let ids: Vec<String> = customers.iter().map(|customer| customer.id.clone()).collect();
+    view.domains().filter(move |row| ids.contains(&row.customer))
+}
+
+fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
+fn line(line: &JournalLine) -> String {
+    let JournalLine { at, id, from, to, outcome, because, dsn, reply, .. } = line;
+    let because = because.as_deref().unwrap_or_default();
+    format!("{at} {id} <{from}> to <{to}>: {outcome} {because} {dsn} {reply}")
+}

@@ -1,0 +1,84 @@
+//! Mail to those who run the service is handed on once, whatever is in the way.
+
+use super::*;
+use crate::smtp::{About, RolePart, Written};
+
+const TEXT: &str = "From: jane@elsewhere.test\r\nSubject: help\r\n\r\nhelp\r\n";
+
+/// Operators whose server is this one.
+async fn operators(server: &CustomerServer) -> World {
+    let mut world = World::new(&[]).await;
+    employ(&mut world, server).await;
+    world
+}
+
+async fn employ(world: &mut World, server: &CustomerServer) {
+    world.set("service.operators", "ops@ops.test").await;
+    // A route for it is easier to have here than exchangers.
+    let domain = Domain {
+        name: "ops.test".into(),
+        customer: "acme".into(),
+        route: server.address.to_string().parse().unwrap(),
+        tls: TlsPolicy::Opportunistic,
+        connections_max: None,
+        recipients: RecipientPolicy::default(),
+    };
+    world.propose(Command::DomainAdd(domain)).await;
+}
+
+fn taken(server: &CustomerServer) -> Vec<String> {
+    server.seen.lock().unwrap().taken.iter().map(|(_, text)| text.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_of_one_message_share_a_copy_and_others_are_not_concerned() {
+    let server = CustomerServer::start(Manners::default()).await;
+    let world = operators(&server).await;
+    world.send(&["noc@mx1.relay.test", "Support@mx1.relay.test", "a@ops.test"], TEXT).await;
+    world.empty().await;
+    let mut taken = taken(&server);
+    taken.sort_by_key(String::len);
+    assert_eq!(taken.len(), 2, "{taken:?}");
+    assert_eq!(taken[0], TEXT.replace("\r\n", "\n"));
+    assert!(taken[1].contains("Subject: [noc, support] help\n"), "{}", taken[1]);
+    assert!(taken[1].contains(&taken[0]), "{}", taken[1]);
+    wait_until("it is logged", || world.log_lines("handed to operators: 1") == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_after_the_copy_was_stored_makes_no_second_one() {
+    let server = CustomerServer::start(Manners::default()).await;
+    let mut world = operators(&server).await;
+    world.stop().await;
+    let id = world.store(envelope(&["abuse@mx1.relay.test"]), TEXT).await.id;
+    let kind = Written::Role(RolePart::Copy);
+    let about = About { kind, id: id.to_string(), recipients: vec![0] };
+    let copy = Envelope { mail_from: None, report: Some(about), ..envelope(&["ops@ops.test"]) };
+    world.store(copy, "Subject: the copy\r\n\r\n").await;
+    world.running = Some(tokio::spawn(async {}));
+    let world = world.restart(limits()).await;
+    world.empty().await;
+    assert_eq!(taken(&server), ["Subject: the copy\n\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_and_missing_operators_keep_the_message() {
+    let server = CustomerServer::start(Manners::default()).await;
+    let mut world = operators(&server).await;
+    world.stop().await;
+    world.store(envelope(&["abuse@mx1.relay.test"]), TEXT).await;
+    world.running = Some(tokio::spawn(async {}));
+    let full = Limits { disk_reserve_octets: 1 << 60, ..limits() };
+    let mut world = world.restart(full).await;
+    let deferred = "status=deferred (the spool takes no mail now)";
+    wait_until("a full disk", || world.log_lines(deferred) > 0).await;
+    world.set("service.operators", "").await;
+    let mut world = world.restart(limits()).await;
+    let deferred = "status=deferred (nobody is set to read this";
+    wait_until("nobody to read it", || world.log_lines(deferred) > 0).await;
+    assert!(taken(&server).is_empty());
+    world.propose(Command::DomainRemove { name: "ops.test".into() }).await;
+    employ(&mut world, &server).await;
+    world.deliveries.retry_all();
+    wait_until("the copy", || taken(&server).len() == 1).await;
+}

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use self::form::fields;
 use super::board::Level;
 use super::layout::{Page, mark};
-use super::{Shared, page, refusal, test_page};
+use super::{Shared, not_so, page, refusal, test_page};
 use crate::account::{LinkError, LinkSecret};
 use crate::http::domain_name;
 use crate::http::visitor::Visitor;
@@ -78,6 +78,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/customer/{secret}/pardon", post(pardon).get(back))
         .route("/customer/{secret}/end", post(end).get(back))
         .route("/customer/{secret}/test", get(test))
+        .method_not_allowed_fallback(not_so)
         .layer(map_response(private))
 }
 

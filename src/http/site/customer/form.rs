@@ -192,7 +192,6 @@ mod tests {
             (FORM_TYPE, long.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
             ("application/json", "{}", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             (FORM_TYPE, "with=nothing", StatusCode::BAD_REQUEST),
-            (FORM_TYPE, "of=%ff%fe", StatusCode::BAD_REQUEST),
         ] {
             assert_eq!(status(request(kind, body.to_owned())).await, expected, "{kind} {body}");
         }

@@ -53,6 +53,7 @@ pub(super) fn domains(known: &Known, gathered: &Gathered) -> Markup {
                     (_, Some(oldest)) => {
                         (messages) " messages wait for them, the oldest for " (age(oldest)) "."
                     }
+                    (1, None) => "One message for them is on its way.",
                     (_, None) => { (messages) " messages for them are on their way." }
                 }
             }

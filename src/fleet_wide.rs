@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// A question from another node.
 const QUESTION_OCTETS_MAX: usize = 16 << 10;
 /// An answer to another node.
-const ANSWER_OCTETS_MAX: usize = 1 << 20;
+const ANSWER_OCTETS_MAX: usize = 2 << 20;
 
 /// Answers questions on one node.
 pub trait Answers: Send + Sync + 'static {
@@ -49,7 +49,7 @@ pub struct Heard<T> {
     pub answer: Result<T, NoAnswer>,
 }
 
-/// Why a node has no answer.
+/// Why a node has no answer; the words follow its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
     /// It cannot be reached, or what it said is not understood.
@@ -59,7 +59,7 @@ pub enum NoAnswer {
     #[error("did not answer within {0} seconds")]
     Late(u64),
     /// It says why.
-    #[error("{0}")]
+    #[error("says: {0}")]
     Refused(String),
 }
 

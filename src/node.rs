@@ -34,7 +34,7 @@ use crate::http::tables::Tables;
 use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
 use crate::post::Post;
-use crate::probe::{self, Prober};
+use crate::probe::{self, Prober, Probes};
 use crate::returns::{self, Returns};
 use crate::roles::{Answered, Webhook};
 use crate::rotation::{self, Acme, Rotation, TrafficMeter};
@@ -220,7 +220,7 @@ impl Node {
             log: log.clone(),
             limits: Arc::clone(&limits),
         });
-        let prober = prober(config, &cluster, router.clone(), &dns)?;
+        let probes = probes(config, &cluster, router.clone(), &dns)?;
         let callout = callout(config, &cluster, router, &deliveries, &reports)?;
         let policy = policy(&cluster, hostname, &limits, callout, journal.clone())
             .with_webhook(webhook.is_some());
@@ -269,9 +269,9 @@ impl Node {
             cluster: cluster.clone(),
             reports: reports.clone(),
             journal: journal.clone(),
-            prober: prober.clone(),
+            probes: probes.clone(),
         };
-        let site = Site::new(cluster.clone(), name, prober, account);
+        let site = Site::new(cluster.clone(), name, probes, account);
         let node = Self {
             cluster,
             spool,
@@ -462,8 +462,9 @@ fn callout(
     }))
 }
 
-fn prober(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyhow::Result<Prober> {
-    Ok(Prober::new(probe::Parts {
+/// Looking at customers' servers; other nodes are answered from now on.
+fn probes(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyhow::Result<Probes> {
+    let prober = Prober::new(probe::Parts {
         cluster: cluster.clone(),
         router,
         dns: dns.clone(),
@@ -471,7 +472,8 @@ fn prober(config: &Config, cluster: &Cluster, router: Router, dns: &Dns) -> anyh
         limits: &config.limits,
         roots: &roots(config),
         allow_loopback: config.delivery.allow_loopback_routes,
-    })?)
+    })?;
+    Ok(Probes::new(cluster.clone(), &config.node.name, prober))
 }
 
 /// What this node is to a route that leads back to it.

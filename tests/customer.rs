@@ -195,7 +195,7 @@ fn the_link_comes_by_mail_shows_the_customers_own_on_every_node_and_pardons() {
         let (got, page) =
             post(&fleet.nodes[2], &format!("{path}/pardon"), &format!("address={field}"));
         assert_eq!(got, status, "{field}: {page}");
-        let tested = http_get(fleet.nodes[2].http(), &format!("{other}/test?domain=acme.test"));
+        let tested = http_get(fleet.nodes[2].http(), &format!("{other}/tools/mx?domain=acme.test"));
         assert_eq!(tested.unwrap().0, 404);
     }
     assert_eq!(rcpt(&fleet.nodes[0], gone), 550);
@@ -327,12 +327,13 @@ fn who_asks_badly_is_told_in_a_sentence_and_a_link_that_is_no_good_says_nothing_
         (format!("GET {}", good.to_uppercase().replace("/CUSTOMER", "/customer")), "", 404, none),
         ("GET /customer/%3Cscript%3E".into(), "", 404, none),
         ("GET /customer/..%2f..%2fetc".into(), "", 404, none),
-        (format!("GET {zeros}/test?domain=acme.test"), "", 404, none),
+        (format!("GET {zeros}/tools/mx?domain=acme.test"), "", 404, none),
         (format!("GET {zeros}/pardon"), "", 404, none),
         (format!("POST {zeros}/pardon"), "address=a%40acme.test", 404, none),
         (format!("POST {zeros}/end"), "", 404, none),
-        (format!("GET {good}/test?domain=127.0.0.1"), "", 404, "That is none of your domains."),
-        (format!("GET {good}/test"), "", 404, "That is none of your domains."),
+        (format!("GET {good}/tools/mx?domain=127.0.0.1"), "", 404, "That is none of your domains."),
+        (format!("GET {good}/tools/ping"), "", 404, "That is none of your domains."),
+        (format!("GET {good}/tools/shell?domain=acme.test"), "", 404, "There is no such tool."),
         (format!("GET {good}/pardon"), "", 303, ""),
         (format!("POST {good}"), "", 405, "This page can only be read."),
         (format!("POST {good}/pardon"), "", 400, "The form is not as it should be."),
@@ -413,9 +414,9 @@ fn a_customer_walks_through_its_view_with_a_browser() {
         picture(&browser, *eyes, "customer");
         browser.evaluate("document.querySelector('#recipients').scrollIntoView()");
         picture(&browser, *eyes, "customer-recipients");
-        assert_eq!(browser.count(&format!("a[href='{path}/test?domain=acme.test']")), 1);
-        browser.go(&format!("{url}/test?domain=acme.test"));
-        assert!(browser.text("main").contains("Your mail comes through."));
+        assert_eq!(browser.count(&format!("a[href='{path}/tools/mx?domain=acme.test']")), 1);
+        browser.go(&format!("{url}/tools/mx?domain=acme.test"));
+        assert!(browser.text("main").contains("mail comes through"));
         inspect(&browser);
         picture(&browser, *eyes, "customer-test");
         if eyes.width == 390 && eyes.dark {

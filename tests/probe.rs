@@ -77,7 +77,7 @@ fn a_server_is_judged_as_delivery_treats_it() {
     let ehlo = "250-mail.acme.test\r\n250 STARTTLS\r\n";
     // Refused TLS, and a refusal for now: mail comes through, in the clear and later.
     let broken = Sink::scripted(move |step| match step {
-        Step::Hello => Act::Raw(ehlo.into()),
+        Step::Hello(_) => Act::Raw(ehlo.into()),
         Step::Rcpt(_) => Act::Say("450 4.7.1 come again".into()),
         _ => Act::Usual,
     });

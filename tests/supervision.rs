@@ -205,6 +205,9 @@ fn the_node_makes_no_system_call_that_its_unit_forbids() {
     let reply = node.client().deliver("a@b.test", &["user@acme.test"], b"x\r\n");
     assert_eq!(reply.code, 250, "{reply:?}");
     sink.await_count(1, SOON);
+    for tool in ["mx", "smtp", "ping", "traceroute"] {
+        node.admin(&["probe", tool, "acme.test"]);
+    }
     node.process().signal("HUP");
     assert!(node.metric("mxfleet_build_info") >= 0.0);
     assert!(node.terminate().success());

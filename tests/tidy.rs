@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["blacklist", "client", "config", "route", "smtp", "system", "telemetry", "verdict"],
     ),
     ("roles", &["bounce", "client", "smtp", "system"]),
-    ("probe", &["client", "config", "route", "smtp", "system"]),
+    ("probe", &["client", "config", "fleet_wide", "route", "smtp", "system"]),
     ("authentication", &["bounce", "config", "smtp", "system", "telemetry"]),
     ("blacklist", &["config", "smtp", "spool", "system", "telemetry"]),
     ("spool", &["config", "smtp", "system", "telemetry"]),

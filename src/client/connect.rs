@@ -89,7 +89,7 @@ impl Client {
         Ok(Connection::new(wire, hop, capabilities, self.limits.clone()))
     }
 
-    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
+    pub(super) async fn dial(&self, address: SocketAddr) -> Result<TcpStream, String> {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             // A batch of commands and a text are whole writes already.
@@ -121,13 +121,17 @@ impl Client {
     async fn start_tls(&self, mut wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
         let reply = self.ask(&mut wire, "STARTTLS\r\n", Stage::StartTls).await;
         match reply {
-            Ok(reply) if reply.is_positive() => {}
-            Ok(reply) => return Err(Failure::Tls(format!("STARTTLS was refused: {reply}"))),
+            Ok(reply) if reply.is_positive() => self.secure(wire, hop).await,
+            Ok(reply) => Err(Failure::Tls(format!("STARTTLS was refused: {reply}"))),
             Err(Failure::Final(Response { answer: crate::smtp::Answer::Broken(why), .. })) => {
-                return Err(Failure::Tls(why));
+                Err(Failure::Tls(why))
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => Err(failure),
         }
+    }
+
+    /// The handshake, once STARTTLS was taken.
+    pub(super) async fn secure(&self, wire: Wire, hop: &Hop) -> Result<Wire, Failure> {
         let socket = wire.into_socket().map_err(|why| Failure::Tls(why.to_owned()))?;
         let Socket::Plain(stream) = socket else {
             return Err(Failure::Tls("TLS within TLS".to_owned()));
@@ -147,19 +151,24 @@ impl Client {
         }
     }
 
-    async fn ask(&self, wire: &mut Wire, command: &str, stage: Stage) -> Result<Reply, Failure> {
+    pub(super) async fn ask(
+        &self,
+        wire: &mut Wire,
+        command: &str,
+        stage: Stage,
+    ) -> Result<Reply, Failure> {
         let within = Duration::from_millis(self.limits.reply_timeout_ms);
         wire.write(command.as_bytes(), within).await.map_err(broken(stage))?;
         self.read(wire, stage).await
     }
 
-    async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
+    pub(super) async fn read(&self, wire: &mut Wire, stage: Stage) -> Result<Reply, Failure> {
         let within = Duration::from_millis(self.limits.reply_timeout_ms);
         wire.read_reply(within).await.map_err(|error: WireError| broken(stage)(error))
     }
 }
 
-fn broken<E: std::fmt::Display>(stage: Stage) -> impl Fn(E) -> Failure {
+pub(super) fn broken<E: std::fmt::Display>(stage: Stage) -> impl Fn(E) -> Failure {
     move |error| Failure::Final(Response::broken(stage, error.to_string()))
 }
 

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::socket::Socket;
 use super::wire::Wire;
 use super::{Client, Hop};
-use crate::smtp::{Address, Answer, Response, Stage, is_unprintable};
+use crate::smtp::{Address, Answer, Reply, Response, Stage, is_unprintable};
 use crate::system::clock::wall_ms;
 
 /// What is shown of a reply: it may be long, and none of it is ours.
@@ -195,8 +195,15 @@ impl Examination<'_> {
 /// What an answer is worth: a refusal for now is one that mail outlasts.
 fn grade(response: &Response) -> Grade {
     match &response.answer {
-        Answer::Reply(reply) if reply.is_positive() => Grade::Good,
-        Answer::Reply(reply) if reply.is_transient() => Grade::Fair,
+        Answer::Reply(reply) => grade_of(reply),
+        _ => Grade::Bad,
+    }
+}
+
+pub(super) fn grade_of(reply: &Reply) -> Grade {
+    match reply {
+        reply if reply.is_positive() => Grade::Good,
+        reply if reply.is_transient() => Grade::Fair,
         _ => Grade::Bad,
     }
 }

@@ -12,6 +12,7 @@ mod dialog;
 mod examine;
 mod socket;
 mod tls;
+mod transcript;
 mod wire;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::telemetry::metrics::METRICS;
 pub use connection::Connection;
 pub use examine::{Finding, Grade, Step};
 pub(crate) use tls::verified;
+pub use transcript::{Speaker, Spoken};
 
 /// A server to offer mail to.
 #[derive(Debug, Clone, PartialEq, Eq)]

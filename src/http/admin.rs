@@ -26,7 +26,7 @@ use super::{account, blacklist, members, probe, queue};
 use crate::account::Account;
 use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
-use crate::probe::Prober;
+use crate::probe::Probes;
 use crate::smtp::canned::{self, Canned};
 use crate::smtp::{Address, AddressError, command};
 use crate::system::clock::wall_ms;
@@ -59,7 +59,7 @@ pub struct Admin {
     /// What became of mail that was not delivered.
     pub journal: Journal,
     /// Looks at customers' servers.
-    pub prober: Prober,
+    pub probes: Probes,
 }
 
 /// Bind the socket; a stale one of a dead process is replaced.
@@ -149,8 +149,8 @@ impl Admin {
         if let Call::JournalSearch { from, to, limit } = call {
             return self.search(from, to, limit).await;
         }
-        if let Call::ProbeMx { domain } = &call {
-            return probe::mx(&self.prober, &self.cluster, domain).await;
+        if let Call::Probe { tool, domain } = &call {
+            return probe::look(&self.probes, &self.cluster, *tool, domain).await;
         }
         if let Call::CustomerLink { id } = &call {
             return account::link(&self.account, &self.cluster, id, &terms).await;

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::rotation::call::*;
+use crate::probe::Tool;
 
 /// Path of the admin API on the admin socket.
 pub const CALL_PATH: &str = "/api/v1/admin/call";
@@ -265,9 +266,11 @@ pub enum Call {
         /// The customer's id.
         id: String,
     },
-    /// Look at the servers of a customer's domain; the answer is a list of
+    /// Look at the servers of a customer's domain from every node; the answer is a list of
     /// [`ProbeRow`](super::probe::ProbeRow).
-    ProbeMx {
+    Probe {
+        /// How.
+        tool: Tool,
         /// The domain.
         domain: String,
     },

@@ -1,26 +1,37 @@
-//! Self-help: looking at customers' servers as a sender would see them.
+//! Self-help: looking at customers' servers as a sender would see them, from every node.
 //!
 //! **Invariant:** only servers of domains in the table are looked at, at the address that was
 //! checked, and nothing is sent to them. For everybody but operators that address is a public one.
+//! Each node sees to that itself, whoever asks.
 
+mod ping;
 mod public_address;
+mod report;
+mod side_by_side;
+#[cfg(test)]
+mod tests;
+mod traceroute;
 mod turns;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mxfleet_cluster::{Cluster, TlsPolicy};
-use tokio::sync::mpsc;
+use mxfleet_cluster::{Cluster, TlsPolicy, Topic};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
-use crate::client::{Client, ClientError, Finding, Grade, Hop, Roots, Step};
+use crate::client::{Client, ClientError, Hop, Roots};
 use crate::config::Limits;
+use crate::fleet_wide::{Answers, FleetWide};
 use crate::route::{Dns, RouteFailure, Router};
 use crate::smtp::Address;
 
+pub use report::{Asker, Finding, Question, Report, Seen, Tool, What};
+pub use side_by_side::SideBySide;
 pub use turns::{Busy, Turn, Turns};
 
-/// Time for one address of a server, whatever it does.
+/// Time for one address of a server, whatever it does: less than a node is waited for.
 const EXAMINATION: Duration = Duration::from_secs(10);
 /// Of that, for the connection and for each reply.
 const CONNECT_MS: u64 = 4_000;
@@ -31,30 +42,15 @@ const REPLY_OCTETS_MAX: usize = 8 * 1024;
 const FINDINGS_MAX: usize = 32;
 /// Servers and addresses in all; delivery tries fewer of them.
 const ADDRESSES_MAX: usize = 16;
+/// Domains that this node looks at at a time for visitors, its own and those of other nodes.
+const LOOKS_MAX: usize = 60;
 /// The name below a domain that says who may have it tested.
 pub const PROOF_LABEL: &str = "_mxfleet";
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
-    /// An operator, who has set the route.
-    Operator,
-    /// Somebody on the site.
-    Visitor,
-}
+/// Looks from every node.
+pub type Probes = FleetWide<Prober>;
 
-/// One address of a server, and what is found there as it comes.
-#[derive(Debug)]
-pub struct Examined {
-    /// The server's name.
-    pub server: String,
-    /// `None` when it has none.
-    pub address: Option<SocketAddr>,
-    /// What is found; closed at the end.
-    pub findings: mpsc::Receiver<Finding>,
-}
-
-/// Looks at servers. Clones share the turns.
+/// Looks at servers from this node. Clones share the turns.
 #[derive(Clone)]
 pub struct Prober {
     cluster: Cluster,
@@ -62,8 +58,16 @@ pub struct Prober {
     dns: Dns,
     client: Arc<Client>,
     allow_loopback: bool,
+    looks: Arc<Semaphore>,
     /// Who may look when.
     pub turns: Turns,
+}
+
+/// What is looked for at each address.
+struct Look {
+    question: Question,
+    postmaster: Address,
+    tls: TlsPolicy,
 }
 
 /// What a prober is made of.
@@ -101,54 +105,77 @@ impl Prober {
             dns: parts.dns,
             client: Arc::new(client),
             allow_loopback: parts.allow_loopback,
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             turns: Turns::default(),
         })
     }
 
-    /// Look at all servers of a customer's domain at once. Whoever drops the result ends it.
-    pub async fn mx(&self, domain: &str, asker: Asker) -> Result<Vec<Examined>, RouteFailure> {
-        let tls = self.cluster.view().domain(domain).map(|row| row.tls.clone());
-        let postmaster = Address::parse(&format!("postmaster@{domain}"), false)
-            .map_err(|_| RouteFailure::NotServed(domain.to_owned()))?;
+    /// Look at all servers of a customer's domain at once. Whoever drops the future ends it.
+    async fn look(&self, question: Question) -> Result<Report, RouteFailure> {
+        let domain = &question.domain;
         let servers = self.router.servers(domain).await?.into_iter();
+        let postmaster = Address::parse(&format!("postmaster@{domain}"), false)
+            .map_err(|_| RouteFailure::NotServed(domain.clone()))?;
+        let tls = self.cluster.view().domain(domain).map(|row| row.tls.clone());
+        let tls = tls.unwrap_or(TlsPolicy::Opportunistic);
+        let look = Arc::new(Look { question, postmaster, tls });
         let places = servers.flat_map(|server| match server.addresses {
             Ok(all) => all.into_iter().map(|at| (server.name.clone(), Ok(at))).collect(),
             Err(why) => vec![(server.name, Err(why))],
         });
-        let look = |(server, place): (String, Result<SocketAddr, RouteFailure>)| match place {
-            Ok(address) if asker == Asker::Operator || self.is_for_visitors(address) => {
-                self.examine(server, address, tls.as_ref(), &postmaster)
-            }
-            // Where it is says something of our own network: that is not for everybody.
-            Ok(_) => unreachable(server, "its address is not a public one"),
-            Err(why) => unreachable(server, &why.to_string()),
-        };
-        Ok(places.take(ADDRESSES_MAX).map(look).collect())
+        let mut looks = JoinSet::new();
+        for (place, (server, address)) in places.take(ADDRESSES_MAX).enumerate() {
+            let (prober, look) = (self.clone(), Arc::clone(&look));
+            looks.spawn(async move { (place, prober.look_at(server, address, &look).await) });
+        }
+        let mut seen = looks.join_all().await;
+        seen.sort_by_key(|(place, _)| *place);
+        Ok(Report { servers: seen.into_iter().map(|(_, seen)| seen).collect() })
     }
 
-    fn is_for_visitors(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        public_address::is_public(ip) || (self.allow_loopback && ip.is_loopback())
-    }
-
-    fn examine(
+    async fn look_at(
         &self,
         server: String,
-        address: SocketAddr,
-        tls: Option<&TlsPolicy>,
-        postmaster: &Address,
-    ) -> Examined {
-        let (tell, findings) = mpsc::channel(FINDINGS_MAX);
-        let tls = tls.cloned().unwrap_or(TlsPolicy::Opportunistic);
-        let hop = Hop { name: server.clone(), address, tls };
-        let (client, postmaster) = (Arc::clone(&self.client), postmaster.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = client.examine(&hop, &postmaster, EXAMINATION, &tell) => {}
-                () = tell.closed() => {}
+        address: Result<SocketAddr, RouteFailure>,
+        look: &Look,
+    ) -> Seen {
+        let asker = look.question.asker;
+        let address = match address {
+            Ok(address) if self.may_be_seen(address.ip(), asker) => address,
+            // Where it is says something of our own network: that is not for everybody.
+            Ok(_) => return Seen::nowhere(server, "its address is not a public one"),
+            Err(why) => return Seen::nowhere(server, &why.to_string()),
+        };
+        let hop = Hop { name: server.clone(), address, tls: look.tls.clone() };
+        let findings = match look.question.tool {
+            Tool::Mx => self.examine(&hop, &look.postmaster).await,
+            Tool::Smtp => {
+                let said = self.client.converse(&hop, &look.postmaster, EXAMINATION).await;
+                said.into_iter().map(Finding::from).collect()
             }
-        });
-        Examined { server, address: Some(address), findings }
+            Tool::Ping => ping::ping(address).await,
+            Tool::Traceroute => traceroute::trace(address, |ip| self.may_be_seen(ip, asker)).await,
+        };
+        Seen { server, address: Some(address), findings }
+    }
+
+    /// Visitors are shown public addresses only.
+    fn may_be_seen(&self, ip: IpAddr, asker: Asker) -> bool {
+        let ip = ip.to_canonical();
+        asker == Asker::Operator
+            || public_address::is_public(ip)
+            || (self.allow_loopback && ip.is_loopback())
+    }
+
+    async fn examine(&self, hop: &Hop, postmaster: &Address) -> Vec<Finding> {
+        let (tell, mut told) = mpsc::channel(FINDINGS_MAX);
+        self.client.examine(hop, postmaster, EXAMINATION, &tell).await;
+        drop(tell);
+        let mut findings = Vec::new();
+        while let Some(finding) = told.recv().await {
+            findings.push(finding.into());
+        }
+        findings
     }
 
     /// Whether a domain's DNS has this code, which whoever controls it was asked to put there.
@@ -168,14 +195,26 @@ impl Prober {
     }
 }
 
+impl Answers for Prober {
+    const TOPIC: Topic = Topic::PROBE;
+    type Question = Question;
+    type Answer = Report;
+
+    async fn answer(&self, question: Question) -> Result<Report, String> {
+        let _look = match question.asker {
+            Asker::Operator => None,
+            Asker::Visitor => match self.looks.try_acquire() {
+                Ok(look) => Some(look),
+                Err(_) => {
+                    return Err("many tests are running here, please wait a minute".to_owned());
+                }
+            },
+        };
+        self.look(question).await.map_err(|error| error.to_string())
+    }
+}
+
 /// What the record that proves control says.
 pub fn proof(code: &str) -> String {
     format!("test={code}")
-}
-
-fn unreachable(server: String, why: &str) -> Examined {
-    let (tell, findings) = mpsc::channel(1);
-    // There is room for it.
-    let _ = tell.try_send(Finding::new(Step::Resolve, Grade::Bad, why));
-    Examined { server, address: None, findings }
 }

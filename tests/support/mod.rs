@@ -24,6 +24,7 @@ pub mod prometheus;
 pub mod senders;
 pub mod sink;
 pub mod smtp;
+pub mod way;
 pub mod webhook;
 pub mod writer;
 

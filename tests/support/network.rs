@@ -107,7 +107,8 @@ impl Network {
         format!("{}b", self.name)
     }
 
-    fn space(&self, host: usize) -> String {
+    /// The network namespace of a host.
+    pub fn space(&self, host: usize) -> String {
         format!("{}n{host}", self.name)
     }
 }

@@ -59,8 +59,8 @@ fn address(argument: &str) -> &str {
 pub enum Step<'a> {
     /// A connection was made.
     Connect,
-    /// EHLO or HELO.
-    Hello,
+    /// EHLO or HELO, and what the client calls itself.
+    Hello(&'a str),
     /// The argument of MAIL.
     Mail(&'a str),
     /// The argument of RCPT.
@@ -273,7 +273,7 @@ impl<'a> Dialog<'a> {
             let line = self.line()?;
             let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
             match verb.to_ascii_uppercase().as_str() {
-                "EHLO" | "HELO" => self.hello()?,
+                "EHLO" | "HELO" => self.hello(argument)?,
                 "STARTTLS" => self.starttls()?,
                 "MAIL" => self.mail(argument)?,
                 "RCPT" => self.rcpt(argument)?,
@@ -292,7 +292,7 @@ impl<'a> Dialog<'a> {
         }
     }
 
-    fn hello(&mut self) -> std::io::Result<()> {
+    fn hello(&mut self, client: &str) -> std::io::Result<()> {
         self.forget();
         let own = &self.shared.manner.keywords;
         let mut lines = vec!["sink.test"];
@@ -303,7 +303,7 @@ impl<'a> Dialog<'a> {
         let last = lines.pop().unwrap_or_default();
         let mut reply: String = lines.iter().map(|line| format!("250-{line}\r\n")).collect();
         reply.push_str(&format!("250 {last}"));
-        self.answer(&Step::Hello, &reply).map(drop)
+        self.answer(&Step::Hello(client), &reply).map(drop)
     }
 
     fn starttls(&mut self) -> std::io::Result<()> {

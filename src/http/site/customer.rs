@@ -77,7 +77,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/customer/{secret}", get(show))
         .route("/customer/{secret}/pardon", post(pardon).get(back))
         .route("/customer/{secret}/end", post(end).get(back))
-        .route("/customer/{secret}/test", get(test))
+        .route("/customer/{secret}/tools/{tool}", get(tools))
         .method_not_allowed_fallback(not_so)
         .layer(map_response(private))
 }
@@ -169,15 +169,18 @@ struct Tested {
     domain: String,
 }
 
-/// `GET /customer/SECRET/test`: the test of a domain's servers. The link has come to a contact of
-/// the customer, so that nothing more is to be proven.
-async fn test(
+/// `GET /customer/SECRET/tools/...`: the tools on a domain. The link has come to a contact of the
+/// customer, so that nothing more is to be proven.
+async fn tools(
     State(shared): State<Shared>,
-    Path(secret): Path<String>,
+    Path((secret, tool)): Path<(String, String)>,
     Extension(Visitor(visitor)): Extension<Visitor>,
     asked: Result<Query<Tested>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let Some(known) = known(&shared, &secret) else { return no_link(&shared) };
+    let Some(tool) = test_page::tool_at(&format!("/tools/{tool}")) else {
+        return refusal(&shared, StatusCode::NOT_FOUND, "There is no such tool.");
+    };
     let domain = asked.ok().and_then(|Query(Tested { domain })| domain_name(domain.trim()).ok());
     let is_theirs = |domain: &String| {
         known.tables.domain(domain).is_some_and(|row| row.customer == known.customer.id)
@@ -185,17 +188,18 @@ async fn test(
     let Some(domain) = domain.filter(is_theirs) else {
         return refusal(&shared, StatusCode::NOT_FOUND, "That is none of your domains.");
     };
-    let turn = shared.prober.turns.use_once(visitor, Instant::now());
-    match turn.and_then(|()| shared.prober.turns.take(&domain)) {
-        Ok(turn) => {
-            let head = html! {
-                p { a href=(known.secret.path()) { "Back to your view" } }
-                h1 { "Test of " (domain) }
-            };
-            test_page::examine(&shared, &domain, &head, turn).await
-        }
-        Err(busy) => super::records::wait(&shared, busy),
-    }
+    let turns = &shared.probes.here().turns;
+    let turn = match turns.use_once(visitor, Instant::now()).and_then(|()| turns.take(&domain)) {
+        Ok(turn) => turn,
+        Err(busy) => return super::records::wait(&shared, busy),
+    };
+    let view = known.secret.path();
+    let href = |tool| format!("{view}{}?domain={domain}", test_page::path(tool));
+    let head = html! {
+        (test_page::heading(tool, href))
+        p { strong { (domain) } ". " a href=(view) { "Back to your view" } }
+    };
+    test_page::examine(&shared, tool, domain, &head, turn)
 }
 
 async fn turn(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {

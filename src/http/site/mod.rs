@@ -14,6 +14,7 @@ mod home;
 mod layout;
 mod records;
 mod refresh;
+mod side_by_side;
 mod test_page;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ use layout::{Page, mark};
 use refresh::Looks;
 
 use crate::account::Account;
-use crate::probe::Prober;
+use crate::probe::Probes;
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = include_str!("style.css");
@@ -65,17 +66,17 @@ pub struct Site {
 struct Shared {
     cluster: Cluster,
     looks: Looks,
-    prober: Prober,
+    probes: Probes,
     account: Account,
     work: customer::Work,
 }
 
 impl Site {
     /// The site as the node `name` shows it.
-    pub fn new(cluster: Cluster, name: &str, prober: Prober, account: Account) -> Self {
+    pub fn new(cluster: Cluster, name: &str, probes: Probes, account: Account) -> Self {
         let looks = Looks::new(cluster.clone(), name);
         let work = customer::Work::default();
-        Self { shared: Shared { cluster, looks, prober, account, work } }
+        Self { shared: Shared { cluster, looks, probes, account, work } }
     }
 
     /// Keep what it says true until told to stop.
@@ -93,7 +94,7 @@ impl Site {
             .route("/badge.svg", get(badge))
             .route("/api/v1/status", get(status))
             .route("/help/mx", get(records::answer))
-            .route("/tools/mx", get(test_page::answer))
+            .merge(test_page::router())
             .merge(customer::router())
             .route("/style.css", get(style))
             .route("/icon.svg", get(icon))

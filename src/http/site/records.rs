@@ -42,12 +42,12 @@ pub(super) async fn answer(
         }
         Err((status, why)) => return refusal(&shared, status, why),
     };
-    if let Err(busy) = shared.prober.turns.use_once(visitor, std::time::Instant::now()) {
+    if let Err(busy) = shared.probes.here().turns.use_once(visitor, std::time::Instant::now()) {
         return wait(&shared, busy);
     }
     let tables = shared.cluster.view();
     let wanted = wanted(&tables, &domain);
-    let now = shared.prober.records(&domain).await.map_err(|error| error.to_string());
+    let now = shared.probes.here().records(&domain).await.map_err(|error| error.to_string());
     let content = html! {
         (introduction(Some(&domain)))
         (comparison(&domain, &wanted, now.as_deref().map_err(String::as_str)))

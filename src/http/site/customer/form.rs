@@ -86,7 +86,7 @@ pub(super) async fn ask(
     if let Some((status, why)) = hindrance(&shared) {
         return refusal(&shared, status, why);
     }
-    if let Err(busy) = shared.prober.turns.use_once(visitor, Instant::now()) {
+    if let Err(busy) = shared.probes.here().turns.use_once(visitor, Instant::now()) {
         return wait(&shared, busy);
     }
     let Ok(turn) = Arc::clone(&shared.work.letters).try_acquire_owned() else {

@@ -148,7 +148,7 @@ fn add_up(domains: &mut [Domain], heard: &[Heard<Found>]) {
 async fn look_up(shared: &Shared, tables: &Tables, domains: &mut [Domain]) {
     let mut asking = JoinSet::new();
     for (place, domain) in domains.iter().take(LOOKED_UP_MAX).enumerate() {
-        let (prober, name) = (shared.prober.clone(), domain.name.clone());
+        let (prober, name) = (shared.probes.here().clone(), domain.name.clone());
         let wanted = wanted(tables, &name);
         asking.spawn(async move {
             let late = || Err("Name servers do not answer.".to_owned());

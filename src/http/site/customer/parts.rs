@@ -77,7 +77,7 @@ fn domain_row(known: &Known, domain: &Domain) -> Markup {
                 span { "passed on to " code { (domain.route) } }
                 span { a href={ "/help/mx?domain=" (domain.name) } { "MX records" } }
                 span {
-                    a href={ (known.secret.path()) "/test?domain=" (domain.name) } {
+                    a href={ (known.secret.path()) "/tools/mx?domain=" (domain.name) } {
                         "Test your servers"
                     }
                 }

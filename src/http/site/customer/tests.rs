@@ -151,7 +151,7 @@ async fn all_that_is_known_is_shown_and_none_of_it_is_markup() {
         "<strong>40</strong><code>acme.test</code>",
         "only what came after 2010-04-28T01:00:00Z is counted",
         &format!("<form action=\"{path}/pardon\" method=\"post\">"),
-        &format!("href=\"{path}/test?domain=acme.test\""),
+        &format!("href=\"{path}/tools/mx?domain=acme.test\""),
         "This link is good until <time datetime=\"2010-04-29T14:00:00Z\">",
         "<code>mx-a.relay.test</code><span>in use</span>",
     ] {

@@ -122,11 +122,7 @@ impl State {
                 Ok(1)
             }
             Command::CustomerSet { id, name, contacts } => {
-                let changed = self.customers.set(at, id, name.as_deref(), contacts.as_deref())?;
-                if contacts.is_some() {
-                    self.links.forget(id);
-                }
-                Ok(changed)
+                self.set_customer(at, id, name.as_deref(), contacts.as_deref())
             }
             Command::CustomerStatus { id, status } => self.customers.set_status(at, id, *status),
             Command::CustomerRemove { id } => self.remove_customer(id),
@@ -274,6 +270,20 @@ impl State {
         }
         self.check_not_service(domains)?;
         self.domains.import(at, domains)
+    }
+
+    fn set_customer(
+        &mut self,
+        at: u64,
+        id: &str,
+        name: Option<&str>,
+        contacts: Option<&[String]>,
+    ) -> Outcome {
+        let changed = self.customers.set(at, id, name, contacts)?;
+        if contacts.is_some() {
+            self.links.forget(id);
+        }
+        Ok(changed)
     }
 
     fn remove_customer(&mut self, id: &str) -> Outcome {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::smtp::Letter;
+use crate::smtp::MigrationLetter;
 
 const SUFFIX: &str = "json";
 /// Where those are that the fleet knows of.
@@ -61,7 +61,7 @@ impl Letters {
     /// Keep news of a letter. When this returns `Ok` they outlive this process; that it moved is
     /// on stable storage by then, anything else soon. A disk would be waited for between a server's
     /// answer and the spool's record of it, and whoever is killed there repeats the letter.
-    pub async fn keep(&self, letter: &Letter, news: News, now_ms: u64) -> io::Result<()> {
+    pub async fn keep(&self, letter: &MigrationLetter, news: News, now_ms: u64) -> io::Result<()> {
         let (this, letter, moves) = (self.clone(), letter.clone(), news == News::Moved);
         let work = move || this.keep_now(&letter, news, now_ms);
         let kept = tokio::task::spawn_blocking(work).await?;
@@ -72,7 +72,7 @@ impl Letters {
         if moves { sync.await? } else { Ok(()) }
     }
 
-    fn keep_now(&self, letter: &Letter, news: News, now_ms: u64) -> io::Result<File> {
+    fn keep_now(&self, letter: &MigrationLetter, news: News, now_ms: u64) -> io::Result<File> {
         let _one = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = self.known(letter)?.unwrap_or_default();
         match news {
@@ -88,7 +88,7 @@ impl Letters {
     }
 
     /// What is known of a letter; `None` is nothing.
-    pub fn known(&self, letter: &Letter) -> io::Result<Option<Known>> {
+    pub fn known(&self, letter: &MigrationLetter) -> io::Result<Option<Known>> {
         let path = self.path(letter);
         match read(&path)? {
             Some(known) => Ok(Some(known)),
@@ -97,7 +97,7 @@ impl Letters {
     }
 
     /// All letters of which something is known that the fleet may not know.
-    pub fn all(&self) -> io::Result<Vec<(Letter, Known)>> {
+    pub fn all(&self) -> io::Result<Vec<(MigrationLetter, Known)>> {
         let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
@@ -112,7 +112,7 @@ impl Letters {
     }
 
     /// The fleet knows it.
-    pub fn told(&self, letter: &Letter) -> io::Result<()> {
+    pub fn told(&self, letter: &MigrationLetter) -> io::Result<()> {
         match std::fs::rename(self.path(letter), self.told_path(letter)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -132,13 +132,13 @@ impl Letters {
         Ok(())
     }
 
-    fn told_path(&self, letter: &Letter) -> PathBuf {
+    fn told_path(&self, letter: &MigrationLetter) -> PathBuf {
         self.dir.join(TOLD).join(self.path(letter).file_name().unwrap_or_default())
     }
 
     /// Ids of customers are letters, digits and hyphens (the state holds that).
-    fn path(&self, letter: &Letter) -> PathBuf {
-        let Letter { migration, round, customer } = letter;
+    fn path(&self, letter: &MigrationLetter) -> PathBuf {
+        let MigrationLetter { migration, round, customer } = letter;
         self.dir.join(format!("{migration}.{round}.{customer}.{SUFFIX}"))
     }
 }
@@ -151,10 +151,10 @@ fn read(path: &Path) -> io::Result<Option<Known>> {
     }
 }
 
-fn letter(name: &str) -> Option<Letter> {
+fn letter(name: &str) -> Option<MigrationLetter> {
     let mut parts = name.splitn(3, '.');
     let (migration, round) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some(Letter { migration, round, customer: parts.next()?.to_owned() })
+    Some(MigrationLetter { migration, round, customer: parts.next()?.to_owned() })
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
     async fn news_add_up_and_stay_until_they_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let letters = Letters::open(dir.path()).unwrap();
-        let acme = Letter { migration: 1, round: 2, customer: "acme-1".to_owned() };
+        let acme = MigrationLetter { migration: 1, round: 2, customer: "acme-1".to_owned() };
         assert_eq!(letters.known(&acme).unwrap(), None);
         letters.keep(&acme, News::Failed("550 no".to_owned()), 5).await.unwrap();
         letters.keep(&acme, News::Accepted, 7).await.unwrap();

@@ -17,8 +17,10 @@
 //! [`worker`] joins 5 to 9 for one message; [`node`] puts all stages together. What nodes agree on
 //! is in the `mxfleet_cluster` crate; [`fleet`] gives this node its place there, and [`fleet_wide`]
 //! asks all nodes the same. [`rotation`] moves names and hosts, [`probe`] looks at customers'
-//! servers for them, [`roles`] is for mail to those who run the service.
+//! servers for them, [`roles`] is for mail to those who run the service, and [`account`] is what
+//! customers see of their own mail.
 
+pub mod account;
 pub mod authentication;
 pub mod blacklist;
 pub mod bounce;
@@ -34,6 +36,7 @@ pub mod http;
 pub mod letters;
 pub mod node;
 pub mod policy;
+pub mod post;
 pub mod probe;
 pub mod returns;
 pub mod roles;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::Account;
 use crate::authentication::Authenticator;
 use crate::blacklist::Reports;
 use crate::callout::{self, Callout};
@@ -32,6 +33,7 @@ use crate::http::site::Site;
 use crate::http::tables::Tables;
 use crate::letters::Letters;
 use crate::policy::{Policy, Watch};
+use crate::post::Post;
 use crate::probe::{self, Prober, Probes};
 use crate::returns::{self, Returns};
 use crate::roles::{Answered, Webhook};
@@ -225,10 +227,16 @@ impl Node {
         let policy = Arc::new(policy);
         let tls = Arc::new(TlsIdentity::load(&certificate_files(config))?);
         let service = Service::default();
-        let rotation = Rotation::new(rotation::Parts {
-            cluster: cluster.clone(),
+        let post = Post {
             spool: spool.clone(),
             deliveries: deliveries.clone(),
+            hostname: hostname.clone(),
+        };
+        let name = &config.node.name;
+        let account = Account::new(cluster.clone(), name, post.clone(), journal.clone());
+        let rotation = Rotation::new(rotation::Parts {
+            cluster: cluster.clone(),
+            post,
             service: service.clone(),
             node: u64::from(node_id),
             tsig_key_file: config.tsig_key_file.clone(),
@@ -238,7 +246,6 @@ impl Node {
             },
             letters,
             dns,
-            hostname: hostname.clone(),
             tls: Arc::clone(&tls),
         });
         let inbound = Inbound::new(Parts {
@@ -253,7 +260,8 @@ impl Node {
             service: service.clone(),
         });
         let admin = Admin {
-            node: config.node.name.clone(),
+            node: name.clone(),
+            account: account.clone(),
             rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
             tables: Tables::new(cluster.clone(), Arc::new(own)),
             policy,
@@ -263,7 +271,7 @@ impl Node {
             journal: journal.clone(),
             probes: probes.clone(),
         };
-        let site = Site::new(cluster.clone(), &config.node.name, probes);
+        let site = Site::new(cluster.clone(), name, probes, account);
         let node = Self {
             cluster,
             spool,

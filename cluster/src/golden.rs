@@ -17,9 +17,9 @@ use crate::peer::Topic;
 use crate::raft::{Batch, Entry, Peer, Replies, SnapshotMeta, Vote};
 use crate::state::{
     Certificate, CertificateCommand, Command, Customer, CustomerStatus, Domain, DomainChange,
-    Exemption, HostCommand, MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent,
-    RecipientNews, RecipientPolicy, Refusal, Request, Secret, State, Survey, TlsPolicy, Told,
-    TrafficCount,
+    Exemption, HostCommand, LinkCommand, MigrationCommand, NameCommand, NewHost, NoticeCommand,
+    RecipientEvent, RecipientNews, RecipientPolicy, Refusal, Request, Secret, State, Survey,
+    TlsPolicy, Told, TrafficCount,
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
@@ -191,7 +191,20 @@ fn rotation() -> Vec<Command> {
             service(HostCommand::Resume { name: host() }),
             service(HostCommand::Retire { name: host(), force: true, moves: Vec::new() }),
         ])
+        .chain(links())
         .collect()
+}
+
+fn links() -> [Command; 5] {
+    let (hash, address) = ([6; 32], "someone@acme.test".to_owned());
+    let issue = |hash| LinkCommand::Issue { hash, customer: "acme".to_owned(), by_mail: true };
+    [
+        Command::CustomerAdd(customer()),
+        Command::CustomerLink(issue(hash)),
+        Command::CustomerLink(issue([8; 32])),
+        Command::CustomerLink(LinkCommand::Pardon { hash, address }),
+        Command::CustomerLink(LinkCommand::End { hash }),
+    ]
 }
 
 fn news() -> Vec<RecipientNews> {

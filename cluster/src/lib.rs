@@ -50,13 +50,13 @@ pub use start::StartError;
 pub use state::{
     AuditRecord, BlacklistCounts, BlacklistEntry, CLUSTER_VERSION, Certificate, CertificateCommand,
     Command, Customer, CustomerStatus, Domain, DomainChange, Drain, Exemption, Fault, Fleet,
-    FleetHost, FleetName, FrozenDomain, Host, HostCommand, HostState, Migration, MigrationCommand,
-    MigrationStage, MigrationStep, Move, MovedName, MxName, NameCommand, NameStage, NameStatus,
-    NewHost, Notice, NoticeCommand, NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing,
-    RecipientChange, RecipientEvent, RecipientList, RecipientNews, RecipientPolicy, Refusal,
-    RejectionNote, Request, ReturnKey, Route, RouteError, SETTINGS, Secret, Server, Setting,
-    SettingKind, Settings, State, Survey, TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl,
-    Verification, Verify, parse_duration_ms, render_duration,
+    FleetHost, FleetName, FrozenDomain, Host, HostCommand, HostState, LinkCommand, Migration,
+    MigrationCommand, MigrationStage, MigrationStep, Move, MovedName, MxName, NameCommand,
+    NameStage, NameStatus, NewHost, Notice, NoticeCommand, NoticeStatus, NoticeUpdate, Outcome,
+    Plan, Pointing, RecipientChange, RecipientEvent, RecipientList, RecipientNews, RecipientPolicy,
+    Refusal, RefusedRecipient, RejectionNote, Request, ReturnKey, Route, RouteError, SETTINGS,
+    Secret, Server, Setting, SettingKind, Settings, State, Survey, TRAFFIC_COUNTS_MAX, TlsPolicy,
+    Told, TrafficCount, Ttl, Verification, Verify, parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};
 pub use vault::VaultError;

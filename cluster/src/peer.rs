@@ -31,6 +31,8 @@ impl Topic {
     pub const HAND_OVER: Self = Self(1);
     /// Looking at customers' servers.
     pub const PROBE: Self = Self(2);
+    /// What a node knows of one customer's mail.
+    pub const CUSTOMER: Self = Self(3);
 }
 
 /// Why a call to another node has no answer.

@@ -3,6 +3,8 @@
 use clap::Subcommand;
 
 use super::Output;
+use super::output::write_out;
+use crate::http::account::LinkRow;
 use crate::http::call::{Call, Changed, CustomerRow};
 use crate::http::client::Admin;
 
@@ -52,6 +54,15 @@ pub(super) enum Verb {
         /// Its id.
         id: String,
     },
+    /// Make a link to its own view, and print it, this once. Whoever has the link sees the
+    /// customer's domains, queue and refused recipients, and can pardon those.
+    #[command(after_help = "Example: mxfleet customer link acme\n\n\
+        It is good for as long as the setting customer.link_life says. Customers get links by \
+        themselves at /customer on the status page, by mail, once site.url is set.")]
+    Link {
+        /// Its id.
+        id: String,
+    },
     /// Remove a customer without domains.
     Remove {
         /// Its id.
@@ -70,7 +81,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let row: CustomerRow = admin.call(&Call::CustomerShow { id })?;
             match output {
                 Output::Table => rows(&vec![row], output),
-                Output::Json => super::output::write_out(&serde_json::to_string_pretty(&row)?),
+                Output::Json => write_out(&serde_json::to_string_pretty(&row)?),
             }
         }
         Verb::Add { id, contacts, name } => {
@@ -97,11 +108,25 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let words = format!("customer {id} active again");
             change(Call::CustomerResume { id }, words)
         }
+        Verb::Link { id } => link(&admin.call(&Call::CustomerLink { id })?, output),
         Verb::Remove { id } => {
             let words = format!("customer {id} removed");
             change(Call::CustomerRemove { id }, words)
         }
     }
+}
+
+/// The link alone on standard output, so that it can be passed on.
+fn link(row: &LinkRow, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return write_out(&serde_json::to_string_pretty(row)?);
+    }
+    write_out(&row.link)?;
+    eprintln!("good until {}", row.ends);
+    if row.link.starts_with('/') {
+        eprintln!("set site.url, or put the address of a status page in front");
+    }
+    Ok(())
 }
 
 fn rows(customers: &Vec<CustomerRow>, output: Output) -> anyhow::Result<()> {

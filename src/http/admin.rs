@@ -22,7 +22,8 @@ use super::call::{
 use super::rotation::RotationAdmin;
 use super::tables::Tables;
 use super::until_stopped;
-use super::{blacklist, members, probe, queue};
+use super::{account, blacklist, members, probe, queue};
+use crate::account::Account;
 use crate::blacklist::Reports;
 use crate::policy::{Decision, Policy};
 use crate::probe::Probes;
@@ -41,6 +42,8 @@ const UNLESS_UNKNOWN: &str = ", unless the customer's server does not know the r
 pub struct Admin {
     /// This node's name.
     pub node: String,
+    /// Customers' own views.
+    pub account: Account,
     /// Customers, domains, settings.
     pub tables: Tables,
     /// Names, hosts, migrations, notices.
@@ -148,6 +151,9 @@ impl Admin {
         }
         if let Call::Probe { tool, domain } = &call {
             return probe::look(&self.probes, &self.cluster, *tool, domain).await;
+        }
+        if let Call::CustomerLink { id } = &call {
+            return account::link(&self.account, &self.cluster, id, &terms).await;
         }
         if let Some(answer) = queue::answer(&self.deliveries, &call).await {
             return answer;

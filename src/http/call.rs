@@ -261,6 +261,11 @@ pub enum Call {
         /// `tagged` or `plain`.
         return_path: String,
     },
+    /// A link to a customer's own view; the answer is a [`LinkRow`](super::account::LinkRow).
+    CustomerLink {
+        /// The customer's id.
+        id: String,
+    },
     /// Look at the servers of a customer's domain from every node; the answer is a list of
     /// [`ProbeRow`](super::probe::ProbeRow).
     Probe {

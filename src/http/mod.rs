@@ -1,6 +1,7 @@
 //! HTTP: the admin API on its own socket, the site, health and metrics. Public pages never hold
 //! admin calls.
 
+pub mod account;
 mod actor;
 pub mod admin;
 mod blacklist;

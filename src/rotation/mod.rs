@@ -25,9 +25,8 @@ use self::migration::{Mailer, Surveyor};
 pub use self::traffic::TrafficMeter;
 use crate::connection::{Service, TlsIdentity};
 use crate::letters::Letters;
+use crate::post::Post;
 use crate::route::Dns;
-use crate::spool::Spool;
-use crate::worker::Deliveries;
 
 /// This node's part in moving names and hosts.
 #[derive(Clone)]
@@ -45,10 +44,8 @@ pub struct Rotation {
 pub struct Parts {
     /// The replicated state.
     pub cluster: Cluster,
-    /// The queue on disk.
-    pub spool: Spool,
-    /// The queue in memory.
-    pub deliveries: Deliveries,
+    /// The queue, and how a letter gets into it.
+    pub post: Post,
     /// Follows what the fleet wants of this host.
     pub service: Service,
     /// This node's id.
@@ -61,8 +58,6 @@ pub struct Parts {
     pub letters: Letters,
     /// Asks what customers' MX records say.
     pub dns: Dns,
-    /// What this host calls itself.
-    pub hostname: String,
     /// The certificates that are shown.
     pub tls: Arc<TlsIdentity>,
 }
@@ -70,17 +65,16 @@ pub struct Parts {
 impl Rotation {
     /// Put the parts together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { cluster, spool, deliveries, service, node, letters, dns, hostname, .. } = parts;
+        let Parts { cluster, post, service, node, letters, dns, .. } = parts;
         let hand_over = HandOver::new(hand_over::Parts {
             cluster: cluster.clone(),
-            spool: spool.clone(),
-            deliveries: deliveries.clone(),
+            spool: post.spool.clone(),
+            deliveries: post.deliveries.clone(),
             service,
             node,
             letters: letters.clone(),
         });
-        let mailer =
-            Mailer { cluster: cluster.clone(), spool, deliveries, letters, node, hostname };
+        let mailer = Mailer { cluster: cluster.clone(), post, letters, node };
         let publisher = DnsPublisher::new(cluster.clone(), parts.tsig_key_file);
         Self {
             traffic: TrafficMeter::new(cluster.clone()),

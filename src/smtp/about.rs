@@ -83,8 +83,21 @@ pub struct About {
 }
 
 /// Which letter of ours to a customer a message is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Letter {
+    /// It is about a migration: the fleet is to know what became of it.
+    Migration(MigrationLetter),
+    /// It has a link to the customer's own view.
+    Link {
+        /// The customer's id.
+        link_of: String,
+    },
+}
+
+/// Which letter about a migration a message is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Letter {
+pub struct MigrationLetter {
     /// The migration it is about.
     pub migration: u64,
     /// The announcement is 1, reminders follow.
@@ -102,6 +115,14 @@ impl Envelope {
     /// Whether we wrote the message ourselves.
     pub fn is_ours(&self) -> bool {
         self.report.is_some() || self.letter.is_some()
+    }
+
+    /// Which letter about a migration it is, if it is one.
+    pub fn migration_letter(&self) -> Option<&MigrationLetter> {
+        match self.letter.as_ref()? {
+            Letter::Migration(letter) => Some(letter),
+            Letter::Link { .. } => None,
+        }
     }
 
     /// What the message is, if we wrote it because of mail to a role address of ours.

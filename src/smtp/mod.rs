@@ -15,7 +15,7 @@ pub mod response;
 pub mod role;
 pub mod xtext;
 
-pub use about::{About, Letter, ReportKind, RolePart, Written};
+pub use about::{About, Letter, MigrationLetter, ReportKind, RolePart, Written};
 pub use address::{Address, AddressError};
 pub use authentication::Authentication;
 pub use canned::Canned;

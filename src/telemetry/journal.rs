@@ -6,6 +6,8 @@
 //! JSON; a thread of its own writes them, so that no delivery waits for the disk. They
 //! are flushed when the writer has nothing more to write, and not synced one by one.
 
+mod tally;
+
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,6 +19,7 @@ use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
 use serde::{Deserialize, Serialize};
 
+pub use self::tally::Tally;
 use super::metrics::METRICS;
 
 /// Days that are kept, today included.

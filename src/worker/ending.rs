@@ -111,7 +111,8 @@ impl Inner {
             (recipient, if expired { given_up(verdict) } else { verdict })
         });
         let (done, rest): (Vec<_>, Vec<_>) = judged.partition(|(recipient, verdict)| {
-            let owes = message.envelope.letter.is_some() || owes_success(&trial, *recipient);
+            let owes =
+                message.envelope.migration_letter().is_some() || owes_success(&trial, *recipient);
             matches!(verdict, Verdict::Delivered { .. }) && !owes
         });
         let outcome = Some(Outcome::Delivered);
@@ -253,7 +254,7 @@ impl Inner {
 
     /// Of a letter of ours the fleet is to know what became of it, before the spool forgets it.
     async fn note_letter(&self, message: &Loaded, settled: &[Settled]) {
-        let Some(letter) = &message.envelope.letter else { return };
+        let Some(letter) = message.envelope.migration_letter() else { return };
         for settled in settled {
             let news = match settled.outcome {
                 None => continue,

@@ -156,7 +156,7 @@ impl Inner {
                 return Err(OperateError::NotReported(id, error));
             }
         };
-        if let Some(letter) = &message.envelope.letter {
+        if let Some(letter) = message.envelope.migration_letter() {
             let news = News::Failed(end.text.to_owned());
             if let Err(error) = self.parts.letters.keep(letter, news, wall_ms()).await {
                 tracing::error!(%error, "what became of a letter is not remembered");

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::audit::clip;
 use super::{
     CertificateCommand, Customer, CustomerStatus, Domain, DomainChange, Exemption, HostCommand,
-    MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent, RecipientNews, Secret,
-    TrafficCount,
+    LinkCommand, MigrationCommand, NameCommand, NewHost, NoticeCommand, RecipientEvent,
+    RecipientNews, Secret, TrafficCount,
 };
 
 const REFUSAL_OCTETS_MAX: usize = 1024;
@@ -244,6 +244,8 @@ pub enum Command {
     },
     /// About certificates of MX names.
     Certificate(CertificateCommand),
+    /// About links to customers' own views.
+    CustomerLink(LinkCommand),
 }
 
 impl Command {
@@ -291,6 +293,7 @@ impl Command {
             Self::Migration(command) => return command.summary(),
             Self::Notice(command) => command.summary(),
             Self::Certificate(command) => return command.summary(),
+            Self::CustomerLink(command) => command.summary(),
             Self::RecipientsCommit { domain, .. } => format!("domain set {domain} --recipients"),
             Self::RecipientsRemove { domain } => format!("domain set {domain} --no-recipients"),
             Self::ReturnPathSet { domain, tagged: true } => {

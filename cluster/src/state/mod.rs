@@ -13,6 +13,7 @@ mod customers;
 mod domains;
 mod hosts;
 mod imports;
+mod links;
 mod lists;
 mod migrations;
 mod names;
@@ -34,9 +35,12 @@ mod tests;
 mod traffic;
 mod version;
 
+use std::collections::BTreeSet;
+
 pub use audit::AuditRecord;
 pub use blacklist::{
-    BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RejectionNote,
+    BlacklistCounts, BlacklistEntry, Exemption, FrozenDomain, RecipientEvent, RefusedRecipient,
+    RejectionNote,
 };
 use blacklist::{Numbers, Terms};
 pub use certificates::{Certificate, CertificateCommand, Fault};
@@ -46,6 +50,7 @@ pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
 use hosts::Hosts;
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};
+pub use links::LinkCommand;
 pub use lists::RecipientList;
 pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
 pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
@@ -82,6 +87,7 @@ pub struct State {
     /// The cluster version the fleet runs, once it has a host.
     version: Option<u16>,
     return_paths: return_paths::ReturnPaths,
+    links: links::Links,
     /// The newest time any command was stamped with; never goes back.
     clock_ms: u64,
     /// The log index of the last applied command.
@@ -116,7 +122,7 @@ impl State {
                 Ok(1)
             }
             Command::CustomerSet { id, name, contacts } => {
-                self.customers.set(at, id, name.as_deref(), contacts.as_deref())
+                self.set_customer(at, id, name.as_deref(), contacts.as_deref())
             }
             Command::CustomerStatus { id, status } => self.customers.set_status(at, id, *status),
             Command::CustomerRemove { id } => self.remove_customer(id),
@@ -157,6 +163,7 @@ impl State {
             Command::Tick => {
                 let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.sweep(terms, self.clock_ms);
+                self.links.sweep(self.link_life_ms(), self.clock_ms);
                 Ok(0)
             }
             Command::BlacklistReport { node, incarnation, sequence, events } => {
@@ -213,6 +220,7 @@ impl State {
             Command::ReturnKeyAdd { number, secret } => {
                 self.return_paths.add_key(*number, secret, self.clock_ms)
             }
+            Command::CustomerLink(command) => self.change_links(command),
             _ => self.change_hosts(command),
         }
     }
@@ -264,6 +272,20 @@ impl State {
         self.domains.import(at, domains)
     }
 
+    fn set_customer(
+        &mut self,
+        at: u64,
+        id: &str,
+        name: Option<&str>,
+        contacts: Option<&[String]>,
+    ) -> Outcome {
+        let changed = self.customers.set(at, id, name, contacts)?;
+        if contacts.is_some() {
+            self.links.forget(id);
+        }
+        Ok(changed)
+    }
+
     fn remove_customer(&mut self, id: &str) -> Outcome {
         if let Some(domain) = self.domains.first_of(id) {
             return Err(Refusal::conflict(format!(
@@ -272,6 +294,7 @@ impl State {
         }
         self.customers.remove(id)?;
         self.forget_customer(id);
+        self.links.forget(id);
         Ok(1)
     }
 
@@ -386,6 +409,16 @@ impl State {
     /// Listed addresses with the end of their listing, in no useful order.
     pub fn blacklisted(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
         self.blacklist.listed(self.terms(), now_ms)
+    }
+
+    /// Recipients of these domains (lowercase A-labels) that were refused as unknown, listed or not,
+    /// in no useful order. Looks at every address, unless nothing is known of the domains.
+    pub fn refused_in<'a>(
+        &'a self,
+        domains: &'a BTreeSet<&str>,
+        now_ms: u64,
+    ) -> impl Iterator<Item = RefusedRecipient<'a>> {
+        self.blacklist.refused_in(self.terms(), domains, now_ms)
     }
 
     /// Whether it is worth telling that mail was taken for an address without rejections.

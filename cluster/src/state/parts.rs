@@ -9,6 +9,7 @@ use super::audit::AuditRecord;
 use super::blacklist::{NotesChunk, Numbers, RulesPart};
 use super::hosts::Hosts;
 use super::imports::Staged;
+use super::links::LinksPart;
 use super::lists::ListPiece;
 use super::recent::Remembered;
 use super::return_paths::ReturnPaths;
@@ -45,6 +46,7 @@ pub(crate) enum Part {
     Answers(AnswersChunk),
     DomainAnswers(Vec<(Box<str>, Answer)>),
     ReturnPaths(ReturnPaths),
+    Links(LinksPart),
 }
 
 impl State {
@@ -72,6 +74,7 @@ impl State {
             .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
             .chain(self.return_paths.iter().map(Part::ReturnPaths))
+            .chain(self.links.parts(ROWS).map(Part::Links))
     }
 
     /// Add a part to a state that is being put together.
@@ -99,6 +102,7 @@ impl State {
             Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
             Part::ReturnPaths(paths) => self.return_paths = paths,
+            Part::Links(part) => self.links.absorb(part),
         }
     }
 }

@@ -153,6 +153,13 @@ pub const SETTINGS: &[Setting] = &[
         caution: "too low: the loss of one node stops changes; too high: every change is slower",
     },
     Setting {
+        name: "customer.link_life",
+        default: "1d",
+        kind: SettingKind::Duration { min_ms: SECOND_MS, max_ms: 30 * DAY_MS },
+        about: "how long a link to a customer's own view is good for",
+        caution: "too low: it ends before its letter is read; too high: so does one that leaked",
+    },
+    Setting {
         name: "delivery.connections_max",
         default: "20",
         kind: SettingKind::Count { min: 1, max: 1000 },
@@ -425,9 +432,7 @@ fn fits(kind: SettingKind, value: &str) -> bool {
             let plain = !value.chars().any(char::is_control) && !value.trim().is_empty();
             plain && value.len() <= octets_max
         }
-        SettingKind::Servers => {
-            parse_servers(value).is_some_and(|servers| servers.len() <= SERVERS_MAX)
-        }
+        SettingKind::Servers => parse_servers(value).is_some_and(|s| s.len() <= SERVERS_MAX),
         _ if value.is_empty() => true,
         SettingKind::Url => {
             let host = value.strip_prefix("https://").unwrap_or_default();

@@ -31,6 +31,12 @@ fn populated() -> State {
     let (name, value) = ("blacklist.hold".to_owned(), Some("3d".to_owned()));
     state.apply(1, &request(0, Command::SettingSet { name, value })).unwrap();
     state.apply(1, &request(1, customer("acme"))).unwrap();
+    for n in 0..3 {
+        let customer = "acme".to_owned();
+        let issue = LinkCommand::Issue { hash: [n; 32], customer, by_mail: true };
+        let request = request(700 + u128::from(n), Command::CustomerLink(issue));
+        assert_eq!(state.apply(1, &request), Ok(1));
+    }
     for n in 0..600 {
         let index = 2 + n;
         let add = domain(&format!("d{n}.test"), "mx");

@@ -55,7 +55,8 @@ impl Command {
             | Self::RecipientsCommit { .. }
             | Self::RecipientsRemove { .. }
             | Self::ReturnPathSet { .. }
-            | Self::ReturnKeyAdd { .. } => 1,
+            | Self::ReturnKeyAdd { .. }
+            | Self::CustomerLink(_) => 1,
         }
     }
 }

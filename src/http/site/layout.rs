@@ -16,8 +16,13 @@ pub(super) struct Page<'a> {
 }
 
 /// Path and word of each place in the navigation.
-const PLACES: &[(&str, &str)] =
-    &[("/", "Status"), ("/history", "History"), ("/help/mx", "MX records"), ("/tools/mx", "Test")];
+const PLACES: &[(&str, &str)] = &[
+    ("/", "Status"),
+    ("/history", "History"),
+    ("/help/mx", "MX records"),
+    ("/tools/mx", "Test"),
+    ("/customer", "Your own view"),
+];
 /// Where a page is cut that comes piece by piece. Text is escaped, so that no text looks like it.
 const CUT: &str = "<!--cut-->";
 

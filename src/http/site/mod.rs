@@ -1,11 +1,13 @@
 //! The site for customers and everybody else: how the service is, what is planned, what was.
 //!
 //! Pages come from the last applied state, so that they are up even without a quorum, and say then
-//! how old they are. No scripts, no cookies, nothing from third parties.
+//! how old they are. No scripts, no cookies, nothing from third parties. Behind a link that was
+//! mailed to a customer is that customer's own view.
 
 mod api;
 mod badge;
 mod board;
+mod customer;
 mod feed;
 mod history;
 mod home;
@@ -33,6 +35,7 @@ use board::Level;
 use layout::{Page, mark};
 use refresh::Looks;
 
+use crate::account::Account;
 use crate::probe::Probes;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -64,13 +67,16 @@ struct Shared {
     cluster: Cluster,
     looks: Looks,
     probes: Probes,
+    account: Account,
+    work: customer::Work,
 }
 
 impl Site {
     /// The site as the node `name` shows it.
-    pub fn new(cluster: Cluster, name: &str, probes: Probes) -> Self {
+    pub fn new(cluster: Cluster, name: &str, probes: Probes, account: Account) -> Self {
         let looks = Looks::new(cluster.clone(), name);
-        Self { shared: Shared { cluster, looks, probes } }
+        let work = customer::Work::default();
+        Self { shared: Shared { cluster, looks, probes, account, work } }
     }
 
     /// Keep what it says true until told to stop.
@@ -89,6 +95,7 @@ impl Site {
             .route("/api/v1/status", get(status))
             .route("/help/mx", get(records::answer))
             .merge(test_page::router())
+            .merge(customer::router())
             .route("/style.css", get(style))
             .route("/icon.svg", get(icon))
             .method_not_allowed_fallback(not_so)
@@ -97,7 +104,7 @@ impl Site {
     }
 }
 
-/// Tell browsers to load nothing from elsewhere. Nothing here reads a request's body.
+/// Tell browsers to load nothing from elsewhere.
 pub(super) fn guarded(router: Router) -> Router {
     router.layer(map_response(guard))
 }

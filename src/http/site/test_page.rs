@@ -83,14 +83,25 @@ async fn answer(
         let content = html! { (introduction(tool, Some(&domain), None)) (proof) };
         return page(StatusCode::OK, shell(service, tool).around(&content));
     }
+    examine(&shared, tool, domain.clone(), &introduction(tool, Some(&domain), Some(&code)), turn)
+}
+
+/// The tool on a domain whose owner asks for it, below `head`.
+pub(super) fn examine(
+    shared: &Shared,
+    tool: Tool,
+    domain: String,
+    head: &Markup,
+    turn: Turn,
+) -> Response {
     let head = html! {
-        (introduction(tool, Some(&domain), Some(&code)))
+        (head)
         p .aside {
             "Nothing is sent to your servers. What each of ours sees appears here as it comes, \
              within " (PATIENCE.as_secs()) " seconds. Reload the page to look again."
         }
     };
-    let halves = shell(service, tool).halves(&head);
+    let halves = shell(&shared.looks.last().board.title, tool).halves(&head);
     let asking = shared.probes.ask(&Question { tool, domain, asker: Asker::Visitor }, PATIENCE);
     stream(tool, halves, asking, turn)
 }
@@ -99,7 +110,7 @@ fn is_code(code: &str) -> bool {
     code.len() == CODE_OCTETS && code.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn path(tool: Tool) -> &'static str {
+pub(super) fn path(tool: Tool) -> &'static str {
     match tool {
         Tool::Mx => "/tools/mx",
         Tool::Smtp => "/tools/smtp",
@@ -160,17 +171,29 @@ fn introduction(tool: Tool, domain: Option<&str>, code: Option<&str>) -> Markup 
         (None, _) => String::new(),
     };
     html! {
+        (heading(tool, |other| format!("{}{query}", path(other))))
+        (domain_form(path(tool), "Go on", domain))
+    }
+}
+
+/// What the tool is, and ways to the others.
+pub(super) fn heading(tool: Tool, href: impl Fn(Tool) -> String) -> Markup {
+    html! {
         h1 { (title(tool)) }
         nav .tools aria-label="Tools" {
             @for other in TOOLS {
-                a href={ (path(other)) (query) } aria-current=[(other == tool).then_some("page")] {
+                a href=(href(other)) aria-current=[(other == tool).then_some("page")] {
                     (word(other))
                 }
             }
         }
         p { (about(tool)) }
-        (domain_form(path(tool), "Go on", domain))
     }
+}
+
+/// The tool whose page is at this path.
+pub(super) fn tool_at(wanted: &str) -> Option<Tool> {
+    TOOLS.into_iter().find(|tool| path(*tool) == wanted)
 }
 
 fn how_to_prove(tool: Tool, domain: &str, code: &str, fault: Option<&str>) -> Markup {

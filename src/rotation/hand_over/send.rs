@@ -86,7 +86,7 @@ impl Inner {
             lock(&self.receivers).pause_until.insert(to, Instant::now() + PAUSE);
             return self.give_back(id).await;
         }
-        if let Some(letter) = &message.envelope.letter
+        if let Some(letter) = message.envelope.migration_letter()
             && let Err(error) = self.parts.letters.keep(letter, News::Moved, wall_ms()).await
         {
             // The other one lets it go when it asks.

@@ -2,18 +2,15 @@
 
 use std::fmt::Write as _;
 
-use jiff::fmt::rfc2822::DateTimePrinter;
 use mxfleet_cluster::{Customer, Migration, MigrationStage, MigrationStep};
 
-use crate::smtp::Address;
+use crate::post::{Text, moment};
 use crate::system::clock::timestamp;
 
 /// Domains whose records are written out; a customer with more knows the pattern by then.
 const DOMAINS_MAX: usize = 500;
 /// Preferences of MX records: the first name's, and how much each further one adds.
 const PREFERENCE_STEP: usize = 10;
-/// RFC 5322 allows 998; a dot may come in front.
-const LINE_OCTETS_MAX: usize = 900;
 
 /// What a letter is made of.
 pub(super) struct Draft<'a> {
@@ -24,68 +21,21 @@ pub(super) struct Draft<'a> {
     pub(super) names: &'a [String],
     /// The customer's domains.
     pub(super) domains: &'a [String],
-    /// Whom it is for; checked addresses.
-    pub(super) to: &'a [Address],
-    /// Who writes, and gets the answers.
-    pub(super) from: &'a Address,
     /// Which letter it is: 1 is the announcement, later ones remind.
     pub(super) round: u32,
-    pub(super) now_ms: u64,
 }
 
-/// The whole message, CRLF, dots stuffed as the spool has it.
-pub(super) fn compose(draft: &Draft<'_>) -> Vec<u8> {
-    let mut text = header(draft);
-    text.push_str("\r\n");
-    for line in body(draft).lines().flat_map(pieces) {
-        if line.starts_with('.') {
-            text.push('.');
-        }
-        text.push_str(line);
-        text.push_str("\r\n");
-    }
-    text.into_bytes()
-}
-
-/// A line in pieces that RFC 5322 section 2.1.1 allows, cut at a space if there is one.
-fn pieces(line: &str) -> Vec<&str> {
-    let (mut pieces, mut rest) = (Vec::new(), line);
-    while rest.len() > LINE_OCTETS_MAX {
-        let most = rest.floor_char_boundary(LINE_OCTETS_MAX);
-        let cut = rest[..most].rfind(' ').map_or(most, |space| space + 1);
-        let (piece, more) = rest.split_at(cut);
-        pieces.push(piece);
-        rest = more;
-    }
-    pieces.push(rest);
-    pieces
-}
-
-/// Whether any of it needs SMTPUTF8: an address that is not ASCII.
-pub(super) fn needs_smtputf8(draft: &Draft<'_>) -> bool {
-    !draft.from.is_ascii() || draft.to.iter().any(|address| !address.is_ascii())
-}
-
-/// RFC 5322, and RFC 3834 section 5 so that no automaton answers. Nothing in it is free text:
-/// addresses are parsed, names are host names, the customer's id is letters, digits and hyphens.
-fn header(draft: &Draft<'_>) -> String {
-    let Draft { migration, customer, to, from, round, .. } = draft;
-    let to: Vec<String> = to.iter().map(|address| format!("<{address}>")).collect();
+/// What is written, without the header that all letters have.
+pub(super) fn compose(draft: &Draft<'_>) -> Text {
+    let Draft { migration, customer, round, .. } = draft;
     let subject = match (moves(draft), *round) {
         _ if is_cancelled(migration) => "MX names stay: the change is cancelled".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
         (true, 1) => format!("Change your MX records until {}", day(migration.ends_ms)),
         (true, _) => format!("Reminder: change your MX records until {}", day(migration.ends_ms)),
     };
-    let id = format!("migration-{}.{round}.{}@{}", migration.id, customer.id, from.domain());
-    format!(
-        "From: <{from}>\r\nTo: {to}\r\nSubject: {subject}\r\nDate: {date}\r\n\
-         Message-ID: <{id}>\r\nAuto-Submitted: auto-generated\r\nPrecedence: bulk\r\n\
-         MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Transfer-Encoding: 8bit\r\n",
-        to = to.join(",\r\n "),
-        date = rfc2822(draft.now_ms),
-    )
+    let id = format!("migration-{}.{round}.{}", migration.id, customer.id);
+    Text { subject, id, body: body(draft) }
 }
 
 fn body(draft: &Draft<'_>) -> String {
@@ -173,20 +123,12 @@ fn day(ms: u64) -> String {
     timestamp(ms).strftime("%Y-%m-%d").to_string()
 }
 
-fn moment(ms: u64) -> String {
-    timestamp(ms).strftime("%A, %Y-%m-%d at %H:%M UTC").to_string()
-}
-
-fn rfc2822(ms: u64) -> String {
-    // A time before the year 0 or after 9999 has no such form.
-    DateTimePrinter::new().timestamp_to_string(&timestamp(ms)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use mxfleet_cluster::CustomerStatus;
 
     use super::*;
+    use crate::smtp::Address;
 
     const MAY_31_2010_MS: u64 = 1_275_264_000_000;
 
@@ -218,7 +160,6 @@ mod tests {
             after: list(after),
             ..MigrationStep::default()
         };
-        let address = |text| Address::parse(text, true).unwrap();
         let draft = Draft {
             migration: &migration,
             customer: &customer,
@@ -228,13 +169,12 @@ mod tests {
                 _ => &step.after,
             },
             domains: &list(&["acme.test", "acme.example"]),
-            to: &[address("ops@acme.test"), address("noc@acme.test")],
-            from: &address("support@relay.test"),
             round,
-            now_ms: 1_272_450_000_000,
         };
-        assert!(!needs_smtputf8(&draft));
-        String::from_utf8(compose(&draft)).unwrap()
+        let address = |text| Address::parse(text, true).unwrap();
+        let (from, to) = (address("support@relay.test"), ["ops@acme.test", "noc@acme.test"]);
+        let text = compose(&draft).letter(&from, &to.map(address), 1_272_450_000_000);
+        String::from_utf8(text).unwrap()
     }
 
     #[test]
@@ -256,17 +196,6 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "lines end in CRLF");
-    }
-
-    #[test]
-    fn long_lines_are_cut_at_spaces_and_lose_nothing() {
-        for text in ["ä".repeat(2000), "word ".repeat(700), String::new(), "short".to_owned()] {
-            let pieces = pieces(&text);
-            assert_eq!(pieces.concat(), text);
-            assert!(pieces.iter().all(|piece| piece.len() <= LINE_OCTETS_MAX));
-            let cut = pieces.iter().rev().skip(1);
-            assert!(!text.contains(' ') || cut.into_iter().all(|piece| piece.ends_with(' ')));
-        }
     }
 
     #[test]

@@ -16,11 +16,10 @@ use tokio::time::sleep;
 
 use super::letter::{self, Draft};
 use crate::letters::{Known, Letters};
-use crate::smtp::envelope::Origin;
-use crate::smtp::{Address, BodyType, Envelope, Letter, Notify, Recipient};
-use crate::spool::{self, EntryId, Spool, SpoolError};
-use crate::system::clock::{wall_ms, wall_us};
-use crate::worker::Deliveries;
+use crate::post::{Post, PostError, contacts};
+use crate::smtp::{Letter, MigrationLetter};
+use crate::spool::EntryId;
+use crate::system::clock::wall_ms;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Letters claimed with one command.
@@ -34,31 +33,24 @@ const ACTOR: &str = "migration";
 #[derive(Clone)]
 pub(in crate::rotation) struct Mailer {
     pub(in crate::rotation) cluster: Cluster,
-    pub(in crate::rotation) spool: Spool,
-    pub(in crate::rotation) deliveries: Deliveries,
+    pub(in crate::rotation) post: Post,
     pub(in crate::rotation) letters: Letters,
     pub(in crate::rotation) node: u64,
-    /// What this host calls itself.
-    pub(in crate::rotation) hostname: String,
 }
 
 /// A letter that is claimed, and queued next.
 struct Claimed {
-    letter: Letter,
+    letter: MigrationLetter,
     id: EntryId,
 }
 
 /// Why a letter was not queued. Its claim stays, and the next start queues it.
 #[derive(Debug, thiserror::Error)]
 enum LetterError {
-    #[error("the spool takes no mail now")]
-    Full(#[from] spool::Full),
     #[error(transparent)]
-    Spool(#[from] SpoolError),
+    Post(#[from] PostError),
     #[error("what is known of letters cannot be read: {0}")]
     Io(#[from] io::Error),
-    #[error("there is no address to write from; set service.address")]
-    Sender,
 }
 
 impl Mailer {
@@ -83,12 +75,12 @@ impl Mailer {
         self.letters.forget_before(migration.id)?;
         for (customer, step) in state.migration_steps() {
             let Told::Sending { node, message } = step.told else { continue };
-            let letter = Letter {
+            let letter = MigrationLetter {
                 migration: migration.id,
                 round: step.round,
                 customer: customer.to_owned(),
             };
-            let queued = entry_id(message).is_some_and(|id| self.spool.hold_of(id).is_some());
+            let queued = entry_id(message).is_some_and(|id| self.post.spool.hold_of(id).is_some());
             if node != self.node || queued || self.letters.known(&letter)?.is_some() {
                 continue;
             }
@@ -133,15 +125,18 @@ impl Mailer {
     async fn write_to(&self, state: &State, migration: &Migration, due: &[&Customer]) {
         let (mut rows, mut claims) = (Vec::new(), Vec::new());
         for customer in due {
-            let told = if recipients(customer).is_empty() {
+            let told = if contacts(customer).is_empty() {
                 Told::NoContact
             } else {
-                let Ok(draft) = self.spool.begin(0) else {
+                let Ok(draft) = self.post.spool.begin(0) else {
                     return tracing::warn!("letters wait: the spool takes no mail now");
                 };
                 let (id, round) = (draft.id(), migration.rounds);
-                let letter =
-                    Letter { migration: migration.id, round, customer: customer.id.clone() };
+                let letter = MigrationLetter {
+                    migration: migration.id,
+                    round,
+                    customer: customer.id.clone(),
+                };
                 claims.push(Claimed { letter, id });
                 Told::Sending { node: self.node, message: message_number(id) }
             };
@@ -175,63 +170,19 @@ impl Mailer {
         let customer = state.customer(&letter.customer);
         let step = state.migration_step(&letter.customer);
         let (Some(customer), Some(step)) = (customer, step) else { return Ok(()) };
-        let to = recipients(customer);
-        let from = self.from(state).ok_or(LetterError::Sender)?;
         let names = match is_cancelled(migration) {
             true => state.names_of(&customer.id),
             false => &step.after,
         };
         let domains = state.domains().filter(|domain| domain.customer == customer.id);
         let domains: Vec<String> = domains.map(|domain| domain.name.clone()).collect();
-        let draft = Draft {
-            migration,
-            customer,
-            step,
-            names,
-            domains: &domains,
-            to: &to,
-            from: &from,
-            round: letter.round,
-            now_ms: wall_ms(),
-        };
-        let (text, smtputf8) = (letter::compose(&draft), letter::needs_smtputf8(&draft));
-        let mut message = self.spool.begin_copy(id, text.len() as u64)?;
-        message.push(&text).await?;
-        let queued = message.commit(self.envelope(&to, letter, &text, smtputf8)).await?;
-        self.deliveries.accept(queued);
-        Ok(())
-    }
-
-    /// From nobody: what becomes of it we see ourselves, and no automaton shall answer.
-    fn envelope(&self, to: &[Address], letter: Letter, text: &[u8], smtputf8: bool) -> Envelope {
-        let recipient = |address: &Address| Recipient {
-            address: address.clone(),
-            notify: Some(Notify::NEVER),
-            orcpt: None,
-        };
-        Envelope {
-            mail_from: None,
-            recipients: to.iter().map(recipient).collect(),
-            body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
-            smtputf8,
-            ret: None,
-            envid: None,
-            authentication: None,
-            report: None,
-            letter: Some(letter),
-            origin: Origin {
-                ip: None,
-                helo: self.hostname.clone(),
-                received_at_us: wall_us(),
-                mx_name: None,
-            },
-        }
-    }
-
-    fn from(&self, state: &State) -> Option<Address> {
-        let set = state.settings().get("service.address").unwrap_or_default();
-        let own = format!("postmaster@{}", self.hostname);
-        Address::parse(set, true).or_else(|_| Address::parse(&own, true)).ok()
+        let draft =
+            Draft { migration, customer, step, names, domains: &domains, round: letter.round };
+        let text = letter::compose(&draft);
+        let message = self.post.spool.begin_copy(id, text.body.len() as u64);
+        let message = message.map_err(PostError::from)?;
+        let letter = Letter::Migration(letter);
+        Ok(self.post.queue(message, state, &contacts(customer), &text, letter).await?)
     }
 
     /// Tell the fleet what became of letters that this node had.
@@ -319,11 +270,6 @@ fn is_due(state: &State, migration: &Migration, step: &MigrationStep) -> bool {
     step.round < migration.rounds || orphaned
 }
 
-/// The contacts that mail can be sent to: whatever is no address is none.
-fn recipients(customer: &Customer) -> Vec<Address> {
-    customer.contacts.iter().filter_map(|text| Address::parse(text, true).ok()).collect()
-}
-
 /// What the fleet does not know yet.
 fn news(known: &Known, told: &Told) -> Option<Told> {
     match (known.accepted_ms, &known.failed, told) {
@@ -354,19 +300,6 @@ mod tests {
     fn a_queue_id_survives_the_state() {
         let id = EntryId::new(1_780_000_000_000_000, 513).unwrap();
         assert_eq!(entry_id(message_number(id)), Some(id));
-    }
-
-    #[test]
-    fn contacts_that_are_no_addresses_are_left_out() {
-        let contacts = ["ops@acme.test", "a\r\nBcc: x@y.test", "no", "<x@y.test>"];
-        let customer = Customer {
-            id: "acme".to_owned(),
-            name: "Acme".to_owned(),
-            contacts: contacts.map(str::to_owned).to_vec(),
-            status: CustomerStatus::Active,
-        };
-        let found: Vec<String> = recipients(&customer).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["ops@acme.test"]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod policy;
 mod rules;
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,19 @@ pub struct BlacklistEntry {
     pub trusted_until_ms: Option<u64>,
     /// Why it is never listed, if so.
     pub exemption: Option<Exemption>,
+}
+
+/// A recipient that was refused as unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedRecipient<'a> {
+    /// Domain as lowercase A-label, local part in NFC and case-folded.
+    pub address: &'a str,
+    /// When it was refused last: milliseconds since 1970, UTC.
+    pub last_ms: u64,
+    /// How many refusals count.
+    pub times: usize,
+    /// Until when mail for it is refused by us, if it is now.
+    pub listed_until_ms: Option<u64>,
 }
 
 /// How much is known, and what the guard has done so far.
@@ -196,6 +210,25 @@ impl Blacklist {
             let policy = terms.policy(domain_of(record.address));
             let until = policy.listed_until(&record.history).filter(|until| now_ms < *until)?;
             (!self.is_exempt(record.address, now_ms)).then_some((record.address, until))
+        })
+    }
+
+    /// Recipients of these domains that were refused, in no useful order.
+    pub(crate) fn refused_in<'a>(
+        &'a self,
+        terms: Terms<'a>,
+        domains: &'a BTreeSet<&str>,
+        now_ms: u64,
+    ) -> impl Iterator<Item = RefusedRecipient<'a>> {
+        let is_known = domains.iter().any(|domain| self.counts(domain).tracked > 0);
+        let records = is_known.then(|| self.records()).into_iter().flatten();
+        records.filter_map(move |Record { address, history }| {
+            let last_ms = history.rejected.newest()?;
+            let domain = domains.get(domain_of(address))?;
+            let until = terms.policy(domain).listed_until(&history);
+            let until = until.filter(|until| now_ms < *until && !self.is_exempt(address, now_ms));
+            let times = history.rejected.as_slice().len();
+            Some(RefusedRecipient { address, last_ms, times, listed_until_ms: until })
         })
     }
 

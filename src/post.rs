@@ -1,0 +1,116 @@
+//! Letters that the service writes to its customers: how one looks, and its way into the queue.
+
+mod text;
+
+use mxfleet_cluster::{Customer, State};
+
+pub use self::text::{Text, moment};
+use crate::smtp::envelope::Origin;
+use crate::smtp::{Address, BodyType, Envelope, Letter, Notify, Recipient};
+use crate::spool::{self, Draft, Spool, SpoolError};
+use crate::system::clock::{wall_ms, wall_us};
+use crate::worker::Deliveries;
+
+/// Puts letters into this node's queue. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Post {
+    /// The queue on disk.
+    pub spool: Spool,
+    /// The queue in memory.
+    pub deliveries: Deliveries,
+    /// What this host calls itself.
+    pub hostname: String,
+}
+
+/// Why a letter was not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// There is no room.
+    #[error("the spool takes no mail now")]
+    Full(#[from] spool::Full),
+    /// The disk failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Nobody writes it.
+    #[error("there is no address to write from; set service.address")]
+    Sender,
+}
+
+impl Post {
+    /// Put a letter into the queue as `message`, which has no text yet. When this returns `Ok`, it
+    /// is on stable storage.
+    pub async fn queue(
+        &self,
+        mut message: Draft,
+        state: &State,
+        to: &[Address],
+        text: &Text,
+        letter: Letter,
+    ) -> Result<(), PostError> {
+        let from = self.sender(state).ok_or(PostError::Sender)?;
+        let written = text.letter(&from, to, wall_ms());
+        let smtputf8 = !from.is_ascii() || to.iter().any(|address| !address.is_ascii());
+        message.push(&written).await?;
+        let queued = message.commit(self.envelope(to, letter, &written, smtputf8)).await?;
+        self.deliveries.accept(queued);
+        Ok(())
+    }
+
+    /// Who writes, and gets the answers.
+    fn sender(&self, state: &State) -> Option<Address> {
+        let set = state.settings().get("service.address").unwrap_or_default();
+        let own = format!("postmaster@{}", self.hostname);
+        Address::parse(set, true).or_else(|_| Address::parse(&own, true)).ok()
+    }
+
+    /// From nobody: what becomes of it we see ourselves, and no automaton shall answer.
+    fn envelope(&self, to: &[Address], letter: Letter, text: &[u8], smtputf8: bool) -> Envelope {
+        let recipient = |address: &Address| Recipient {
+            address: address.clone(),
+            notify: Some(Notify::NEVER),
+            orcpt: None,
+        };
+        Envelope {
+            mail_from: None,
+            recipients: to.iter().map(recipient).collect(),
+            body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
+            smtputf8,
+            ret: None,
+            envid: None,
+            authentication: None,
+            report: None,
+            letter: Some(letter),
+            origin: Origin {
+                ip: None,
+                helo: self.hostname.clone(),
+                received_at_us: wall_us(),
+                mx_name: None,
+            },
+        }
+    }
+}
+
+/// The contacts that mail can be sent to: whatever is no address is none.
+pub fn contacts(customer: &Customer) -> Vec<Address> {
+    customer.contacts.iter().filter_map(|text| Address::parse(text, true).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mxfleet_cluster::CustomerStatus;
+
+    use super::*;
+
+    #[test]
+    fn contacts_that_are_no_addresses_are_left_out() {
+        let texts = ["ops@acme.test", "a\r\nBcc: x@y.test", "no", "<x@y.test>"];
+        let customer = Customer {
+            id: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            contacts: texts.map(str::to_owned).to_vec(),
+            status: CustomerStatus::Active,
+        };
+        let found: Vec<String> = contacts(&customer).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["ops@acme.test"]);
+    }
+}

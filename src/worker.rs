@@ -65,6 +65,9 @@ pub use hand_over::TakeError;
 pub use inspect::{DestinationView, EntryView, QueueGauges, QueueSummary, RecipientView};
 pub use operate::OperateError;
 
+/// What was written because of a message that is still queued, as a crash leaves it, waits so long:
+/// that message is done with first, so that another crash does not have it written again.
+const EARLY_PAUSE: Duration = Duration::from_secs(5);
 /// How often entries that could not be read at start are tried again.
 const REREAD_PAUSE: Duration = Duration::from_mins(1);
 
@@ -242,10 +245,11 @@ impl Inner {
         let view = self.parts.cluster.view();
         let now_us = wall_us();
         let longest = setting(&view, "queue.retry_max");
+        let about = entry.about.as_ref().and_then(|about| Some((about.id.parse().ok()?, about)));
+        let is_early = about.is_some_and(|(id, _)| self.parts.spool.hold_of(id).is_some());
+        let least = if is_early { EARLY_PAUSE } else { Duration::ZERO };
         self.update(|core, now| {
-            if let Some(about) = &entry.about
-                && let Ok(id) = about.id.parse()
-            {
+            if let Some((id, about)) = about {
                 core.told.entry(id).or_default().push(about.clone());
             }
             for destination in &entry.destinations {
@@ -254,7 +258,7 @@ impl Inner {
                 let wait = Duration::from_micros(destination.due_us.saturating_sub(now_us));
                 let due = match entry.hold.is_operators() {
                     true => Due::Held,
-                    false => Due::At(now + wait.min(longest.saturating_mul(2))),
+                    false => Due::At(now + wait.min(longest.saturating_mul(2)).max(least)),
                 };
                 let domain = destination.domain.as_str();
                 let connections_max = connections_max(&view, domain);

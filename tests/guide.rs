@@ -137,7 +137,7 @@ fn the_guide_does_what_it_says() {
     let package = std::fs::read_dir(package.path()).unwrap().next().unwrap().unwrap().path();
     site.hosts.copy(&package);
 
-    site.follow(INSTALL, 0..6);
+    site.follow(INSTALL, 0..7);
     site.await_voters("mx3", 3);
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
         site.mail_passes(address);

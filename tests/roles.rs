@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use support::postfix::Postfix;
 use support::process::{attempt_with, output};
 use support::sink::Sink;
 use support::webhook::{SECRET, Webhook};
-use support::{SOON, eventually};
+use support::{Dice, SOON, eventually};
 
 const TEXT: &str = "From: Jane <ops@acme.test>\r\nTo: <support@relay.example>\r\n\
     Subject: =?utf-8?Q?St=C3=B6rung?=\r\nMessage-ID: <1@acme.test>\r\n\
@@ -345,4 +346,59 @@ fn a_webhook_that_is_down_is_told_when_it_is_back_and_its_address_is_never_shown
     for text in shown {
         assert!(!text.contains(SECRET), "{text}");
     }
+}
+
+/// Lives that end in the middle of handing on.
+const KILLS: usize = 20;
+
+#[test]
+fn kills_in_the_middle_of_handing_on_lose_nothing_and_double_nothing() {
+    let world = World::new();
+    let mut webhook = Webhook::stopped();
+    webhook.start();
+    let place = (webhook.url_file(), webhook.ca_file().to_owned());
+    let mut node = Node::with(&world.setup(Setup { webhook: Some(place), ..Setup::default() }));
+    world.serve(&node);
+    let mut dice = Dice::new(11);
+    let mut sent = BTreeSet::new();
+    for round in 0..KILLS {
+        let mut client = node.client();
+        for number in 0..10 {
+            let subject = format!("r{round}n{number}");
+            let text = TEXT.replace("=?utf-8?Q?St=C3=B6rung?=", &subject);
+            let reply =
+                client.deliver("ops@acme.test", &["trouble@relay.example"], text.as_bytes());
+            assert_eq!(reply.code, 250, "{reply:?}");
+            sent.insert(subject);
+        }
+        // The moment of the kill is the random part of the test.
+        std::thread::sleep(Duration::from_millis(dice.roll() % 80));
+        node.kill();
+        node.restart();
+    }
+    node.await_empty_queue(Duration::from_secs(120));
+    // A kill between a server's answer and its record repeats a message, with the same Message-ID.
+    let mut copies: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for mail in world.operators.mailbox().mail() {
+        let text = String::from_utf8(mail).unwrap();
+        let field = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line[name.len()..].to_owned()
+        };
+        let subject = field("Subject: [trouble] ");
+        copies.entry(subject).or_default().insert(field("Message-ID: "));
+    }
+    assert_eq!(copies.keys().cloned().collect::<BTreeSet<_>>(), sent, "all are handed on");
+    let twice: Vec<_> = copies.iter().filter(|(_, copies)| copies.len() > 1).collect();
+    assert!(twice.is_empty(), "handed on by two copies: {twice:?}");
+    let paged: BTreeSet<String> =
+        webhook.pages().iter().map(|page| page["subject"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(paged, sent, "all are paged");
+    let mut answers = BTreeSet::new();
+    world.customer.each(|answer| {
+        let text = String::from_utf8_lossy(&answer.text).into_owned();
+        answers
+            .extend(text.lines().find(|line| line.starts_with("Message-ID: ")).map(str::to_owned));
+    });
+    assert!(answers.len() <= 1, "at most one answer a day: {answers:?}");
 }

@@ -242,10 +242,11 @@ async fn keep_dates(cluster: &Cluster) {
     }
     let (state, now_ms) = (cluster.view(), (node.config.clock)());
     let membership = node.raft.metrics().borrow().membership_config.membership().clone();
-    let votes_or_leads = |name: &str| {
-        let votes = |id| membership.voter_ids().any(|voter| voter == id);
+    let only_follows = |name: &str| {
         let host = state.host_named(name);
-        host.is_some_and(|host| host.id == node.who.node || votes(host.id))
+        host.is_some_and(|host| {
+            host.id != node.who.node && membership.learner_ids().any(|id| id == host.id)
+        })
     };
     for command in state.due(now_ms) {
         // Its vote and its lead are taken over first.
@@ -253,7 +254,7 @@ async fn keep_dates(cluster: &Cluster) {
             Command::HostService(HostCommand::Retire { name, .. }) => Some(name),
             _ => None,
         };
-        if retired.is_some_and(|name| votes_or_leads(name)) {
+        if retired.is_some_and(|name| !only_follows(name)) {
             continue;
         }
         // Without a quorum it is tried again; a refusal means that somebody was quicker.

@@ -7,8 +7,9 @@
 //!    it cannot be stored they are not done with, and are tried again.
 //! 2. Its envelope says what it is about ([`About`]). A crash before the spool was told makes the
 //!    failure come again; then the report is found in the queue, and no second one is written.
-//! 3. It is delivered only after the spool was told. The spool's log keeps that order, so a report
-//!    that has gone leaves no recipient behind that could fail again.
+//! 3. It is delivered only after the spool was told; after a crash it waits a moment for that. The
+//!    spool's log keeps that order, so a report that has gone leaves no recipient behind that could
+//!    fail again.
 
 use std::collections::HashMap;
 

@@ -31,12 +31,13 @@ impl RotationAdmin {
                 HostCommand::Set { name, addresses }
             }
             HostCall::Drain { name, deadline_ms } => {
+                let answers = self.answers_in_time(|host| host != name).await;
                 if let Ok(members) = self.cluster.members().await
                     && let Some(why) = quorum_objection(&members, &name)
                 {
                     return Err(Refused { error: why, kind: RefusedKind::Conflict });
                 }
-                let moves = moves_from(&state, &name, &self.answers().await);
+                let moves = moves_from(&state, &name, &answers);
                 HostCommand::Drain { name, deadline_ms, moves }
             }
             HostCall::Resume { name } => {
@@ -44,7 +45,7 @@ impl RotationAdmin {
                 HostCommand::Resume { name }
             }
             HostCall::Retire { name, force } => {
-                let answers = self.answers().await;
+                let answers = self.answers_in_time(|host| force && host != name).await;
                 let moves = if force { moves_from(&state, &name, &answers) } else { Vec::new() };
                 HostCommand::Retire { name, force, moves }
             }

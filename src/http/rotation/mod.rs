@@ -10,12 +10,18 @@ pub(super) use self::notices::notice_row;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mxfleet_cluster::{Cluster, Command, Fleet, Request, State, random_id};
+use tokio::time::{Instant, sleep};
 
 use super::call::{Call, Refused, RefusedKind, Terms};
 use super::tables::changed;
 use crate::system::clock::wall_ms;
+
+/// How long a host may seem to be down before that is believed.
+const HEARING: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Whether hosts answer: `up`, `down` or `unknown`.
 struct Answers(BTreeMap<String, &'static str>);
@@ -81,9 +87,23 @@ impl RotationAdmin {
         Answers(members.into_iter().map(|member| (member.name, member.state)).collect())
     }
 
+    /// The same, when it matters: a leader that has just begun has not heard everybody, so hosts
+    /// that seem to be down are given a moment.
+    async fn answers_in_time(&self, matters: impl Fn(&str) -> bool) -> Answers {
+        let until = Instant::now() + HEARING;
+        loop {
+            let answers = self.answers().await;
+            let missing = answers.0.keys().any(|host| matters(host) && answers.is_down(host));
+            if !missing || Instant::now() >= until {
+                return answers;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Refuse a host as a name's target that would take no mail.
     async fn require_up(&self, host: &str) -> Result<(), Refused> {
-        if !self.answers().await.is_down(host) {
+        if !self.answers_in_time(|name| name == host).await.is_down(host) {
             return Ok(());
         }
         Err(Refused {

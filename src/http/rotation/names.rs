@@ -111,7 +111,7 @@ impl RotationAdmin {
 
     async fn rebalance(&self, dry_run: bool, terms: &Terms) -> Answer {
         let (state, now_ms) = (self.view(), wall_ms());
-        let fleet = self.answers().await.without_down(state.fleet(now_ms));
+        let fleet = self.answers_in_time(|_| true).await.without_down(state.fleet(now_ms));
         let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
         let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.

@@ -4,9 +4,12 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::SOON;
 use support::browser::{Browser, EYES, inspect, picture};
 use support::dns::{NameServer, Software};
 use support::fleet::{Fleet, on_loopback};
@@ -16,6 +19,8 @@ use support::process::{output, said};
 use support::sink::{Act, Manner, Sink, Step};
 use support::way::{ROUTER_V4, ROUTER_V6, SERVER_V4, SERVER_V6, Way};
 
+/// How long a slow server thinks; less than a node waits for a reply.
+const THINKING: Duration = Duration::from_secs(5);
 const CODE: &str = "0123456789abcdef";
 const ZONE: &str = "mail A 127.0.0.1\n@ MX 10 mx-a.relay.example.\n\
                     _mxfleet TXT \"test=0123456789abcdef\"\n";
@@ -147,6 +152,44 @@ fn customers_see_with_a_browser_which_of_our_servers_theirs_do_not_answer() {
         picture(&browser, EYES[1], tool);
     }
     assert_eq!(sink.count(), 0, "something was sent");
+}
+
+#[test]
+fn what_one_node_sees_is_shown_while_another_still_waits() {
+    let names = NameServer::start(Software::Bind, &[("acme.test", ZONE)]);
+    let setups =
+        ["mx1", "mx2"].map(|name| Setup { dns: Some(names.address()), ..on_loopback(name) });
+    let mut fleet = Fleet::with(&setups);
+    let sink = Sink::scripted(|step| {
+        if matches!(step, Step::Hello("mx1.relay.example")) {
+            std::thread::sleep(THINKING); // it thinks about it
+        }
+        Act::Usual
+    });
+    fleet.nodes[0].serve("acme.test", &format!("mail.acme.test:{}", sink.address().port()));
+    fleet.await_same_state();
+    let server = fleet.nodes[0].http();
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let path = format!("/tools/mx?domain=acme.test&code={CODE}");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut page, mut seen, mut piece) = (String::new(), Vec::new(), [0; 4096]);
+    loop {
+        let octets = stream.read(&mut piece).unwrap();
+        page.push_str(&String::from_utf8_lossy(&piece[..octets]));
+        for words in ["From mx1", "From mx2", "</html>"] {
+            if page.contains(words) && seen.iter().all(|(known, _)| *known != words) {
+                seen.push((words, Instant::now()));
+            }
+        }
+        if octets == 0 {
+            break;
+        }
+    }
+    let order: Vec<_> = seen.iter().map(|(words, _)| *words).collect();
+    assert_eq!(order, ["From mx2", "From mx1", "</html>"], "{page}");
+    let between = seen[1].1 - seen[0].1;
+    assert!(between >= THINKING / 5, "both came at once, after {between:?}: {page}");
 }
 
 /// A node that may send echoes, or may not.

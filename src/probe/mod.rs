@@ -20,10 +20,11 @@ use std::time::Duration;
 use mxfleet_cluster::{Cluster, TlsPolicy, Topic};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::client::{Client, ClientError, Hop, Roots};
 use crate::config::Limits;
-use crate::fleet_wide::{Answers, FleetWide};
+use crate::fleet_wide::{Answers, FleetWide, PATIENCE};
 use crate::route::{Dns, RouteFailure, Router};
 use crate::smtp::Address;
 
@@ -210,7 +211,11 @@ impl Answers for Prober {
                 }
             },
         };
-        self.look(question).await.map_err(|error| error.to_string())
+        // By then nobody waits for it any more.
+        match timeout(PATIENCE, self.look(question)).await {
+            Ok(looked) => looked.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("it took longer than {} seconds", PATIENCE.as_secs())),
+        }
     }
 }
 

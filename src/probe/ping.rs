@@ -125,6 +125,7 @@ async fn exchange(socket: &UdpSocket, ip: IpAddr) -> Vec<u64> {
                     }
                 }
                 // A router that refuses says so once for each.
+                Ok(Err(_)) if Instant::now() >= until => break,
                 Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Err(_) => break,
             }

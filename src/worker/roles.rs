@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Inner;
-use super::attempt::Loaded;
+use super::attempt::{Attempted, Loaded};
 use super::connection::{delays, unreached};
 use super::core::Work;
 use super::ending::Trial;
@@ -19,7 +19,9 @@ use crate::roles::page::{self, Page};
 use crate::roles::webhook::NotTaken;
 use crate::schedule::Permit;
 use crate::smtp::dots::Unstuffer;
-use crate::smtp::{About, Address, Authentication, Enhanced, Reply, Role, RolePart, Written};
+use crate::smtp::{
+    About, Address, Authentication, Enhanced, Envelope, Reply, Role, RolePart, Written,
+};
 use crate::spool::{Draft, EntryId, Queued, SpoolError};
 use crate::system::clock::{timestamp, wall_ms, wall_us};
 use crate::system::random::random_u64;
@@ -50,8 +52,6 @@ enum HandingError {
     Spool(#[from] SpoolError),
     #[error("the message cannot be read: {0}")]
     Text(#[from] TextError),
-    #[error("{0} is no address")]
-    Address(String),
 }
 
 impl Inner {
@@ -261,11 +261,8 @@ impl Inner {
         &self,
         draft: Draft,
         handing: &Handing<'_>,
-        envelope: crate::smtp::Envelope,
+        envelope: Envelope,
     ) -> Result<Queued, HandingError> {
-        if envelope.recipients.is_empty() {
-            return Err(HandingError::Address("nobody".to_owned()));
-        }
         let queued = draft.commit(envelope).await?;
         if let Some(about) = &queued.envelope.report {
             self.lock().told.entry(handing.id).or_default().push(about.clone());
@@ -314,10 +311,7 @@ impl Inner {
                 return self.unreached(permit, trial, &verdict);
             }
         };
-        let attempted = super::attempt::Attempted {
-            answered: true,
-            ..super::attempt::Attempted::same(&recipients, &verdict)
-        };
+        let attempted = Attempted { answered: true, ..Attempted::same(&recipients, &verdict) };
         self.settle(permit, trial, attempted, None).await;
     }
 

@@ -42,6 +42,13 @@ pub struct Found {
     pub suppressed: Suppressed,
 }
 
+impl Found {
+    /// Since when failures are counted, if not for as long as the journal goes back.
+    pub fn counted_since(&self) -> Option<&str> {
+        self.suppressed.since.as_deref()
+    }
+}
+
 /// Mail that waits for one domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {

@@ -15,13 +15,14 @@ pub(super) fn compose(
     let body = format!(
         "Dear {name},\n\n\
          somebody, most likely one of you, has asked {service} for a link to what concerns you\n\
-         there: your domains, the mail that waits for them, the recipients that are refused.\n\n    \
-         {url}\n\n\
+         there: your domains, the mail that waits for them, the recipients that are refused.\n\n\
+         {indent}{url}\n\n\
          It is good until {ends}. Whoever has it can see all that, and let\n\
          refused recipients in again: pass it on only to those who may.\n\n\
          If none of you has asked, there is nothing to do: only you got this message.\n\n\
          Answers to this message are read by people.",
         name = customer.name,
+        indent = "    ",
         ends = moment(ends_ms),
     );
     Text { subject: "The link you asked for".to_owned(), id: format!("link-{id:032x}"), body }

@@ -411,8 +411,8 @@ impl State {
         self.blacklist.listed(self.terms(), now_ms)
     }
 
-    /// Recipients of these domains (lowercase A-labels) that were refused as unknown, listed or not,
-    /// in no useful order. Looks at every address, unless nothing is known of the domains.
+    /// Recipients of these domains (lowercase A-labels) that were refused as unknown, listed or
+    /// not, in no useful order. Looks at every address, unless nothing is known of the domains.
     pub fn refused_in<'a>(
         &'a self,
         domains: &'a BTreeSet<&str>,

@@ -60,7 +60,7 @@ pub(super) fn domains(known: &Known, gathered: &Gathered) -> Markup {
             (silent(gathered))
             ul .servers { @for domain in &gathered.domains { (domain_row(known, domain)) } }
             @if gathered.more_domains > 0 {
-                p .aside { "And " (gathered.more_domains) " more, in order of what waits for them." }
+                p .aside { "And " (gathered.more_domains) " more, those with least mail." }
             }
         }
     }
@@ -103,7 +103,7 @@ fn waiting(domain: &Domain) -> Markup {
     html! {
         @match (domain.messages, domain.oldest_seconds) {
             (0, _) => "nothing waits",
-            (count, Some(oldest)) => { (count) " waiting, for up to " (age(oldest)) }
+            (count, Some(oldest)) => { (count) " waiting, the oldest for " (age(oldest)) }
             (count, None) => { (count) " on their way" }
         }
     }
@@ -166,7 +166,11 @@ fn refusal(row: &Refusal, may_pardon: bool) -> Markup {
             code { (row.address) }
             span .said {
                 @if let Some(until_ms) = row.until_ms { "until " (time(until_ms)) "; " }
-                @if row.times == 1 { "refused once, " } @else { "refused " (row.times) " times, last " }
+                @if row.times == 1 {
+                    "refused once, "
+                } @else {
+                    "refused " (row.times) " times, last "
+                }
                 (time(row.last_ms))
             }
             @if may_pardon {
@@ -219,7 +223,7 @@ pub(super) fn failures(gathered: &Gathered) -> Markup {
 fn partly(gathered: &Gathered) -> Markup {
     html! {
         @for one in &gathered.heard {
-            @if let Some(since) = one.answer.as_ref().ok().and_then(|f| f.suppressed.since.as_ref()) {
+            @if let Some(since) = one.answer.as_ref().ok().and_then(Found::counted_since) {
                 p .aside {
                     "Of " strong { (one.node) } " only "
                     @if since.is_empty() { "nothing" } @else { "what came after " (since) }

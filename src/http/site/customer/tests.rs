@@ -143,8 +143,8 @@ async fn all_that_is_known_is_shown_and_none_of_it_is_markup() {
     for part in [
         "4 messages wait for them, the oldest for 2 hours.",
         "<strong>mx3</strong> did not answer within 4 seconds",
-        "4 waiting, for up to 2 hours",
-        "And 3 more, in order",
+        "4 waiting, the oldest for 2 hours",
+        "And 3 more, those with least mail.",
         "28 Apr 2010, 15:00 UTC",
         "refused 2 times, last ",
         "And 5 more.",

@@ -54,7 +54,9 @@ fn suspended(tables: &Tables) -> Markup {
                 "Mail for your domains is answered 450 for now: senders keep it and try again. \
                  What waits here still goes out. You can look, and change nothing. "
                 @match ask {
-                    Some(address) => { "Please write to " a href={ "mailto:" (address) } { (address) } "." }
+                    Some(address) => {
+                        "Please write to " a href={ "mailto:" (address) } { (address) } "."
+                    }
                     None => "Please ask those who run this service.",
                 }
             }
@@ -75,13 +77,17 @@ fn to_do(known: &Known, now_ms: u64) -> Markup {
     let ending: Vec<&String> =
         step.before.iter().filter(|name| migration.retire.contains(name)).collect();
     let last = |name: &str| tables.last_by_name(&known.customer.id, name);
+    let used = ending.iter().filter_map(|name| Some((name, last(name)?)));
     html! {
         section aria-labelledby="to-do" {
             h2 #to-do { "To be done" }
             p { "MX names change, and some of them are yours. " (told(step)) }
             ul .findings {
                 @for name in &ending {
-                    li { (mark(Level::Reduced)) code { (name) } span { "ends " (time(migration.ends_ms)) } }
+                    li {
+                        (mark(Level::Reduced)) code { (name) }
+                        span { "ends " (time(migration.ends_ms)) }
+                    }
                 }
                 @for name in step.after.iter().filter(|name| !step.before.contains(name)) {
                     li { (mark(Level::Planned)) code { (name) } span { "is new: add it" } }
@@ -93,7 +99,7 @@ fn to_do(known: &Known, now_ms: u64) -> Markup {
                         (mark(Level::Good)) " Your records were seen without the names that end, "
                         (ago(now_ms.saturating_sub(at_ms))) "."
                     }
-                    @for (name, at_ms) in ending.iter().filter_map(|name| Some((name, last(name)?))) {
+                    @for (name, at_ms) in used {
                         p .aside {
                             "Mail last came by " code { (name) } " "
                             (ago(now_ms.saturating_sub(at_ms))) "; it follows within a few days."
@@ -101,7 +107,8 @@ fn to_do(known: &Known, now_ms: u64) -> Markup {
                     }
                 }
                 Survey::Old { at_ms } => p {
-                    (mark(Level::Reduced)) " Some of your records still have a name that ends; seen "
+                    (mark(Level::Reduced)) " Some of your records still have a name that ends; "
+                    "seen "
                     (ago(now_ms.saturating_sub(at_ms))) ". What to change stands with each domain."
                 },
                 Survey::Elsewhere { at_ms } => p {
@@ -149,7 +156,7 @@ fn names(known: &Known, now_ms: u64) -> Markup {
             } @else {
                 ul .findings {
                     @for (place, name) in given.iter().enumerate() {
-                        (name_row(known, name, &format!("{}", 10 * (place + 1)), now_ms))
+                        (name_row(known, name, &format!("preference {}", 10 * (place + 1)), now_ms))
                     }
                     @for name in before.iter().filter(is_left) {
                         (name_row(known, name, "not yours any more", now_ms))

@@ -19,6 +19,10 @@ use mxfleet_cluster::{
     Route, TlsPolicy, random_id,
 };
 
+/// What the program has.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const DOMAINS: usize = 10_000;
 const EVENTS: usize = 5_000;
 const LISTED_ONE_IN: usize = 100;

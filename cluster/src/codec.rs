@@ -14,6 +14,8 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::octets::Octets;
+
 /// Octets before the body.
 pub(crate) const HEAD_OCTETS: usize = 16;
 /// The largest body: an append of many log entries is the largest thing we send.
@@ -48,10 +50,12 @@ pub(crate) enum Kind {
     SnapshotTail = 8,
     /// What a joining node asks, after its token was checked.
     Join = 9,
+    /// The envelope of a batch, packed.
+    PackedBatch = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Entry,
         Self::Meta,
         Self::Batch,
@@ -61,6 +65,7 @@ impl Kind {
         Self::SnapshotPart,
         Self::SnapshotTail,
         Self::Join,
+        Self::PackedBatch,
     ];
 
     const fn number(self) -> u8 {
@@ -145,6 +150,34 @@ pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Result<Vec<u8>, Cod
     let crc = checksum(&head[..CRC_AT], body);
     head[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
     Ok(bytes)
+}
+
+/// An envelope in less room: text that repeats itself is most of a large one. It is packed once and
+/// then sent, stored and read by every node.
+pub(crate) fn pack(kind: Kind, envelope: &[u8]) -> Result<Vec<u8>, CodecError> {
+    encode(kind, &Octets(lz4_flex::block::compress_prepend_size(envelope).into()))
+}
+
+/// The envelope that [`pack`] was given. Never takes more memory than one may be large.
+pub(crate) fn unpack(kind: Kind, bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let Octets(packed) = decode(kind, bytes)?;
+    let body = |error: lz4_flex::block::DecompressError| CodecError::Body(error.to_string());
+    let (octets, packed) = lz4_flex::block::uncompressed_size(&packed).map_err(body)?;
+    if octets > HEAD_OCTETS + BODY_OCTETS_MAX {
+        return Err(CodecError::TooLarge);
+    }
+    lz4_flex::block::decompress(packed, octets).map_err(body)
+}
+
+/// The kind that an envelope claims to be of; [`decode`] looks whether it is.
+pub(crate) fn is_of(kind: Kind, bytes: &[u8]) -> bool {
+    bytes.get(5) == Some(&kind.number())
+}
+
+/// How many octets [`encode`] makes of `value`.
+pub(crate) fn size<T: Serialize>(value: &T) -> Result<usize, CodecError> {
+    let octets = bincode::serde::encode_into_std_write(value, &mut std::io::sink(), CONFIG);
+    octets.map(|octets| HEAD_OCTETS + octets).map_err(|error| CodecError::Body(error.to_string()))
 }
 
 /// An envelope around a body that may be anything, up to the largest length.
@@ -266,6 +299,22 @@ mod tests {
         let bytes = seal(Kind::Meta, &body);
         assert!(matches!(decode::<Vec<u64>>(Kind::Meta, &bytes), Err(CodecError::Body(_))));
         assert!(matches!(decode::<String>(Kind::Meta, &bytes), Err(CodecError::Body(_))));
+    }
+
+    #[test]
+    fn what_was_packed_comes_out_and_a_forged_length_claims_no_memory() {
+        let envelope = encode(Kind::Batch, &"550 5.1.1 User unknown ".repeat(1000)).unwrap();
+        let packed = pack(Kind::PackedBatch, &envelope).unwrap();
+        assert!(is_of(Kind::PackedBatch, &packed) && !is_of(Kind::Batch, &packed));
+        assert!(packed.len() * 10 < envelope.len());
+        assert_eq!(unpack(Kind::PackedBatch, &packed), Ok(envelope));
+        for claimed in [u32::MAX, 1 << 30] {
+            let body = [&claimed.to_le_bytes()[..], &[0x10, 7]].concat();
+            let forged = encode(Kind::PackedBatch, &Octets(body.into())).unwrap();
+            assert!(unpack(Kind::PackedBatch, &forged).is_err(), "{claimed}");
+        }
+        let empty = encode(Kind::PackedBatch, &Octets::default()).unwrap();
+        assert!(unpack(Kind::PackedBatch, &empty).is_err());
     }
 
     #[test]

@@ -43,12 +43,14 @@ fn kept<T: Serialize + DeserializeOwned>(kind: Kind, data: &[u8]) {
 pub fn call(data: &[u8]) {
     let Ok(call) = Call::decode(&codec::seal(Kind::Call, data)) else { return };
     let requests = match call.ask {
-        Ask::Propose(request) => vec![request],
+        Ask::Propose(request) => vec![Request::clone(&request)],
         Ask::Append(append) => append
             .entries
             .into_iter()
             .filter_map(|entry| match entry.payload {
-                openraft::EntryPayload::Normal(batch) => batch.requests().ok(),
+                openraft::EntryPayload::Normal(batch) => {
+                    batch.read().ok().map(|(requests, _)| requests)
+                }
                 _ => None,
             })
             .flatten()

@@ -272,7 +272,7 @@ fn what_is_sent_has_the_format_it_always_had() {
         Ask::Append(append),
         Ask::Vote(VoteRequest { vote: Vote::new(4, 1), last_log_id: None }),
         Ask::Snapshot { vote: Vote::new_committed(3, 2), meta: meta() },
-        Ask::Propose(requests().swap_remove(0)),
+        Ask::Propose(requests().swap_remove(0).into()),
         Ask::Members,
         Ask::KeepKey { pem: "pem".to_owned() },
         Ask::Renew { csr: vec![1] },

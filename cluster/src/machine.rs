@@ -185,15 +185,16 @@ impl Machine {
                 Replies::default()
             }
             EntryPayload::Normal(batch) => {
-                let octets = u64::try_from(batch.octets()).unwrap_or(u64::MAX);
-                self.view.unsaved_octets.fetch_add(octets, Ordering::Relaxed);
-                let requests = batch.requests().map_err(|error| {
+                let (requests, octets) = batch.read().map_err(|error| {
                     if error.is_newer() {
                         self.view.publish(self.state.clone()); // the remedy is in the newest state
                         self.view.halt(&format!("log entry {}", id.index));
                     }
                     StorageError::from(StorageIOError::apply(id, &error))
                 })?;
+                // What it takes to apply them again is what matters, and not how well they pack.
+                let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+                self.view.unsaved_octets.fetch_add(octets, Ordering::Relaxed);
                 Replies(requests.iter().map(|r| self.state.apply(id.index, r)).collect())
             }
         };

@@ -11,7 +11,7 @@ use openraft::ServerState;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::codec::{self, Kind};
+use crate::codec;
 use crate::machine::View;
 use crate::network::Network;
 use crate::raft::{Batch, NodeId, QUORUM_SILENCE_MS_MAX, Raft};
@@ -63,7 +63,7 @@ pub enum ProposeError {
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 struct Pending {
-    request: Request,
+    request: Arc<Request>,
     octets: usize,
     answer: oneshot::Sender<Answer>,
 }
@@ -84,7 +84,7 @@ impl Proposer {
     }
 
     /// Decide a request here, if this node leads.
-    pub(crate) async fn submit(&self, request: Request) -> Answer {
+    pub(crate) async fn submit(&self, request: Arc<Request>) -> Answer {
         if let Some(not_now) = self.not_now() {
             return not_now;
         }
@@ -115,7 +115,7 @@ impl Proposer {
 }
 
 fn size(request: &Request) -> Result<usize, ProposeError> {
-    let octets = codec::encode(Kind::Batch, request).map_or(usize::MAX, |bytes| bytes.len());
+    let octets = codec::size(request).unwrap_or(usize::MAX);
     if octets > REQUEST_OCTETS_MAX {
         return Err(ProposeError::TooLarge { octets, max: REQUEST_OCTETS_MAX });
     }
@@ -151,7 +151,7 @@ async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Pending>, clock: Clock) 
             batch.into_iter().map(|pending| (pending.request, pending.answer)).unzip();
         for request in &mut requests {
             if request.at_ms.abs_diff(now_ms) > STAMP_OFF_MS_MAX {
-                request.at_ms = now_ms;
+                Arc::make_mut(request).at_ms = now_ms;
             }
         }
         let Ok(entry) = Batch::new(&requests) else { continue };
@@ -185,6 +185,7 @@ pub(crate) struct Forwarder {
 impl Forwarder {
     pub(crate) async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
         size(&request)?;
+        let request = Arc::new(request);
         if self.view.state().was_removed(self.node) {
             return Err(ProposeError::Refused("this host was removed from the fleet".to_owned()));
         }
@@ -196,7 +197,7 @@ impl Forwarder {
         let mut handed_over = false;
         loop {
             let give_up = deadline.min(Instant::now() + ATTEMPT);
-            let attempt = timeout_at(give_up, self.attempt(request.clone())).await;
+            let attempt = timeout_at(give_up, self.attempt(Arc::clone(&request))).await;
             match attempt {
                 Ok(Some(Answer::Proposed { index, outcome })) => {
                     self.see(index, deadline).await;
@@ -219,7 +220,7 @@ impl Forwarder {
     }
 
     /// One attempt; `None` when it was certainly not handed over.
-    async fn attempt(&self, request: Request) -> Option<Answer> {
+    async fn attempt(&self, request: Arc<Request>) -> Option<Answer> {
         let leader = self.raft.metrics().borrow().current_leader?;
         if leader == self.node {
             return Some(self.proposer.submit(request).await);

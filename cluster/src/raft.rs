@@ -1,5 +1,6 @@
 //! openraft's types as this crate fills them in, and the timings.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub(crate) struct Peer {
     pub(crate) address: String,
 }
 
+/// A batch from this size on is packed.
+const PACKED_OCTETS_LEAST: usize = 8 << 10;
+
 /// Requests that share one log entry, kept encoded until they are applied.
 ///
 /// A node that does not know a command can so still store it and hand it on; applying it stops the
@@ -89,8 +93,11 @@ pub(crate) struct Peer {
 pub(crate) struct Batch(Octets);
 
 impl Batch {
-    pub(crate) fn new(requests: &[Request]) -> Result<Self, CodecError> {
-        codec::encode(Kind::Batch, &requests).map(|bytes| Self(Octets(bytes.into())))
+    pub(crate) fn new<R: Borrow<Request> + Serialize>(requests: &[R]) -> Result<Self, CodecError> {
+        let bytes = codec::encode(Kind::Batch, &requests)?;
+        let packed = bytes.len() >= PACKED_OCTETS_LEAST;
+        let bytes = if packed { codec::pack(Kind::PackedBatch, &bytes)? } else { bytes };
+        Ok(Self(Octets(bytes.into())))
     }
 
     /// One request with a command that no version knows yet.
@@ -101,8 +108,13 @@ impl Batch {
         Self(Octets(codec::encode(Kind::Batch, &request).unwrap().into()))
     }
 
-    pub(crate) fn requests(&self) -> Result<Vec<Request>, CodecError> {
-        codec::decode(Kind::Batch, &self.0.0)
+    /// The requests, and how many octets they are when they are not packed.
+    pub(crate) fn read(&self) -> Result<(Vec<Request>, usize), CodecError> {
+        let mut bytes = self.0.0.clone();
+        if codec::is_of(Kind::PackedBatch, &bytes) {
+            bytes = codec::unpack(Kind::PackedBatch, &bytes)?.into();
+        }
+        Ok((codec::decode(Kind::Batch, &bytes)?, bytes.len()))
     }
 
     pub(crate) fn octets(&self) -> usize {

@@ -122,7 +122,7 @@ impl Service {
         }
         let command = Command::HostJoin { token: joining.token, host: joining.host };
         let request = Request::new(random_id(), ACTOR, (self.clock)(), command);
-        match self.proposer.submit(request).await {
+        match self.proposer.submit(Arc::new(request)).await {
             Answer::Proposed { outcome: Ok(node), .. } => {
                 self.sign(node, joining.csr).await.map_or_else(refused, |certificate| {
                     Answer::Joined(Joined {

@@ -15,6 +15,10 @@ mod process;
 mod support;
 mod writes;
 
+/// What the program has.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let word = words.next();

@@ -7,6 +7,7 @@ mod disk;
 mod guard;
 #[cfg(test)]
 mod memory;
+mod newest;
 mod sled;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub(crate) use self::disk::{LogDisk, MetaKey};
 pub(crate) use self::guard::Guard;
 #[cfg(test)]
 pub(crate) use self::memory::MemoryDisk;
+use self::newest::Newest;
 pub(crate) use self::sled::{OpenError, SledDisk};
 use crate::codec::{self, CodecError, Kind};
 use crate::gauges::{Event, Observer};
@@ -57,6 +59,7 @@ impl Purged {
 pub(crate) struct LogStore {
     disk: Arc<dyn LogDisk>,
     purged: Arc<Purged>,
+    newest: Arc<Newest>,
     guard: Option<Arc<Guard>>,
     observer: Observer,
 }
@@ -66,7 +69,8 @@ impl LogStore {
     /// a crash left of a last entry that nobody was told is durable is removed.
     pub(crate) fn open(disk: Arc<dyn LogDisk>, guard: Option<Guard>) -> io::Result<Self> {
         let (guard, observer) = (guard.map(Arc::new), Arc::new(|_| ()));
-        let store = Self { disk, purged: Arc::default(), guard, observer };
+        let (purged, newest) = Default::default();
+        let store = Self { disk, purged, newest, guard, observer };
         let purged: Option<LogId> = store.meta(MetaKey::Purged)?;
         store.purged.raise(purged.map_or(0, |id| id.index + 1));
         store.check()?;
@@ -147,6 +151,9 @@ impl LogStore {
         let from = from.max(self.purged.first_kept());
         if from >= to {
             return Ok(Vec::new());
+        }
+        if let Some(found) = self.newest.read(from, to, octets_max) {
+            return Ok(found);
         }
         let found = self.disk.read(from, to, octets_max)?;
         found.iter().map(|(index, bytes)| decode_entry(*index, bytes)).collect()
@@ -261,12 +268,13 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encode = |entry: Entry| {
-            codec::encode(Kind::Entry, &entry).map(|bytes| (entry.log_id.index, bytes))
+        let encode = |entry: &Entry| {
+            codec::encode(Kind::Entry, entry).map(|bytes| (entry.log_id.index, bytes))
         };
         let (mut end, mut large) = (0, false);
+        let entries: Vec<Entry> = entries.into_iter().collect();
         let written = entries
-            .into_iter()
+            .iter()
             .map(encode)
             .collect::<Result<Vec<_>, _>>()
             .map_err(io::Error::from)
@@ -276,6 +284,7 @@ impl RaftLogStorage<Types> for LogStore {
                 self.disk.append(batch)
             });
         written.map_err(|e| StorageIOError::write_logs(&e))?;
+        self.newest.append(entries);
         let (guard, observer) = (self.guard.clone(), Arc::clone(&self.observer));
         let begun = tokio::time::Instant::now();
         self.disk.barrier(Box::new(move |result| {
@@ -294,6 +303,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
+        self.newest.truncate(since.index);
         let lowered = self.guard.as_ref().map_or(Ok(()), |guard| guard.truncated(since.index));
         let truncated = lowered.and_then(|()| self.disk.truncate(since.index));
         Ok(truncated.map_err(|e| StorageIOError::write_logs(&e))?)
@@ -304,6 +314,7 @@ impl RaftLogStorage<Types> for LogStore {
         let written = self.set_meta(MetaKey::Purged, &upto);
         written.map_err(|e| StorageIOError::write_logs(&e))?;
         self.purged.raise(upto.index + 1);
+        self.newest.forget(upto.index);
         self.disk.forget(upto.index);
         Ok(())
     }

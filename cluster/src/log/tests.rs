@@ -11,7 +11,7 @@ use super::*;
 use crate::machine::Machine;
 use crate::raft::Batch;
 use crate::snapshot::SnapshotDir;
-use crate::state::{Command, Request};
+use crate::state::{Command, Request, mix};
 
 struct InMemory;
 struct OnSled;
@@ -53,7 +53,9 @@ fn the_sled_disk_passes_openrafts_suite() {
 }
 
 fn entry(index: u64, octets: usize) -> Entry {
-    let actor = "x".repeat(octets);
+    // Text that cannot be packed.
+    let actor = (0..octets as u64).map(|n| char::from(b' ' + mix(n).to_le_bytes()[0] % 94));
+    let actor = actor.collect::<String>();
     let request = Request::new(index.into(), actor, 0, Command::Tick);
     let payload = EntryPayload::Normal(Batch::new(&[request]).unwrap());
     Entry { log_id: log_id(1, 1, index), payload }

@@ -85,7 +85,7 @@ impl SimTransport {
                 Some(Answer::Proposed { index: 0, outcome: Ok(1) })
             }
             (Some(Bug::AppliedTwice), Ask::Propose(request)) => {
-                request.id = u128::from(next());
+                Arc::make_mut(request).id = u128::from(next());
                 None
             }
             (Some(Bug::EntryChanged), Ask::Append(append)) if to == 2 && chance(5) => {

@@ -4,6 +4,8 @@
 //! when anything in its domain is changed. Recipients that are known have a bound of their own, so
 //! that whoever tries names does not push them out.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::ring::Ring;
@@ -33,17 +35,17 @@ impl Answer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AnswersChunk {
     is_known: bool,
-    rows: Vec<(Box<str>, Option<Answer>)>,
+    rows: Vec<(Arc<str>, Option<Answer>)>,
 }
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answers {
-    rows: Sharded<Box<str>, Answer>,
-    known: Ring<Box<str>, KNOWN_MAX>,
-    unknown: Ring<Box<str>, UNKNOWN_MAX>,
+    rows: Sharded<Arc<str>, Answer>,
+    known: Ring<Arc<str>, KNOWN_MAX>,
+    unknown: Ring<Arc<str>, UNKNOWN_MAX>,
     /// Whether the server of a domain knows any name.
-    domains: Sharded<Box<str>, Answer>,
+    domains: Sharded<Arc<str>, Answer>,
 }
 
 impl Answers {
@@ -56,17 +58,18 @@ impl Answers {
     }
 
     pub(crate) fn put(&mut self, address: &str, answer: Answer) {
-        let before = self.rows.put(address.into(), 0, answer);
+        let address: Arc<str> = address.into();
+        let before = self.rows.put(Arc::clone(&address), 0, answer);
         if before.is_some_and(|before| before.value.is_known == answer.is_known) {
             return; // it keeps its place
         }
         let gone = match answer.is_known {
-            true => self.known.push(address.into()),
-            false => self.unknown.push(address.into()),
+            true => self.known.push(address),
+            false => self.unknown.push(address),
         };
         for gone in gone.iter().flat_map(|chunk| chunk.iter()) {
             // One that was answered otherwise meanwhile is in the other ring.
-            if self.get(gone).is_some_and(|other| other.is_known == answer.is_known) {
+            if self.get(gone.as_ref()).is_some_and(|other| other.is_known == answer.is_known) {
                 self.rows.remove(gone);
             }
         }
@@ -86,7 +89,7 @@ impl Answers {
     }
 
     pub(crate) fn chunks(&self) -> impl Iterator<Item = AnswersChunk> {
-        let chunk = |is_known, chunk: &[Box<str>]| {
+        let chunk = |is_known, chunk: &[Arc<str>]| {
             let rows = chunk.iter().map(|each| (each.clone(), self.get(each)));
             AnswersChunk { is_known, rows: rows.collect() }
         };
@@ -108,11 +111,11 @@ impl Answers {
     }
 
     /// The answers for domains, in order.
-    pub(crate) fn domains(&self) -> impl Iterator<Item = (Box<str>, Answer)> {
+    pub(crate) fn domains(&self) -> impl Iterator<Item = (Arc<str>, Answer)> {
         self.domains.sorted().into_iter().map(|row| (row.key.clone(), row.value))
     }
 
-    pub(crate) fn absorb_domains(&mut self, rows: Vec<(Box<str>, Answer)>) {
+    pub(crate) fn absorb_domains(&mut self, rows: Vec<(Arc<str>, Answer)>) {
         for (domain, answer) in rows {
             self.put_domain(&domain, answer);
         }

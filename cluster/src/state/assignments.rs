@@ -17,7 +17,7 @@ pub(crate) struct Assigned {
 /// The table of assignments, with a count for each name.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assignments {
-    rows: Sharded<Box<str>, Vec<String>>,
+    rows: Sharded<Arc<str>, Arc<[String]>>,
     counts: Arc<BTreeMap<String, Count>>,
 }
 
@@ -46,7 +46,7 @@ impl Assignments {
 
     /// All customers that have names, in order of id.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
-        self.rows.sorted().into_iter().map(|row| (row.key.as_ref(), row.value.as_slice()))
+        self.rows.sorted().into_iter().map(|row| (row.key.as_ref(), row.value.as_ref()))
     }
 
     /// Give a customer these names, and no others.
@@ -54,7 +54,7 @@ impl Assignments {
         let old = if names.is_empty() {
             self.rows.remove(customer)
         } else {
-            self.rows.put(customer.into(), 0, names.clone())
+            self.rows.put(customer.into(), 0, names.as_slice().into())
         };
         let counts = Arc::make_mut(&mut self.counts);
         for (place, name) in names.into_iter().enumerate() {
@@ -62,7 +62,7 @@ impl Assignments {
             count.all += 1;
             count.first += u64::from(place == 0);
         }
-        for (place, name) in old.iter().flat_map(|row| &row.value).enumerate() {
+        for (place, name) in old.iter().flat_map(|row| row.value.iter()).enumerate() {
             if let Some(count) = counts.get_mut(name) {
                 count.all -= 1;
                 count.first -= u64::from(place == 0);

@@ -1,5 +1,7 @@
 //! The customers: who owns domains, and whom to tell.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::sharded::Sharded;
@@ -37,12 +39,12 @@ pub enum CustomerStatus {
 /// The table of customers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Customers {
-    rows: Sharded<Box<str>, Customer>,
+    rows: Sharded<Arc<str>, Arc<Customer>>,
 }
 
 impl Customers {
     pub(super) fn get(&self, id: &str) -> Option<&Customer> {
-        self.rows.get(id).map(|row| &row.value)
+        self.rows.get(id).map(|row| row.value.as_ref())
     }
 
     pub(super) fn version(&self, id: &str) -> u64 {
@@ -50,7 +52,7 @@ impl Customers {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Customer> {
-        self.rows.sorted().into_iter().map(|row| &row.value)
+        self.rows.sorted().into_iter().map(|row| row.value.as_ref())
     }
 
     pub(super) fn require(&self, id: &str) -> Result<&Customer, Refusal> {
@@ -100,18 +102,18 @@ impl Customers {
     }
 
     fn put(&mut self, at: u64, customer: Customer) -> Outcome {
-        self.rows.put(customer.id.as_str().into(), at, customer);
+        self.rows.put(customer.id.as_str().into(), at, Arc::new(customer));
         Ok(1)
     }
 
     /// Rows with their versions, in order, as a snapshot holds them.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, Customer)> {
-        self.rows.sorted().into_iter().map(|row| (row.version, row.value.clone()))
+        self.rows.sorted().into_iter().map(|row| (row.version, Customer::clone(&row.value)))
     }
 
     pub(super) fn absorb(&mut self, rows: Vec<(u64, Customer)>) {
         for (at, customer) in rows {
-            self.rows.put(customer.id.as_str().into(), at, customer);
+            self.rows.put(customer.id.as_str().into(), at, Arc::new(customer));
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::sharded::Sharded;
@@ -207,12 +209,13 @@ pub(super) fn is_host_name(text: &str) -> bool {
 /// The table of domains.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Domains {
-    rows: Sharded<Box<str>, Domain>,
+    /// The name of nearly every domain is so short that it lies in its row.
+    rows: Sharded<CompactString, Arc<Domain>>,
 }
 
 impl Domains {
     pub(super) fn get(&self, name: &str) -> Option<&Domain> {
-        self.rows.get(name).map(|row| &row.value)
+        self.rows.get(name).map(|row| row.value.as_ref())
     }
 
     pub(super) fn version(&self, name: &str) -> u64 {
@@ -220,7 +223,7 @@ impl Domains {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Domain> {
-        self.rows.sorted().into_iter().map(|row| &row.value)
+        self.rows.sorted().into_iter().map(|row| row.value.as_ref())
     }
 
     pub(super) fn first_of(&self, customer: &str) -> Option<&str> {
@@ -296,18 +299,18 @@ impl Domains {
     }
 
     fn put(&mut self, at: u64, domain: Domain) -> Outcome {
-        self.rows.put(domain.name.as_str().into(), at, domain);
+        self.rows.put(domain.name.as_str().into(), at, Arc::new(domain));
         Ok(1)
     }
 
     /// Rows with their versions, in order, as a snapshot holds them.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, Domain)> {
-        self.rows.sorted().into_iter().map(|row| (row.version, row.value.clone()))
+        self.rows.sorted().into_iter().map(|row| (row.version, Domain::clone(&row.value)))
     }
 
     pub(super) fn absorb(&mut self, rows: Vec<(u64, Domain)>) {
         for (at, domain) in rows {
-            self.rows.put(domain.name.as_str().into(), at, domain);
+            self.rows.put(domain.name.as_str().into(), at, Arc::new(domain));
         }
     }
 }

@@ -128,7 +128,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// The table of lists, and the uploads that are not finished.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lists {
-    lists: Sharded<Box<str>, Arc<RecipientList>>,
+    lists: Sharded<Arc<str>, Arc<RecipientList>>,
     octets: usize,
     uploads: Imports<String>,
 }

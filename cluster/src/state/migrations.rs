@@ -194,7 +194,7 @@ impl Migration {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Migrations {
     rows: Arc<BTreeMap<u64, Migration>>,
-    steps: Sharded<Box<str>, MigrationStep>,
+    steps: Sharded<Arc<str>, Arc<MigrationStep>>,
 }
 
 impl Migrations {
@@ -218,16 +218,16 @@ impl Migrations {
     }
 
     pub(super) fn step(&self, customer: &str) -> Option<&MigrationStep> {
-        self.steps.get(customer).map(|row| &row.value)
+        self.steps.get(customer).map(|row| row.value.as_ref())
     }
 
     /// In order of customer.
     pub(super) fn steps(&self) -> impl Iterator<Item = (&str, &MigrationStep)> {
-        self.steps.sorted().into_iter().map(|row| (row.key.as_ref(), &row.value))
+        self.steps.sorted().into_iter().map(|row| (row.key.as_ref(), row.value.as_ref()))
     }
 
     pub(super) fn put_step(&mut self, customer: &str, step: MigrationStep) {
-        self.steps.put(customer.into(), 0, step);
+        self.steps.put(customer.into(), 0, Arc::new(step));
     }
 
     pub(super) fn forget_step(&mut self, customer: &str) {

@@ -2,6 +2,8 @@
 //!
 //! The order and size of the parts follow from the state alone, so equal states give equal parts.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, AnswersChunk};
@@ -44,7 +46,7 @@ pub(crate) enum Part {
     RecipientUpload(Staged<String>),
     Rotation(RotationPart),
     Answers(AnswersChunk),
-    DomainAnswers(Vec<(Box<str>, Answer)>),
+    DomainAnswers(Vec<(Arc<str>, Answer)>),
     ReturnPaths(ReturnPaths),
     Links(LinksPart),
 }

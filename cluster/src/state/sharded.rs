@@ -1,18 +1,24 @@
 //! A map whose clone costs nothing and whose change copies little, for tables of millions of rows.
 //!
 //! Readers hold a clone of the whole table while the next batch is applied to another: what a
-//! change touches is copied (two small nodes and one leaf of a few hundred pointers), the rest is
-//! shared. Layout: 64 branches of 64 leaves, chosen by the key's hash; a leaf is sorted by hash.
-//! Hashes spread evenly, so a lookup guesses the place in the leaf and is off by a few slots.
+//! change touches is copied (two small nodes and one leaf of a hundred rows), the rest is
+//! shared. Layout: 64 branches of 128 leaves, chosen by the key's hash; a leaf is sorted by hash.
+//! Hashes spread evenly, so a lookup guesses the place in the leaf and is off by a few rows.
+//!
+//! Rows lie in the leaf itself, so that a lookup waits for memory once. What is copied with a leaf
+//! must be small and cheap to clone: large values are behind an `Arc`, and so are keys, or they are
+//! so short that they lie in the row.
 //!
 //! **Invariant:** nothing that leaves this type is in the order of hashes.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-const FAN_BITS: u32 = 6;
-const FAN: usize = 1 << FAN_BITS;
-const REST_BITS: u32 = 64 - 2 * FAN_BITS;
+use compact_str::CompactString;
+
+const BRANCH_BITS: u32 = 6;
+const LEAF_BITS: u32 = 7;
+const REST_BITS: u32 = 64 - BRANCH_BITS - LEAF_BITS;
 
 /// What a [`Sharded`] map can be keyed by.
 pub(crate) trait ShardKey: Ord {
@@ -22,16 +28,26 @@ pub(crate) trait ShardKey: Ord {
 
 impl ShardKey for str {
     fn shard_hash(&self) -> u64 {
-        let fnv = self.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-        });
-        mix(fnv)
+        hash(0, self.as_bytes())
     }
 }
 
-impl ShardKey for Box<str> {
+impl ShardKey for Arc<str> {
     fn shard_hash(&self) -> u64 {
         str::shard_hash(self)
+    }
+}
+
+impl ShardKey for CompactString {
+    fn shard_hash(&self) -> u64 {
+        str::shard_hash(self)
+    }
+}
+
+/// A key that is a hash itself.
+impl ShardKey for u64 {
+    fn shard_hash(&self) -> u64 {
+        *self
     }
 }
 
@@ -49,6 +65,23 @@ pub(crate) fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A hash of octets, keyed by a seed; the same on every node, for ever.
+#[expect(clippy::cast_possible_truncation, reason = "both halves of the product are used")]
+pub(crate) fn hash(seed: u64, octets: &[u8]) -> u64 {
+    let key = u128::from(seed.rotate_left(32) | 0x9e37_79b9_7f4a_7c15);
+    let fold = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * key;
+        (product as u64) ^ (product >> 64) as u64
+    };
+    let (words, rest) = octets.as_chunks::<8>();
+    let hash = words.iter().fold(seed, |hash, word| fold(hash, u64::from_le_bytes(*word)));
+    let last = match octets.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last), // some of it a second time, which does no harm
+        None => rest.iter().fold(0, |word, octet| (word << 8) | u64::from(*octet)),
+    };
+    mix(fold(hash, last) ^ octets.len() as u64)
+}
+
 /// One row: its key, the log index of its last change, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row<K, V> {
@@ -57,8 +90,8 @@ pub(crate) struct Row<K, V> {
     pub(crate) value: V,
 }
 
-type Slot<K, V> = (u64, Arc<Row<K, V>>);
-type Leaf<K, V> = Arc<Vec<Slot<K, V>>>;
+type Slot<K, V> = (u64, Row<K, V>);
+type Leaf<K, V> = Arc<[Slot<K, V>]>;
 type Branch<K, V> = Arc<Vec<Leaf<K, V>>>;
 
 /// See the module.
@@ -76,9 +109,9 @@ impl<K, V> Clone for Sharded<K, V> {
 
 impl<K, V> Default for Sharded<K, V> {
     fn default() -> Self {
-        let leaf: Leaf<K, V> = Arc::default();
-        let branch: Branch<K, V> = Arc::new(vec![leaf; FAN]);
-        Self { root: Arc::new(vec![branch; FAN]), len: 0 }
+        let leaf: Leaf<K, V> = Arc::new([]);
+        let branch: Branch<K, V> = Arc::new(vec![leaf; 1 << LEAF_BITS]);
+        Self { root: Arc::new(vec![branch; 1 << BRANCH_BITS]), len: 0 }
     }
 }
 
@@ -92,26 +125,28 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
         let (branch, leaf) = place(hash);
         let leaf = self.root.get(branch)?.get(leaf)?;
         let at = find(leaf, hash, key).ok()?;
-        leaf.get(at).map(|(_, row)| row.as_ref())
+        leaf.get(at).map(|(_, row)| row)
     }
 
     /// Put a row in; the one it replaces comes back.
-    pub(crate) fn put(&mut self, key: K, version: u64, value: V) -> Option<Arc<Row<K, V>>> {
+    pub(crate) fn put(&mut self, key: K, version: u64, value: V) -> Option<Row<K, V>> {
         let hash = key.shard_hash();
         let leaf = self.leaf_mut(hash)?;
         let found = find::<K, V, K>(leaf, hash, &key);
-        let slot = (hash, Arc::new(Row { key, version, value }));
+        let slot = (hash, Row { key, version, value });
         match found {
-            Ok(at) => leaf.get_mut(at).map(|old| std::mem::replace(old, slot).1),
+            Ok(at) => Arc::make_mut(leaf).get_mut(at).map(|old| std::mem::replace(old, slot).1),
             Err(at) => {
-                leaf.insert(at, slot);
+                let (before, after) = leaf.split_at_checked(at)?;
+                let slots = before.iter().cloned().chain([slot]).chain(after.iter().cloned());
+                *leaf = slots.collect();
                 self.len += 1;
                 None
             }
         }
     }
 
-    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<Arc<Row<K, V>>>
+    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<Row<K, V>>
     where
         K: Borrow<Q>,
         Q: ShardKey + ?Sized,
@@ -120,7 +155,9 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
         let hash = key.shard_hash();
         let leaf = self.leaf_mut(hash)?;
         let at = find(leaf, hash, key).ok()?;
-        let (_, row) = leaf.remove(at);
+        let (_, row) = leaf.get(at)?.clone();
+        let (before, after) = (leaf.get(..at)?, leaf.get(at + 1..)?);
+        *leaf = before.iter().chain(after).cloned().collect();
         self.len -= 1;
         Some(row)
     }
@@ -133,30 +170,31 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
     {
         let hash = key.shard_hash();
         let Some(leaf) = self.leaf_mut(hash) else { return false };
-        let found = find(leaf, hash, key).ok().and_then(|at| leaf.get_mut(at));
+        let found = find(leaf, hash, key).ok();
+        let found = found.and_then(|at| Arc::make_mut(leaf).get_mut(at));
         let Some((_, row)) = found else { return false };
-        change(&mut Arc::make_mut(row).value);
+        change(&mut row.value);
         true
     }
 
     /// All rows in order of key. Sorts, so it is for lists and snapshots.
-    pub(crate) fn sorted(&self) -> Vec<&Arc<Row<K, V>>> {
+    pub(crate) fn sorted(&self) -> Vec<&Row<K, V>> {
         let mut rows = Vec::with_capacity(self.len);
         rows.extend(self.root.iter().flat_map(|b| b.iter()).flat_map(|l| l.iter()).map(|s| &s.1));
         rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         rows
     }
 
-    fn leaf_mut(&mut self, hash: u64) -> Option<&mut Vec<Slot<K, V>>> {
+    fn leaf_mut(&mut self, hash: u64) -> Option<&mut Leaf<K, V>> {
         let (branch, leaf) = place(hash);
         let branch = Arc::make_mut(&mut self.root).get_mut(branch)?;
-        Arc::make_mut(branch).get_mut(leaf).map(Arc::make_mut)
+        Arc::make_mut(branch).get_mut(leaf)
     }
 }
 
 fn place(hash: u64) -> (usize, usize) {
-    let branch = hash >> (64 - FAN_BITS);
-    let leaf = (hash >> REST_BITS) & (FAN as u64 - 1);
+    let branch = hash >> (64 - BRANCH_BITS);
+    let leaf = (hash >> REST_BITS) & ((1 << LEAF_BITS) - 1);
     (branch as usize, leaf as usize)
 }
 
@@ -231,7 +269,7 @@ mod tests {
 
     #[test]
     fn many_names_are_all_found() {
-        let mut map = Sharded::<Box<str>, usize>::default();
+        let mut map = Sharded::<CompactString, usize>::default();
         for n in 0..50_000 {
             map.put(format!("d{n}.example").into(), 0, n);
         }

@@ -4,6 +4,8 @@
 //! Nodes report what they took in a while, the largest counts first and bounded. A day's sum is
 //! kept, and that of the day before; older sums are of no use.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::sharded::Sharded;
@@ -61,7 +63,7 @@ pub(crate) struct Seen {
 /// The table of traffic.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Traffic {
-    rows: Sharded<Box<str>, Seen>,
+    rows: Sharded<Arc<str>, Arc<Seen>>,
 }
 
 impl Traffic {
@@ -78,7 +80,7 @@ impl Traffic {
 
     pub(super) fn add(&mut self, count: &TrafficCount, now_ms: u64) {
         let mut seen = self.rows.get(count.customer.as_str()).map_or_else(Seen::default, |row| {
-            row.value.clone() // a row is small
+            Seen::clone(&row.value) // a row is small
         });
         seen.all.add(count.messages, now_ms);
         if let Some(name) = &count.name {
@@ -89,7 +91,7 @@ impl Traffic {
                 None => {}
             }
         }
-        self.rows.put(count.customer.as_str().into(), 0, seen);
+        self.rows.put(count.customer.as_str().into(), 0, Arc::new(seen));
     }
 
     pub(super) fn forget(&mut self, customer: &str) {
@@ -97,12 +99,12 @@ impl Traffic {
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (String, Seen)> {
-        self.rows.sorted().into_iter().map(|row| (row.key.to_string(), row.value.clone()))
+        self.rows.sorted().into_iter().map(|row| (row.key.to_string(), Seen::clone(&row.value)))
     }
 
     pub(super) fn absorb(&mut self, rows: Vec<(String, Seen)>) {
         for (customer, seen) in rows {
-            self.rows.put(customer.into(), 0, seen);
+            self.rows.put(customer.into(), 0, Arc::new(seen));
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::state::{Hash, NewHost};
 const CONNECT: Duration = Duration::from_secs(1);
 /// A piece of a file must go out within this.
 const PIECE: Duration = Duration::from_secs(10);
-const PIECE_OCTETS: usize = 64 << 10;
+const PIECE_OCTETS: usize = 256 << 10;
 /// Calls go before files.
 const FILE_PRIORITY: i32 = -1;
 pub(super) const ANSWER_OCTETS_MAX: usize = BODY_OCTETS_MAX + HEAD_OCTETS;

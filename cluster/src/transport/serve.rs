@@ -35,6 +35,7 @@ pub(super) const HANDSHAKES_MAX: usize = 64;
 const HOST_HANDSHAKES_MAX: usize = 64;
 /// Memory for a call grows as it arrives, whatever length it announces.
 const READ_OCTETS: usize = 64 << 10;
+const FILE_BUFFER_OCTETS: usize = 1 << 20;
 /// Every call has a deadline on this side too; snapshots have one for each piece.
 const READ: Duration = Duration::from_secs(5);
 const JOIN: Duration = Duration::from_secs(10);
@@ -63,7 +64,9 @@ impl Rest {
                 return std::fs::copy(from.unwrap_or_default(), path).map(|_| ());
             }
         };
-        let mut file = tokio::fs::File::create(path).await?;
+        // A packet at a time would be a thread's work a packet.
+        let file = tokio::fs::File::create(path).await?;
+        let mut file = tokio::io::BufWriter::with_capacity(FILE_BUFFER_OCTETS, file);
         let mut octets = 0_u64;
         while let Some(piece) = timeout(READ, stream.read_chunk(64 << 10, true)).await?? {
             octets += piece.bytes.len() as u64;
@@ -73,7 +76,7 @@ impl Rest {
             file.write_all(&piece.bytes).await?;
         }
         file.flush().await?;
-        file.sync_all().await
+        file.get_ref().sync_all().await
     }
 
     /// The next piece of at most 64 KiB, `None` at the end; late peers are cut off.

@@ -4,6 +4,8 @@
 //! back comes one [`Answer`]. Enums are only ever appended to, and what was appended is sent only
 //! once the fleet's cluster version says that everybody knows it.
 
+use std::sync::Arc;
+
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{VoteRequest, VoteResponse};
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,7 @@ pub(crate) enum Ask {
         meta: SnapshotMeta,
     },
     /// To the leader: do this.
-    Propose(Request),
+    Propose(Arc<Request>),
     /// To the leader: how is everybody?
     Members,
     /// To a node that shall vote: keep the authority's key.

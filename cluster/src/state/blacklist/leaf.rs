@@ -157,30 +157,32 @@ pub(crate) fn replace(leaf: &[u8], address: &str, history: &History) -> Vec<u8> 
 }
 
 fn write(bytes: &mut Vec<u8>, address: &str, history: &History) {
-    let mut body = Vec::with_capacity(address.len() + 60);
     let Ok(length) = u16::try_from(address.len()) else { return };
     let taken_bit = if history.taken_ms.is_some() { TAKEN_BIT } else { 0 };
-    body.extend_from_slice(&(length | taken_bit).to_le_bytes());
-    body.extend_from_slice(address.as_bytes());
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; 2]); // the length, once it is known
+    bytes.extend_from_slice(&(length | taken_bit).to_le_bytes());
+    bytes.extend_from_slice(address.as_bytes());
     if let Some(taken_ms) = history.taken_ms {
-        write_time(&mut body, taken_ms);
+        write_time(bytes, taken_ms);
     }
     let mut before = None;
     for at_ms in history.rejected.as_slice() {
         let Some(before) = before.replace(*at_ms) else {
-            write_time(&mut body, *at_ms);
+            write_time(bytes, *at_ms);
             continue;
         };
         let mut step = at_ms.saturating_sub(before);
         while step >= 0x80 {
-            body.push((step & 0x7f) as u8 | 0x80);
+            bytes.push((step & 0x7f) as u8 | 0x80);
             step >>= 7;
         }
-        body.push((step & 0x7f) as u8);
+        bytes.push((step & 0x7f) as u8);
     }
-    let Ok(length) = u16::try_from(body.len()) else { return };
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.append(&mut body);
+    match (u16::try_from(bytes.len() - start - 2), bytes.get_mut(start..start + 2)) {
+        (Ok(length), Some(place)) => place.copy_from_slice(&length.to_le_bytes()),
+        _ => bytes.truncate(start),
+    }
 }
 
 fn read(mut bytes: &[u8], is_taken: bool) -> Option<History> {

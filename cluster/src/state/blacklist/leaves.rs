@@ -16,10 +16,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-const FAN_BITS: u32 = 5;
-const FAN: usize = 1 << FAN_BITS;
+const ROOT_BITS: u32 = 6;
+const MIDDLE_BITS: u32 = 6;
+const LOW_BITS: u32 = 8;
 /// How many leaves there are.
-pub(super) const LEAVES: usize = 1 << (4 * FAN_BITS);
+pub(super) const LEAVES: usize = 1 << (ROOT_BITS + MIDDLE_BITS + LOW_BITS);
 
 const HEAD_OCTETS: usize = 8;
 /// The newest segment is copied when it is written to beside a reader, so it is not too large.
@@ -27,24 +28,24 @@ const SEGMENT_OCTETS: usize = 512 << 10;
 /// Room that segments take beyond half as much again as the leaves in use.
 const SLACK_OCTETS: usize = 4 * SEGMENT_OCTETS;
 
-/// Where a leaf is. An empty leaf is nowhere: its length is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where a leaf's record is. An empty leaf is nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     segment: u32,
     at: u32,
-    length: u32,
 }
 
-type Low = Arc<[Place; FAN]>;
-type Middle = Arc<[Low; FAN]>;
-type High = Arc<[Middle; FAN]>;
+const NOWHERE: Place = Place { segment: u32::MAX, at: 0 };
+
+type Low = Arc<[Place; 1 << LOW_BITS]>;
+type Middle = Arc<[Low; 1 << MIDDLE_BITS]>;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Leaves {
-    root: Arc<[High; FAN]>,
+    root: Arc<[Middle; 1 << ROOT_BITS]>,
     /// What all nodes start as, known by their address: most of a small table is skipped by that.
-    empty: (Low, Middle, High),
+    empty: (Low, Middle),
     segments: Arc<Segments>,
     /// Octets of the records of all leaves.
     used: usize,
@@ -60,17 +61,17 @@ struct Segments {
 
 impl Default for Leaves {
     fn default() -> Self {
-        let low: Low = Arc::new([Place::default(); FAN]);
+        let low: Low = Arc::new([NOWHERE; 1 << LOW_BITS]);
         let middle: Middle = Arc::new(std::array::from_fn(|_| Arc::clone(&low)));
-        let high: High = Arc::new(std::array::from_fn(|_| Arc::clone(&middle)));
-        let root = Arc::new(std::array::from_fn(|_| Arc::clone(&high)));
-        Self { root, empty: (low, middle, high), segments: Arc::default(), used: 0 }
+        let root = Arc::new(std::array::from_fn(|_| Arc::clone(&middle)));
+        Self { root, empty: (low, middle), segments: Arc::default(), used: 0 }
     }
 }
 
 /// The way from the root to a leaf.
-fn steps(number: usize) -> [usize; 4] {
-    [3, 2, 1, 0].map(|level| (number >> (level * FAN_BITS)) % FAN)
+fn steps(number: usize) -> [usize; 3] {
+    let step = |shift: u32, bits: u32| (number >> shift) % (1 << bits);
+    [step(LOW_BITS + MIDDLE_BITS, ROOT_BITS), step(LOW_BITS, MIDDLE_BITS), step(0, LOW_BITS)]
 }
 
 impl Leaves {
@@ -82,10 +83,10 @@ impl Leaves {
     /// Put other octets in place of a leaf's.
     pub(super) fn set(&mut self, number: usize, leaf: &[u8]) {
         let Ok(name) = u32::try_from(number % LEAVES) else { return };
-        self.used -= size(self.place(number).length as usize);
+        self.used -= size(self.get(number).len());
         self.used += size(leaf.len());
         let place = if leaf.is_empty() {
-            Place::default()
+            NOWHERE
         } else {
             Arc::make_mut(&mut self.segments).append(name, leaf)
         };
@@ -101,32 +102,28 @@ impl Leaves {
 
     /// Leaves that hold something, with their numbers, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let (low, middle, high) = &self.empty;
-        let number = |a: usize, b: usize, c: usize, d: usize| ((a * FAN + b) * FAN + c) * FAN + d;
-        let highs = self.root.iter().enumerate().filter(move |(_, each)| !Arc::ptr_eq(each, high));
-        highs.flat_map(move |(a, each)| {
-            let middles = each.iter().enumerate().filter(|(_, each)| !Arc::ptr_eq(each, middle));
-            middles.flat_map(move |(b, each)| {
-                let lows = each.iter().enumerate().filter(|(_, each)| !Arc::ptr_eq(each, low));
-                lows.flat_map(move |(c, each)| {
-                    let places = each.iter().enumerate().filter(|(_, place)| place.length > 0);
-                    places.map(move |(d, place)| (number(a, b, c, d), self.segments.read(*place)))
-                })
+        let (low, middle) = &self.empty;
+        let number = |a: usize, b: usize, c: usize| (((a << MIDDLE_BITS) + b) << LOW_BITS) + c;
+        let middles = self.root.iter().enumerate().filter(|(_, each)| !Arc::ptr_eq(each, middle));
+        middles.flat_map(move |(a, each)| {
+            let lows = each.iter().enumerate().filter(|(_, each)| !Arc::ptr_eq(each, low));
+            lows.flat_map(move |(b, each)| {
+                let places = each.iter().enumerate().filter(|(_, place)| **place != NOWHERE);
+                places.map(move |(c, place)| (number(a, b, c), self.segments.read(*place)))
             })
         })
     }
 
     fn place(&self, number: usize) -> Place {
-        let [a, b, c, d] = steps(number);
-        self.root[a][b][c][d]
+        let [a, b, c] = steps(number);
+        self.root[a][b][c]
     }
 
     fn put(&mut self, number: usize, place: Place) {
-        let [a, b, c, d] = steps(number);
-        let high = &mut Arc::make_mut(&mut self.root)[a];
-        let middle = &mut Arc::make_mut(high)[b];
-        let low = &mut Arc::make_mut(middle)[c];
-        Arc::make_mut(low)[d] = place;
+        let [a, b, c] = steps(number);
+        let middle = &mut Arc::make_mut(&mut self.root)[a];
+        let low = &mut Arc::make_mut(middle)[b];
+        Arc::make_mut(low)[c] = place;
     }
 
     /// Write the leaves of the oldest segment again, and drop it.
@@ -135,13 +132,12 @@ impl Leaves {
         let Some((slot, segment)) = segments.take_oldest() else { return };
         let mut rest = segment.as_slice();
         while let Some((name, length, more)) = head(rest) {
-            let at = segment.len() - more.len();
+            let at = segment.len() - rest.len();
             let (Some(leaf), Ok(at)) = (more.get(..length), u32::try_from(at)) else { return };
             rest = more.get(length..).unwrap_or_default();
-            let (number, length) = (name as usize, u32::try_from(length).unwrap_or(0));
-            if self.place(number) == (Place { segment: slot, at, length }) {
+            if self.place(name as usize) == (Place { segment: slot, at }) {
                 let place = Arc::make_mut(&mut self.segments).append(name, leaf);
-                self.put(number, place);
+                self.put(name as usize, place);
             }
         }
         Arc::make_mut(&mut self.segments).free.push(slot);
@@ -150,9 +146,10 @@ impl Leaves {
 
 impl Segments {
     fn read(&self, place: Place) -> &[u8] {
-        let (from, length) = (place.at as usize, place.length as usize);
         let segment = self.slots.get(place.segment as usize);
-        segment.and_then(|segment| segment.get(from..from + length)).unwrap_or_default()
+        let record = segment.and_then(|segment| segment.get(place.at as usize..));
+        let leaf = record.and_then(head).and_then(|(_, length, leaf)| leaf.get(..length));
+        leaf.unwrap_or_default()
     }
 
     /// Octets that all segments take.
@@ -169,7 +166,7 @@ impl Segments {
             Some(slot) => slot,
             None => self.begin(),
         };
-        let Some(segment) = self.slots.get_mut(slot as usize) else { return Place::default() };
+        let Some(segment) = self.slots.get_mut(slot as usize) else { return NOWHERE };
         if Arc::get_mut(segment).is_none() {
             // A reader has it. The copy has room for all of a segment from the beginning.
             let mut copy = Vec::with_capacity(SEGMENT_OCTETS);
@@ -177,15 +174,13 @@ impl Segments {
             *segment = Arc::new(copy);
         }
         let segment = Arc::make_mut(segment);
-        let (Ok(at), Ok(length)) =
-            (u32::try_from(segment.len() + HEAD_OCTETS), u32::try_from(leaf.len()))
-        else {
-            return Place::default();
+        let (Ok(at), Ok(length)) = (u32::try_from(segment.len()), u32::try_from(leaf.len())) else {
+            return NOWHERE;
         };
         segment.extend_from_slice(&name.to_le_bytes());
         segment.extend_from_slice(&length.to_le_bytes());
         segment.extend_from_slice(leaf);
-        Place { segment: slot, at, length }
+        Place { segment: slot, at }
     }
 
     fn begin(&mut self) -> u32 {

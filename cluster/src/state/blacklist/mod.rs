@@ -34,7 +34,7 @@ pub use self::notes::RejectionNote;
 pub(crate) use self::policy::{Numbers, Terms};
 use self::rules::Rules;
 pub(crate) use self::rules::RulesPart;
-use super::sharded::{Sharded, mix};
+use super::sharded::{Sharded, hash};
 use super::{Outcome, Refusal};
 use crate::octets::Octets;
 
@@ -123,22 +123,25 @@ pub struct BlacklistCounts {
 /// Addresses of a domain, or of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Counts {
-    records: u64,
-    tracked: u64,
-    trusted: u64,
+    records: u32,
+    tracked: u32,
+    trusted: u32,
 }
 
 impl Counts {
-    fn add(&mut self, history: &History) {
-        self.records += u64::from(!history.is_empty());
-        self.tracked += u64::from(!history.rejected.is_empty());
-        self.trusted += u64::from(history.taken_ms.is_some());
+    fn of(history: &History) -> Self {
+        Self {
+            records: u32::from(!history.is_empty()),
+            tracked: u32::from(!history.rejected.is_empty()),
+            trusted: u32::from(history.taken_ms.is_some()),
+        }
     }
 
-    fn remove(&mut self, history: &History) {
-        self.records -= u64::from(!history.is_empty());
-        self.tracked -= u64::from(!history.rejected.is_empty());
-        self.trusted -= u64::from(history.taken_ms.is_some());
+    /// With another history in place of one that was counted.
+    fn change(&mut self, before: Self, after: Self) {
+        self.records = self.records + after.records - before.records;
+        self.tracked = self.tracked + after.tracked - before.tracked;
+        self.trusted = self.trusted + after.trusted - before.trusted;
     }
 }
 
@@ -157,8 +160,8 @@ pub(crate) struct Blacklist {
     notes: Notes,
     room: Room,
     all: Counts,
-    /// The same for each domain; both follow from the leaves.
-    domains: Sharded<Box<str>, Counts>,
+    /// The same for each domain, by a keyed hash of its name; both follow from the leaves.
+    domains: Sharded<u64, Counts>,
 }
 
 impl Default for Blacklist {
@@ -193,7 +196,7 @@ impl Blacklist {
         let policy = terms.policy(domain_of(address));
         Some(BlacklistEntry {
             rejections_ms: history.rejected.as_slice().to_vec(),
-            notes: self.notes.get(address).to_vec(),
+            notes: self.notes.get(address, &history.rejected),
             listed_until_ms: policy.listed_until(&history).filter(|_| exemption.is_none()),
             trusted_until_ms: policy.trusted_until(&history),
             exemption,
@@ -254,7 +257,7 @@ impl Blacklist {
         let policy = terms.policy(domain);
         let history = self.history(address).unwrap_or_default();
         let may_be_trusted =
-            history.taken_ms.is_some() || self.counts(domain).trusted < TRUSTED_MAX;
+            history.taken_ms.is_some() || u64::from(self.counts(domain).trusted) < TRUSTED_MAX;
         !policy.is_off
             && (policy.is_stale(&history, now_ms) && may_be_trusted
                 || self.rules.guard.asks_for(domain, now_ms, terms.thaw_ms()))
@@ -263,6 +266,7 @@ impl Blacklist {
     pub(crate) fn counted(&self) -> BlacklistCounts {
         let Counts { tracked, trusted, .. } = self.all;
         let Guarded { freezes, withheld } = self.rules.guard.guarded;
+        let (tracked, trusted) = (tracked.into(), trusted.into());
         BlacklistCounts { tracked, trusted, exempt: self.rules.exempt_len(), freezes, withheld }
     }
 
@@ -338,14 +342,14 @@ impl Blacklist {
         }
         if policy.trusts(&known, at_ms) {
             let is_first = known.rejected.newest() < known.taken_ms;
-            let trusted = self.counts(domain).trusted;
+            let trusted = self.counts(domain).trusted.into();
             self.rules.guard.refused(domain, is_first, trusted, (at_ms, thaw_ms));
             let withheld = policy.is_over_threshold(&history.rejected);
             self.rules.guard.guarded.withheld += u64::from(withheld);
         } else if self.rules.guard.is_frozen(domain, at_ms, thaw_ms) {
             return false;
         }
-        self.put(address, &history);
+        self.put(address, &known, &history);
         let is_first = history.rejected.as_slice().len() == 1;
         self.notes.add(address, is_first, (node, at_ms, reply));
         true
@@ -357,7 +361,7 @@ impl Blacklist {
         self.rules.guard.taken(domain_of(address), now_ms, terms.thaw_ms());
         let Some(known) = self.history(address) else { return false };
         let taken_ms = known.taken_ms.map(|_| now_ms);
-        self.put(address, &History { rejected: Times::default(), taken_ms });
+        self.put(address, &known, &History { rejected: Times::default(), taken_ms });
         !known.rejected.is_empty()
     }
 
@@ -369,15 +373,16 @@ impl Blacklist {
         let (domain, at_ms) = (domain_of(address), at_ms.min(now_ms));
         self.rules.guard.taken(domain, at_ms, terms.thaw_ms());
         let known = self.history(address).unwrap_or_default();
-        if known.taken_ms.is_some() || self.counts(domain).trusted < TRUSTED_MAX {
-            self.put(address, &History { taken_ms: known.taken_ms.max(Some(at_ms)), ..known });
+        if known.taken_ms.is_some() || u64::from(self.counts(domain).trusted) < TRUSTED_MAX {
+            let taken_ms = known.taken_ms.max(Some(at_ms));
+            self.put(address, &known, &History { taken_ms, ..known });
         }
     }
 
     /// Forget the rejections of an address.
     fn forget(&mut self, address: &str) -> bool {
         let Some(known) = self.history(address) else { return false };
-        self.put(address, &History { rejected: Times::default(), ..known });
+        self.put(address, &known, &History { rejected: Times::default(), ..known });
         !known.rejected.is_empty()
     }
 
@@ -386,7 +391,7 @@ impl Blacklist {
     /// oldest.
     fn make_room(&mut self, address: &str) {
         let bytes = self.leaves.get(self.place(address));
-        if self.all.records < self.room.records && bytes.len() < LEAF_OCTETS_MAX {
+        if u64::from(self.all.records) < self.room.records && bytes.len() < LEAF_OCTETS_MAX {
             return;
         }
         let goes = leaf::records(bytes)
@@ -395,58 +400,57 @@ impl Blacklist {
                 let records = self.counts(domain_of(record.address)).records;
                 (single, records, Reverse(record.history.newest()))
             })
-            .map(|record| record.address.to_owned());
-        if let Some(goes) = goes {
-            self.put(&goes, &History::default());
+            .map(|record| (record.address.to_owned(), record.history));
+        if let Some((goes, known)) = goes {
+            self.put(&goes, &known, &History::default());
         }
     }
 
     fn counts(&self, domain: &str) -> Counts {
-        self.domains.get(domain).map(|row| row.value).unwrap_or_default()
+        let key = self.domain_key(domain);
+        self.domains.get(&key).map(|row| row.value).unwrap_or_default()
     }
 
-    /// The only place where a leaf changes: the counts change with it.
-    fn put(&mut self, address: &str, history: &History) {
-        let before = self.history(address).unwrap_or_default();
-        if before.is_empty() && !history.is_empty() {
+    /// What a domain is counted by. Who has not got the seed finds no two of the same.
+    fn domain_key(&self, domain: &str) -> u64 {
+        hash(self.rules.seed, domain.as_bytes())
+    }
+
+    /// The only place where a leaf changes: the counts change with it. `before` is what the leaf
+    /// says of the address so far.
+    fn put(&mut self, address: &str, before: &History, after: &History) {
+        if before.is_empty() && !after.is_empty() {
             self.make_room(address);
         }
         let number = self.place(address);
-        let changed = leaf::replace(self.leaves.get(number), address, history);
+        let changed = leaf::replace(self.leaves.get(number), address, after);
         self.leaves.set(number, &changed);
-        if history.rejected.is_empty() {
-            self.notes.forget(address);
-        }
-        self.count(address, &before, history);
+        self.count(address, before, after);
     }
 
     fn count(&mut self, address: &str, before: &History, after: &History) {
-        let domain = domain_of(address);
-        let known = self.counts(domain);
-        let mut counts = known;
-        for counts in [&mut counts, &mut self.all] {
-            counts.add(after);
-            counts.remove(before);
+        let (before, after) = (Counts::of(before), Counts::of(after));
+        if before == after {
+            return;
         }
-        if counts.records == 0 {
-            self.domains.remove(domain);
-        } else if counts != known && !self.domains.change(domain, |known| *known = counts) {
-            self.domains.put(domain.into(), 0, counts);
+        self.all.change(before, after);
+        let key = self.domain_key(domain_of(address));
+        let mut left = after;
+        let is_known = self.domains.change(&key, |counts| {
+            counts.change(before, after);
+            left = *counts;
+        });
+        if !is_known {
+            self.domains.put(key, 0, after);
+        } else if left.records == 0 {
+            self.domains.remove(&key);
         }
     }
 
     /// Which leaf an address is in, by a keyed hash.
-    #[expect(clippy::cast_possible_truncation, reason = "low halves and low bits are meant")]
     fn place(&self, address: &str) -> usize {
-        let mut hash = self.rules.seed;
-        for piece in address.as_bytes().chunks(8) {
-            let mut word = [0; 8];
-            word.iter_mut().zip(piece).for_each(|(to, from)| *to = *from);
-            let product = u128::from(hash ^ u64::from_le_bytes(word))
-                * u128::from(self.rules.seed.rotate_left(32) | 0x9e37_79b9_7f4a_7c15);
-            hash = (product as u64) ^ ((product >> 64) as u64) ^ piece.len() as u64;
-        }
-        (mix(hash) >> 40) as usize % self.room.leaves
+        let hash = hash(self.rules.seed, address.as_bytes());
+        (hash >> 40) as usize % self.room.leaves
     }
 
     /// The secret of a new fleet.
@@ -494,7 +498,7 @@ impl Blacklist {
                 let newest = record.history.newest().unwrap_or(0);
                 let keep_ms = terms.policy(domain_of(record.address)).keep_ms();
                 if newest.saturating_add(keep_ms) <= now_ms {
-                    self.put(record.address, &History::default());
+                    self.put(record.address, &record.history, &History::default());
                 }
             }
         }

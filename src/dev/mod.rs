@@ -294,7 +294,6 @@ fn print_cheat_sheet(file: &FleetFile) {
     println!("  ls {}", file.customer_server.mailbox.display());
     println!("  swaks --server {host}:{port} --to unknown-1@{DEMO_DOMAIN} --from me@sender.test");
     println!("  curl http://{}/readyz", node.http);
-    println!("  xdg-open http://{}/        # the status page", node.http);
     println!("  curl http://{}/metrics", node.metrics);
     println!("  export MXFLEET_ADMIN={admin}");
     println!("  mxfleet cluster status");
@@ -305,7 +304,8 @@ fn print_cheat_sheet(file: &FleetFile) {
         "  mxfleet domain add acme.test --customer acme --route {}",
         file.customer_server.smtp
     );
-    println!("\nThe stand-in customer server refuses unknown* and is busy for busy*.");
+    println!("\nThe status page is http://{}/, for a browser.", node.http);
+    println!("The stand-in customer server refuses unknown* and is busy for busy*.");
     for node in &file.nodes {
         let pid = node.pid.map_or("-".to_owned(), |pid| pid.to_string());
         println!(

@@ -241,7 +241,7 @@ fn april_2010() {
 /// others'; then it is switched off.
 fn the_host_leaves(service: &Service) {
     let node = service.node();
-    assert!(service.fleet.nodes[0].queued() > 0, "there is something to hand over");
+    eventually("something to hand over", LONG, || service.fleet.nodes[0].queued() > 0);
     let start = Instant::now();
     node.admin(&["host", "drain", HOSTS[0], "--deadline", "2d"]);
     let state = || node.json(&["host", "show", HOSTS[0]])["state"].clone();

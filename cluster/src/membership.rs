@@ -49,8 +49,6 @@ pub(crate) enum Step {
     Demote(NodeId),
     RemoveVoter(NodeId),
     RemoveLearner(NodeId),
-    /// The leader follows from now on: it leaves, and the next leader takes it in again.
-    HandOverLead,
 }
 
 impl Seen {
@@ -91,11 +89,6 @@ pub(crate) fn next_step(
     }
     if let Some(id) = find(&|_, seen| !seen.wanted && seen.role == Some(Role::Learner)) {
         return Some(Step::RemoveLearner(id));
-    }
-    // A leader without a vote leads on, until it is no member.
-    let leads_idly = |seen: &Seen| seen.stands_down && seen.role == Some(Role::Learner);
-    if nodes.get(&me).is_some_and(leads_idly) {
-        return Some(Step::HandOverLead);
     }
     let candidate = find(&|_, seen| seen.may_vote() && seen.preferred)
         .or_else(|| find(&|_, seen| seen.may_vote()));
@@ -205,7 +198,6 @@ mod tests {
         assert_eq!(next_step(&nodes, 1, 5), Some(Step::Demote(1)), "also when it leads");
         nodes.insert(1, Seen { stands_down: true, ..seen(Some(Role::Learner)) });
         assert_eq!(next_step(&nodes, 2, 5), None, "and is not promoted again");
-        assert_eq!(next_step(&nodes, 1, 5), Some(Step::HandOverLead), "nor leads on");
         let mut nodes = fleet(1, 0);
         nodes.insert(1, down);
         assert_eq!(next_step(&nodes, 1, 5), None, "the last one stays");
@@ -251,7 +243,6 @@ mod tests {
                     Some(Step::RemoveVoter(id) | Step::RemoveLearner(id)) => {
                         nodes.remove(&id);
                     }
-                    Some(Step::HandOverLead) => panic!("nobody stands down"),
                 }
             }
             assert_eq!(next_step(&nodes, 1, max), None);

@@ -192,9 +192,6 @@ async fn take(
         Step::RemoveLearner(id) => {
             change(node, ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
         }
-        Step::HandOverLead => {
-            change(node, ChangeMembers::RemoveNodes(BTreeSet::from([node.who.node]))).await
-        }
         Step::Promote(up) => {
             entrust(node, up).await?;
             voters.insert(up);
@@ -242,19 +239,14 @@ async fn keep_dates(cluster: &Cluster) {
     }
     let (state, now_ms) = (cluster.view(), (node.config.clock)());
     let membership = node.raft.metrics().borrow().membership_config.membership().clone();
-    let only_follows = |name: &str| {
+    let votes = |name: &str| {
         let host = state.host_named(name);
-        host.is_some_and(|host| {
-            host.id != node.who.node && membership.learner_ids().any(|id| id == host.id)
-        })
+        host.is_some_and(|host| membership.voter_ids().any(|voter| voter == host.id))
     };
     for command in state.due(now_ms) {
-        // Its vote and its lead are taken over first.
-        let retired = match &command {
-            Command::HostService(HostCommand::Retire { name, .. }) => Some(name),
-            _ => None,
-        };
-        if retired.is_some_and(|name| !only_follows(name)) {
+        // Its vote is taken over first.
+        if matches!(&command, Command::HostService(HostCommand::Retire { name, .. }) if votes(name))
+        {
             continue;
         }
         // Without a quorum it is tried again; a refusal means that somebody was quicker.

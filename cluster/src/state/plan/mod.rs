@@ -22,7 +22,7 @@ const SHARE_FIRST: u64 = 3;
 const SHARE_OTHER: u64 = 1;
 
 /// The part the name in this place of a customer's list has in its load.
-pub(super) const fn share(place: usize, load: u64) -> u64 {
+const fn share(place: usize, load: u64) -> u64 {
     load.saturating_mul(if place == 0 { SHARE_FIRST } else { SHARE_OTHER })
 }
 

@@ -18,13 +18,16 @@ use super::certificates::{Certificate, CertificateCommand, Certificates, Fault};
 use super::migrations::Migrations;
 use super::names::{MxName, NameStage, Names, Ttl};
 use super::notices::Notices;
-use super::plan::{Spread, share};
+use super::plan::Spread;
 use super::service::HostState;
 use super::traffic::{Seen, Traffic, TrafficCount};
 use super::{Command, Host, Migration, MigrationStep, Notice, Outcome, Refusal, State};
 
 /// Rows of one report; a node reports its largest.
 pub const TRAFFIC_COUNTS_MAX: usize = 500;
+/// How much more a name carries by a customer's first place than by another one, before there is
+/// mail to be counted: so much that no name is left with other places only.
+const FIRST_PLACE: u64 = 1 << 32;
 const NAMES_OF_CUSTOMER_MAX: usize = 8;
 /// A certificate with its key may have some 80 KiB, a part must stay far below the codec's limit.
 const CERTIFICATES_OF_PART: usize = 8;
@@ -190,7 +193,7 @@ impl State {
                 self.rotation.assignments.count(name),
                 self.rotation.assignments.count_first(name),
             );
-            share(0, first).saturating_add(share(1, all - first))
+            first.saturating_mul(FIRST_PLACE).saturating_add(all - first)
         };
         let offered = self.names_on_offer();
         Spread::new(offered.map(|(row, host)| (row.name.clone(), host, burden(&row.name))))

@@ -62,9 +62,9 @@ fn new_customers_bring_every_name_as_much_as_the_others() {
         let place =
             |(_, names): (&str, &[String])| names.iter().position(|known| *known == name(n));
         let places: Vec<usize> = bench.state.assignments().filter_map(place).collect();
-        // The first name of a customer brings three times what the second brings.
-        let load: usize = places.iter().map(|place| if *place == 0 { 3 } else { 1 }).sum();
-        assert!((38..=42).contains(&load), "{} of 160 by {}", load, name(n));
+        let firsts = places.iter().filter(|place| **place == 0).count();
+        assert_eq!(firsts, 10, "of 40 first places for {}", name(n));
+        assert!((18..=22).contains(&places.len()), "{} of 80 for {}", places.len(), name(n));
     }
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, Command, HostCommand, HostState, JoinError, ProposeError, Request};
+use mxfleet_cluster::{Cluster, Command, JoinError, ProposeError, Request};
 use support::{Fleet, HOUR_MS, customer, damage, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,35 +278,4 @@ async fn a_hundred_thousand_domains_are_imported_through_a_follower() {
     }
     fleet.eventually_equal().await;
     assert_eq!(fleet.view(2).domains().count(), 100_000);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_drained_hands_over_its_lead_before_it_is_retired() {
-    let fleet = Fleet::of(3).await;
-    fleet.eventually_voters(3).await;
-    let (leader, name) = (fleet.leader().await, |id: u64| format!("mx{id}"));
-    let service = |command| request(Command::HostService(command));
-    let drain = HostCommand::Drain { name: name(leader), deadline_ms: None, moves: Vec::new() };
-    fleet.node(leader).propose(service(drain)).await.unwrap().unwrap();
-    let empty = HostCommand::MailLeft { id: leader, messages: 0 };
-    fleet.node(leader).propose(service(empty)).await.unwrap().unwrap();
-    let other = fleet.others(leader)[0];
-    let is_retired = async |fleet: &Fleet| {
-        let view = fleet.node(other).view();
-        let host = view.host(leader).unwrap();
-        matches!(host.state, HostState::Retired { .. })
-    };
-    fleet.eventually("it is retired", is_retired).await;
-    let status = fleet.status(other).await;
-    assert!(status.leader.is_some_and(|now| now != name(leader)), "another leads by then");
-    let follows = async |fleet: &Fleet| {
-        let status = fleet.status(other).await;
-        let member = status.members.iter().find(|member| member.id == leader).unwrap();
-        member.role == "learner" && member.state == "up"
-    };
-    fleet.eventually("it follows", follows).await;
-    fleet.eventually_equal().await;
-    let resume = service(HostCommand::Resume { name: name(leader) });
-    fleet.node(leader).propose(resume).await.unwrap().unwrap();
-    fleet.eventually_voters(3).await;
 }

@@ -6,11 +6,8 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
 use super::{field, original};
-use crate::smtp::{Enhanced, Envelope, Recipient, ReportKind, Ret, xtext};
+use crate::smtp::{Enhanced, Envelope, Recipient, ReportKind, Ret, date, xtext};
 
 /// One recipient of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,13 +252,6 @@ fn original_recipient(orcpt: &str) -> Option<String> {
     }
     let address = xtext::decode(address).unwrap_or_else(|| address.to_owned());
     Some(format!("{kind}; {address}"))
-}
-
-/// RFC 5322 section 3.3, in UTC.
-pub(crate) fn date(us: u64) -> String {
-    let at = i64::try_from(us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
-    let at = at.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::UTC);
-    at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! The text of a letter. Pure.
 
-use jiff::fmt::rfc2822::DateTimePrinter;
-
-use crate::smtp::Address;
+use crate::smtp::{Address, date};
 use crate::system::clock::timestamp;
 
 /// RFC 5322 allows 998; a dot may come in front.
@@ -48,7 +46,7 @@ impl Text {
             subject = self.subject,
             id = self.id,
             domain = from.domain(),
-            date = rfc2822(now_ms),
+            date = date(now_ms.saturating_mul(1000)),
         )
     }
 }
@@ -70,11 +68,6 @@ fn pieces(line: &str) -> Vec<&str> {
 /// A time as people read it in a letter.
 pub fn moment(ms: u64) -> String {
     timestamp(ms).strftime("%A, %Y-%m-%d at %H:%M UTC").to_string()
-}
-
-fn rfc2822(ms: u64) -> String {
-    // A time before the year 0 or after 9999 has no such form.
-    DateTimePrinter::new().timestamp_to_string(&timestamp(ms)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,11 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimePrinter;
-use jiff::tz::TimeZone;
-
-use crate::smtp::Address;
+use crate::smtp::{Address, date};
 
 /// A field of this many octets is looked at; what is behind it tells nothing about loops.
 const LINE_OCTETS_MAX: usize = 1024;
@@ -53,16 +49,6 @@ pub(super) fn received(trace: &Trace<'_>) -> String {
     }
     let _ = write!(field, ";\r\n\t{}\r\n", date(trace.now_us));
     field
-}
-
-/// RFC 5322 section 3.3, in UTC.
-fn date(now_us: u64) -> String {
-    let timestamp = i64::try_from(now_us)
-        .ok()
-        .and_then(|us| Timestamp::from_microsecond(us).ok())
-        .unwrap_or_default();
-    // Years beyond 9999 have no such form; the clock is that wrong only in tests.
-    DateTimePrinter::new().zoned_to_string(&timestamp.to_zoned(TimeZone::UTC)).unwrap_or_default()
 }
 
 /// Counts the Received fields of a header while it streams by, in bounded memory.

@@ -8,11 +8,10 @@ use mxfleet_cluster::{Customer, Domain, State};
 
 use super::Inner;
 use super::roles::Handing;
-use crate::bounce::dsn::date;
 use crate::roles::diagnostics::{
     self, Arrival, CustomerFacts, DOMAINS_MAX, DomainFacts, FAILURES_MAX,
 };
-use crate::smtp::Address;
+use crate::smtp::{Address, date};
 use crate::system::clock::wall_ms;
 use crate::telemetry::journal::JournalLine;
 

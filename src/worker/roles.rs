@@ -10,7 +10,6 @@ use super::attempt::{Attempted, Loaded};
 use super::connection::{delays, unreached};
 use super::core::Work;
 use super::ending::Trial;
-use crate::bounce::dsn::date;
 use crate::client::{Text, TextError};
 use crate::roles::acknowledgement::{self, Acknowledgement};
 use crate::roles::copy::Copy;
@@ -20,7 +19,7 @@ use crate::roles::webhook::NotTaken;
 use crate::schedule::Permit;
 use crate::smtp::dots::Unstuffer;
 use crate::smtp::{
-    About, Address, Authentication, Enhanced, Envelope, Reply, Role, RolePart, Written,
+    About, Address, Authentication, Enhanced, Envelope, Reply, Role, RolePart, Written, date,
 };
 use crate::spool::{Draft, EntryId, Queued, SpoolError};
 use crate::system::clock::{timestamp, wall_ms, wall_us};

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::share;
-
 #[derive(Debug)]
 struct Offer {
     host: u64,
@@ -15,12 +13,17 @@ struct Offer {
 pub(in crate::state) struct Spread {
     names: BTreeMap<String, Offer>,
     hosts: BTreeMap<u64, u64>,
+    /// What a customer's first name carries of its load, where every other one carries it once.
+    first: u64,
 }
 
 impl Spread {
     /// From names, their hosts, and what they carry already.
-    pub(in crate::state) fn new(names: impl Iterator<Item = (String, u64, u64)>) -> Self {
-        let mut spread = Self { names: BTreeMap::new(), hosts: BTreeMap::new() };
+    pub(in crate::state) fn new(
+        names: impl Iterator<Item = (String, u64, u64)>,
+        first: u64,
+    ) -> Self {
+        let mut spread = Self { names: BTreeMap::new(), hosts: BTreeMap::new(), first };
         for (name, host, load) in names {
             *spread.hosts.entry(host).or_default() += load;
             spread.names.insert(name, Offer { host, load });
@@ -36,7 +39,7 @@ impl Spread {
     pub(in crate::state) fn take(&mut self, names: &[String], load: u64) {
         for (place, name) in names.iter().enumerate() {
             let Some(offer) = self.names.get_mut(name) else { continue };
-            let share = share(place, load);
+            let share = load.saturating_mul(if place == 0 { self.first } else { 1 });
             offer.load = offer.load.saturating_add(share);
             let host = self.hosts.entry(offer.host).or_default();
             *host = host.saturating_add(share);
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     fn spread(names: &[(&str, u64)]) -> Spread {
-        Spread::new(names.iter().map(|(name, host)| ((*name).to_owned(), *host, 0)))
+        Spread::new(names.iter().map(|(name, host)| ((*name).to_owned(), *host, 0)), 3)
     }
 
     #[test]

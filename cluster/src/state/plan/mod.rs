@@ -16,14 +16,13 @@ use super::names::{MxName, NameStage};
 use super::service::HostState;
 use super::{Host, State};
 
-/// A customer's mail mostly comes by the first of its names: the parts the first and every other
-/// name have in it.
-const SHARE_FIRST: u64 = 3;
-const SHARE_OTHER: u64 = 1;
+/// A customer's mail mostly comes by the first of its names: the parts the first has in it, where
+/// every other name has one.
+pub(super) const SHARE_FIRST: u64 = 3;
 
 /// The part the name in this place of a customer's list has in its load.
 const fn share(place: usize, load: u64) -> u64 {
-    load.saturating_mul(if place == 0 { SHARE_FIRST } else { SHARE_OTHER })
+    load.saturating_mul(if place == 0 { SHARE_FIRST } else { 1 })
 }
 
 impl State {

@@ -8,7 +8,7 @@ use super::super::migrations::{
 };
 use super::super::names::{MxName, NameStage};
 use super::super::notices::NoticeCommand;
-use super::super::plan::Spread;
+use super::super::plan::{SHARE_FIRST, Spread};
 use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
 use super::names::{counted, some_of};
 
@@ -108,7 +108,8 @@ impl State {
         let stays =
             self.names_on_offer().filter(|(name, _)| !migration.retire.contains(&name.name));
         let offered = stays.chain(new.map(|name| (name, name.home)));
-        let mut spread = Spread::new(offered.map(|(name, host)| (name.name.clone(), host, 0)));
+        let offered = offered.map(|(name, host)| (name.name.clone(), host, 0));
+        let mut spread = Spread::new(offered, SHARE_FIRST);
         let want = self.names_wanted();
         let mut open = Vec::new();
         for customer in self.customers.iter() {

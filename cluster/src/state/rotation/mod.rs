@@ -196,7 +196,8 @@ impl State {
             first.saturating_mul(FIRST_PLACE).saturating_add(all - first)
         };
         let offered = self.names_on_offer();
-        Spread::new(offered.map(|(row, host)| (row.name.clone(), host, burden(&row.name))))
+        let offered = offered.map(|(row, host)| (row.name.clone(), host, burden(&row.name)));
+        Spread::new(offered, FIRST_PLACE)
     }
 
     fn names_wanted(&self) -> usize {

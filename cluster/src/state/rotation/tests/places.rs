@@ -69,6 +69,20 @@ fn new_customers_bring_every_name_as_much_as_the_others() {
 }
 
 #[test]
+fn customers_that_get_their_names_together_share_out_first_places_too() {
+    let mut bench = Bench::new(0, 40);
+    for n in 1..=4 {
+        bench.must(add(n, n));
+    }
+    bench.settle();
+    bench.must(Command::Name(NameCommand::Spread));
+    let firsts = |n: usize| {
+        bench.state.assignments().filter(|(_, names)| names.first() == Some(&name(n))).count()
+    };
+    assert_eq!([1, 2, 3, 4].map(firsts), [10; 4]);
+}
+
+#[test]
 fn who_has_no_name_of_ours_keeps_no_new_name_alive_and_is_told_of_a_cancellation() {
     let mut bench = Bench::new(4, 6);
     bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));

@@ -56,8 +56,13 @@ async fn hops(to: IpAddr) -> io::Result<Vec<Hop>> {
         }
         let mut found = wave.join_all().await;
         found.sort_by_key(|(number, _)| *number);
-        for (_, hop) in found {
-            let hop = hop?;
+        for (number, hop) in found {
+            let hop = match hop {
+                Ok(hop) => hop,
+                Err(error) if hops.is_empty() => return Err(error),
+                // What was seen is told, and that it does not go on.
+                Err(_) => Hop { number, heard: None },
+            };
             hops.push(hop);
             if hop.heard.is_some_and(|(_, answer, _)| answer != Answer::Passed) {
                 return Ok(hops);

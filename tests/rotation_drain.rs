@@ -178,6 +178,10 @@ fn a_bar_says_how_far_a_drain_is() {
     let shown = support::process::output("script", &["-qec", &command, "/dev/null"]);
     assert!(shown.contains(&format!("{name} [")), "{shown}");
     assert!(shown.contains(&format!("{name} is empty and retired")), "{shown}");
+    // It led when it was drained, and whoever leads now, the fleet goes on deciding.
+    let fleet_decides = ["customer", "add", "later", "--contact", "a@later.test"];
+    node.admin(&fleet_decides);
+    assert_eq!(fleet.status(other)["members"][leader]["role"], "learner");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Calls about MX names.
 
 use mxfleet_cluster::{
-    Certificate, CertificateCommand, Command, Fault, MxName, NameCommand, NameStage, NameStatus,
-    Plan, State,
+    Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
+    NameStatus, Plan, State,
 };
 
 use super::super::call::{Refused, Terms};
@@ -111,7 +111,10 @@ impl RotationAdmin {
 
     async fn rebalance(&self, dry_run: bool, terms: &Terms) -> Answer {
         let (state, now_ms) = (self.view(), wall_ms());
-        let fleet = self.answers_in_time(|_| true).await.without_down(state.fleet(now_ms));
+        let serves = |name: &str| {
+            state.host_named(name).is_some_and(|host| host.state == HostState::InService)
+        };
+        let fleet = self.answers_in_time(serves).await.without_down(state.fleet(now_ms));
         let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
         let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.

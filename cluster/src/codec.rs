@@ -311,7 +311,7 @@ mod tests {
         for claimed in [u32::MAX, 1 << 30] {
             let body = [&claimed.to_le_bytes()[..], &[0x10, 7]].concat();
             let forged = encode(Kind::PackedBatch, &Octets(body.into())).unwrap();
-            assert!(unpack(Kind::PackedBatch, &forged).is_err(), "{claimed}");
+            assert_eq!(unpack(Kind::PackedBatch, &forged), Err(CodecError::TooLarge), "{claimed}");
         }
         let empty = encode(Kind::PackedBatch, &Octets::default()).unwrap();
         assert!(unpack(Kind::PackedBatch, &empty).is_err());

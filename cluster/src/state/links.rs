@@ -122,7 +122,7 @@ impl Links {
         let first = theirs().min_by_key(|(hash, other)| (other.ends_ms, **hash));
         let goes = first.map(|(hash, _)| *hash).filter(|_| theirs().count() >= OF_CUSTOMER_MAX);
         if goes.is_none() && self.rows.len() >= OF_FLEET_MAX {
-            return Err(Refusal::conflict("there are 20000 links; let some end"));
+            return Err(Refusal::conflict(format!("there are {OF_FLEET_MAX} links; let some end")));
         }
         if by_mail {
             let mailed = Arc::make_mut(&mut self.mailed);

@@ -61,7 +61,10 @@ impl Notes {
             node: noted.node,
             reply: noted.reply.as_ref().to_owned(),
         };
-        wanted.map(note).collect()
+        let mut notes: Vec<RejectionNote> = wanted.map(note).collect();
+        // They came as nodes told them.
+        notes.sort_by_key(|note| note.at_ms);
+        notes
     }
 
     /// Add a note; `is_first`: no other rejection of the address counts.

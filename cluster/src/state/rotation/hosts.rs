@@ -61,15 +61,15 @@ impl State {
         host: &str,
         moves: &[(String, String)],
     ) -> Result<Vec<MovedName>, Refusal> {
-        let moved = |name: &MxName| MovedName {
-            name: name.name.clone(),
-            rehome: name.pointing.as_ref().is_some_and(|pointing| pointing.rehome),
-            to: id,
+        let aimed = |name: &MxName| {
+            let rehome = name.pointing.as_ref().is_some_and(|pointing| pointing.rehome);
+            (name.name.clone(), rehome)
         };
         self.hurry_names(id)?;
-        let mut carried: Vec<MovedName> = self.aimed_at(id).map(moved).collect();
-        for MovedName { name, to: goes_to, .. } in &mut carried {
-            let to = moves.iter().find(|(moved, _)| moved == name).map(|(_, to)| to);
+        let aimed: Vec<(String, bool)> = self.aimed_at(id).map(aimed).collect();
+        let mut carried: Vec<MovedName> = Vec::new();
+        for (name, rehome) in aimed {
+            let to = moves.iter().find(|(moved, _)| *moved == name).map(|(_, to)| to);
             let to = to.ok_or_else(|| {
                 Refusal::conflict(format!("{name} points at {host}, and no other host is given"))
             })?;
@@ -77,9 +77,9 @@ impl State {
             if target == id {
                 return Err(Refusal::conflict(format!("{name} would stay at {host}")));
             }
-            *goes_to = target;
-            let planned = self.require_name(name)?.stage == NameStage::Planned;
-            self.edit_name(name, |row, now_ms| row.point(Some(target), now_ms, planned, now_ms))?;
+            let planned = self.require_name(&name)?.stage == NameStage::Planned;
+            self.edit_name(&name, |row, now_ms| row.point(Some(target), now_ms, planned, now_ms))?;
+            carried.push(MovedName { name, rehome, to: target });
         }
         if let Some((other, _)) =
             moves.iter().find(|(name, _)| !carried.iter().any(|moved| moved.name == *name))

@@ -42,6 +42,9 @@ pub(super) struct Handing<'a> {
     diagnostics: String,
 }
 
+/// A message of ours that is written and not yet durable.
+type Part = (Draft, Envelope);
+
 /// Why a message cannot be handed on now.
 #[derive(Debug, thiserror::Error)]
 enum HandingError {
@@ -116,25 +119,30 @@ impl Inner {
         is_trouble && self.parts.webhook.is_some()
     }
 
-    /// Everything that is not written yet; what is written stays so if the rest fails.
+    /// Everything that is not written yet. All of it is drafted before the first part is made
+    /// durable, so that a full disk leaves nothing that a crash could write again.
     async fn write_parts(
         &self,
         handing: &Handing<'_>,
         ours: &mut Vec<Queued>,
     ) -> Result<(), HandingError> {
+        let mut parts = Vec::new();
         if !handing.operators.is_empty() && !self.is_written(handing, RolePart::Copy) {
-            ours.push(self.write_copy(handing).await?);
+            parts.push(self.draft_copy(handing).await?);
         }
         if self.pages(&handing.written_to) && !self.is_written(handing, RolePart::Page) {
-            ours.push(self.write_page(handing).await?);
+            parts.push(self.draft_page(handing).await?);
         }
         if !self.is_written(handing, RolePart::Acknowledgement) {
-            ours.extend(self.write_acknowledgement(handing).await?);
+            parts.extend(self.draft_acknowledgement(handing).await?);
+        }
+        for (draft, envelope) in parts {
+            ours.push(self.commit(draft, handing, envelope).await?);
         }
         Ok(())
     }
 
-    async fn write_copy(&self, handing: &Handing<'_>) -> Result<Queued, HandingError> {
+    async fn draft_copy(&self, handing: &Handing<'_>) -> Result<Part, HandingError> {
         let mut draft = self.begin(handing.message.stored_octets())?;
         let boundary = format!("=_role_{:016x}{:016x}", random_u64(), random_u64());
         let copy = Copy {
@@ -169,10 +177,10 @@ impl Inner {
         let about = handing.about(RolePart::Copy);
         let to = handing.operators.iter();
         let envelope = self.own_envelope(to, about, is_ascii, copy.smtputf8);
-        self.commit(draft, handing, envelope).await
+        Ok((draft, envelope))
     }
 
-    async fn write_page(&self, handing: &Handing<'_>) -> Result<Queued, HandingError> {
+    async fn draft_page(&self, handing: &Handing<'_>) -> Result<Part, HandingError> {
         let mut to = handing.written_to.iter().filter(|(role, _)| *role == Role::Trouble);
         let to = to.next().map(|(_, address)| address);
         let page = Page {
@@ -191,14 +199,14 @@ impl Inner {
         draft.push(line.as_bytes()).await?;
         let about = handing.about(RolePart::Page);
         let envelope = self.own_envelope(to.into_iter(), about, line.is_ascii(), false);
-        self.commit(draft, handing, envelope).await
+        Ok((draft, envelope))
     }
 
     /// The answer to the author, if there is to be one.
-    async fn write_acknowledgement(
+    async fn draft_acknowledgement(
         &self,
         handing: &Handing<'_>,
-    ) -> Result<Option<Queued>, HandingError> {
+    ) -> Result<Option<Part>, HandingError> {
         let sender = handing.message.envelope.mail_from.as_ref();
         let found = handing.found.as_ref();
         let facts = acknowledgement::Facts {
@@ -216,6 +224,8 @@ impl Inner {
         let (Some(to), Some((role, from))) = (sender, handing.written_to.first()) else {
             return Ok(None);
         };
+        // Before it is noted that there is an answer today: without room there is none.
+        let mut draft = self.begin(0)?;
         match self.parts.answered.begin(to.as_str(), wall_ms()) {
             Ok(true) => {}
             Ok(false) => return Ok(None),
@@ -224,7 +234,6 @@ impl Inner {
                 return Ok(None);
             }
         }
-        let mut draft = self.begin(0)?;
         let view = self.parts.cluster.view();
         let answer = Acknowledgement {
             from: (*role, from),
@@ -241,7 +250,7 @@ impl Inner {
         let about = handing.about(RolePart::Acknowledgement);
         let to = std::iter::once(to);
         let envelope = self.own_envelope(to, about, text.is_ascii(), smtputf8);
-        self.commit(draft, handing, envelope).await.map(Some)
+        Ok(Some((draft, envelope)))
     }
 
     /// Whether an answer to this address could come back, or would go to who reads it anyway.

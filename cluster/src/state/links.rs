@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::hosts::Hash;
 use super::{Command, Customer, CustomerStatus, Outcome, Refusal, State};
 
-/// Links of one customer; a further one takes the place of the one that ends first.
+/// Links of one customer. A further one that an operator makes takes the place of the one that
+/// ends first; one that anybody asked for is not made, so that strangers end no link.
 const OF_CUSTOMER_MAX: usize = 10;
 const OF_FLEET_MAX: usize = 20_000;
 /// Letters with a link to one customer within [`PERIOD_MS`]: anybody can ask for one.
@@ -103,16 +104,26 @@ impl Links {
         (now_ms < ends_ms).then_some((link, ends_ms))
     }
 
-    fn has_room_to_mail(&self, customer: &str, now_ms: u64) -> bool {
+    fn has_room_to_mail(&self, customer: &str, life_ms: u64, now_ms: u64) -> bool {
+        let is_good = |link: &&Link| link.customer == customer && now_ms < link.ends_ms(life_ms);
+        if self.rows.values().filter(is_good).count() >= OF_CUSTOMER_MAX {
+            return false;
+        }
         let lately = || self.mailed.iter().filter(|(at_ms, _)| is_lately(*at_ms, now_ms));
         let to_them = lately().filter(|(_, whom)| whom == customer).count();
         to_them < MAILED_MAX && lately().count() < MAILED_BY_FLEET_MAX
     }
 
-    fn issue(&mut self, hash: Hash, link: Link, by_mail: bool, now_ms: u64) -> Outcome {
-        if by_mail && !self.has_room_to_mail(&link.customer, now_ms) {
+    fn issue(
+        &mut self,
+        hash: Hash,
+        link: Link,
+        by_mail: bool,
+        (life_ms, now_ms): (u64, u64),
+    ) -> Outcome {
+        if by_mail && !self.has_room_to_mail(&link.customer, life_ms, now_ms) {
             return Err(Refusal::conflict(
-                "enough links were mailed within the last hour; ask again later",
+                "enough links were mailed lately, and are still good; ask again later",
             ));
         }
         if self.rows.contains_key(&hash) {
@@ -184,7 +195,8 @@ impl State {
 
     /// Whether a customer may be sent a link now: not too many went out lately.
     pub fn may_mail_link(&self, customer: &str, now_ms: u64) -> bool {
-        self.links.has_room_to_mail(customer, now_ms.max(self.clock_ms))
+        let now_ms = now_ms.max(self.clock_ms);
+        self.links.has_room_to_mail(customer, self.link_life_ms(), now_ms)
     }
 
     pub(super) fn change_links(&mut self, command: &LinkCommand) -> Outcome {
@@ -195,7 +207,7 @@ impl State {
                 let ends_ms = now_ms.saturating_add(life_ms);
                 let link = Link { customer: customer.clone(), made_ms: now_ms, ends_ms };
                 self.links.sweep(life_ms, now_ms);
-                self.links.issue(*hash, link, *by_mail, now_ms)
+                self.links.issue(*hash, link, *by_mail, (life_ms, now_ms))
             }
             LinkCommand::Pardon { hash, address } => {
                 let (customer, _) = self.customer_of_link(hash, now_ms).ok_or_else(no_link)?;

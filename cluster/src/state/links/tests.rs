@@ -174,10 +174,10 @@ fn all_customers_together_are_written_to_a_hundred_times_an_hour() {
         hash
     };
     for n in 0..MAILED_BY_FLEET_MAX {
-        links.issue(hash(n), link(n), true, 0).unwrap();
+        links.issue(hash(n), link(n), true, (DAY_MS, 0)).unwrap();
     }
-    links.issue(hash(500), link(500), true, 0).unwrap_err();
-    assert_eq!(links.issue(hash(500), link(500), true, PERIOD_MS), Ok(1));
+    links.issue(hash(500), link(500), true, (DAY_MS, 0)).unwrap_err();
+    assert_eq!(links.issue(hash(500), link(500), true, (DAY_MS, PERIOD_MS)), Ok(1));
     assert_eq!(links.mailed.len(), 1, "old times go");
 }
 
@@ -196,7 +196,7 @@ proptest! {
             now_ms += pause_ms;
             let customer = customer.to_string();
             let link = Link { customer: customer.clone(), made_ms: now_ms, ends_ms: now_ms + 1000 };
-            let taken = links.issue([number; 32], link, by_mail, now_ms);
+            let taken = links.issue([number; 32], link, by_mail, (DAY_MS, now_ms));
             if taken.is_ok() {
                 prop_assert!(links.good(&[number; 32], DAY_MS, now_ms).is_some());
                 if by_mail {
@@ -216,4 +216,20 @@ proptest! {
         links.sweep(DAY_MS, now_ms + 1000);
         prop_assert!(links.rows.is_empty());
     }
+}
+
+#[test]
+fn whoever_asks_for_letters_ends_no_link() {
+    let mut links = Links::default();
+    let link =
+        |made_ms: u64| Link { customer: "acme".to_owned(), made_ms, ends_ms: made_ms + DAY_MS };
+    links.issue([0; 32], link(0), false, (DAY_MS, 0)).unwrap();
+    for n in 1..=50_u8 {
+        let now_ms = u64::from(n) * PERIOD_MS / 3;
+        let _ = links.issue([n; 32], link(now_ms), true, (DAY_MS, now_ms));
+    }
+    assert_eq!(links.rows.len(), OF_CUSTOMER_MAX);
+    assert!(links.good(&[0; 32], DAY_MS, DAY_MS - 1).is_some(), "the operator's is still good");
+    links.issue([99; 32], link(1), false, (DAY_MS, 1)).unwrap();
+    assert!(links.good(&[0; 32], DAY_MS, 1).is_none(), "an operator's takes the first's place");
 }

@@ -11,7 +11,8 @@ mod records;
 mod tests;
 mod view;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -50,6 +51,30 @@ pub(super) struct Work {
     views: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     letters: Arc<Semaphore>,
+    /// Links whose view is being put together: one at a time, so that no customer keeps the others
+    /// from theirs.
+    open: Arc<Mutex<HashSet<[u8; 32]>>>,
+}
+
+/// One link's place among the views.
+struct Open {
+    all: Arc<Mutex<HashSet<[u8; 32]>>>,
+    link: [u8; 32],
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.link);
+    }
+}
+
+impl Work {
+    /// A place for this link, if it has none.
+    fn open(&self, secret: &LinkSecret) -> Option<Open> {
+        let (all, link) = (Arc::clone(&self.open), secret.hash());
+        let is_new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(link);
+        is_new.then_some(Open { all, link })
+    }
 }
 
 impl Default for Work {
@@ -59,6 +84,7 @@ impl Default for Work {
             views: places(VIEWS_MAX),
             changes: places(CHANGES_MAX),
             letters: places(LETTERS_MAX),
+            open: Arc::default(),
         }
     }
 }
@@ -103,8 +129,12 @@ fn known(shared: &Shared, secret: &str) -> Option<Known> {
 /// `GET /customer/SECRET`
 async fn show(State(shared): State<Shared>, Path(secret): Path<String>) -> Response {
     let Some(known) = known(&shared, &secret) else { return no_link(&shared) };
+    let Some(_one) = shared.work.open(&known.secret) else { return busy(&shared) };
     let Some(_turn) = turn(&shared.work.views).await else { return busy(&shared) };
-    let gathered = gather::gather(&shared, &known).await;
+    let Some(gathered) = gather::gather(&shared, &known).await else {
+        let why = "Your view could not be put together. Please try again in a minute.";
+        return refusal(&shared, StatusCode::INTERNAL_SERVER_ERROR, why);
+    };
     let look = shared.looks.last();
     page(StatusCode::OK, view::render(&look.board, &known, &gathered))
 }
@@ -131,6 +161,10 @@ async fn pardon(
     if !address.rsplit_once('@').is_some_and(|(_, domain)| is_theirs(domain)) {
         let why = "That is no recipient in one of your domains.";
         return refusal(&shared, StatusCode::NOT_FOUND, why);
+    }
+    // What is not refused needs no change of the tables, however often it is asked for.
+    if !known.tables.is_blacklist_tracked(&address) {
+        return done(&shared, &known, &format!("{address} was not refused any more."));
     }
     let Some(_turn) = turn(&shared.work.changes).await else { return busy(&shared) };
     match shared.account.links.pardon(&known.secret, &known.customer, address.clone()).await {
@@ -216,7 +250,7 @@ fn no_link(shared: &Shared) -> Response {
 }
 
 fn busy(shared: &Shared) -> Response {
-    let why = "Many customers look at their view just now. Please try again in a minute.";
+    let why = "Too much is asked for at the same time just now. Please try again in a minute.";
     refusal(shared, StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
@@ -240,8 +274,8 @@ fn not_done(shared: &Shared, error: &LinkError) -> Response {
         }
         error => {
             tracing::warn!(%error, "a customer's change was not made");
-            let why = "Nothing was changed: this server does not reach most of the others just \
-                       now. Please try again in a few minutes.";
+            let why = "Nothing was changed: the servers cannot agree on it just now. Please try \
+                       again in a few minutes.";
             (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
         }
     };

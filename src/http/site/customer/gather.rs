@@ -71,8 +71,9 @@ pub(super) struct Refusal {
     pub(super) until_ms: Option<u64>,
 }
 
-/// Ask everybody at once; nobody is waited for longer than a few seconds.
-pub(super) async fn gather(shared: &Shared, known: &Known) -> Gathered {
+/// Ask everybody at once; nobody is waited for longer than a few seconds. `None` when this node
+/// cannot look at its own tables.
+pub(super) async fn gather(shared: &Shared, known: &Known) -> Option<Gathered> {
     let customer = known.customer.id.clone();
     let mut asked = shared.account.everywhere.ask(&Question { customer: customer.clone() }, WITHIN);
     let (tables, now_ms) = (Arc::clone(&known.tables), wall_ms());
@@ -82,16 +83,16 @@ pub(super) async fn gather(shared: &Shared, known: &Known) -> Gathered {
         heard.push(one);
     }
     heard.sort_by(|one, other| one.node.cmp(&other.node));
-    let mut gathered = looking.await.unwrap_or_else(|error| {
+    let looked = looking.await.inspect_err(|error| {
         tracing::error!(%error, "a customer's tables could not be looked at");
-        Gathered::default()
     });
+    let mut gathered = looked.ok()?;
     add_up(&mut gathered.domains, &heard);
     gathered.heard = heard;
     gathered.more_domains = gathered.domains.len().saturating_sub(DOMAINS_MAX);
     gathered.domains.truncate(DOMAINS_MAX);
     look_up(shared, &known.tables, &mut gathered.domains).await;
-    gathered
+    Some(gathered)
 }
 
 /// What the state says. Looks at every domain and every address.

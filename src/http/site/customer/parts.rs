@@ -202,6 +202,7 @@ pub(super) fn failures(gathered: &Gathered) -> Markup {
                  trouble a stranger. So many had none in the last 30 days:"
             }
             (silent(gathered))
+            (partly(gathered))
             @if counts.is_empty() {
                 p { "None." }
             } @else {
@@ -211,7 +212,6 @@ pub(super) fn failures(gathered: &Gathered) -> Markup {
                     }
                 }
                 (more(hidden))
-                (partly(gathered))
                 h3 { "The newest" }
                 ul .findings { @for line in lines.iter().take(FAILURES_MAX) { (failure(line)) } }
             }

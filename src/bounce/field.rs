@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::smtp::is_unprintable;
+
 /// Lines are folded at about this many octets (RFC 5322 section 2.1.1 asks for 78).
 const LINE_OCTETS: usize = 76;
 /// No text of others is quoted at greater length.
@@ -33,7 +35,7 @@ pub(crate) fn clean(text: &str, utf8: bool) -> String {
     for c in text.chars() {
         let c = match c {
             '\r' | '\n' | '\t' => ' ',
-            c if c.is_control() || (!utf8 && !c.is_ascii()) => '?',
+            c if is_unprintable(c) || (!utf8 && !c.is_ascii()) => '?',
             c => c,
         };
         if cleaned.len() + c.len_utf8() > VALUE_OCTETS_MAX {

@@ -104,7 +104,7 @@ impl Acknowledgement<'_> {
         add("MIME-Version", "1.0");
         out.push_str("Content-Type: text/plain; charset=us-ascii\r\n\r\n");
         let urgent = match role {
-            Role::Trouble => "They are being alerted.\n",
+            Role::Trouble => "It is marked as urgent.\n",
             _ => "What cannot wait is for trouble at the same domain.\n",
         };
         let site = match self.site {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Mail;
+use crate::smtp::is_unprintable;
 
 /// So much of a queued page is read back; [`Page::line`] is shorter.
 pub const OCTETS_MAX: usize = 512 * 1024;
@@ -55,7 +56,7 @@ impl Page {
 
 /// Nothing that a terminal or a chat obeys.
 fn clean(text: &str) -> String {
-    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+    text.chars().filter(|c| *c == '\n' || !is_unprintable(*c)).collect()
 }
 
 #[cfg(test)]

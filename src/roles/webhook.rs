@@ -54,7 +54,7 @@ pub enum NotTaken {
     Address(#[from] WebhookError),
     /// No connection.
     #[error("the webhook cannot be reached: {0}")]
-    Unreached(std::io::Error),
+    Unreached(std::io::ErrorKind),
     /// No answer that is HTTP.
     #[error("the webhook does not speak HTTP")]
     Http,
@@ -86,7 +86,7 @@ impl Webhook {
     pub async fn post(&self, json: Vec<u8>) -> Result<StatusCode, NotTaken> {
         let this = self.clone();
         let read = tokio::task::spawn_blocking(move || this.place());
-        let place = read.await.map_err(|error| NotTaken::Unreached(error.into()))??;
+        let place = read.await.map_err(|_| NotTaken::Unreached(std::io::ErrorKind::Other))??;
         let asked = tokio::time::timeout(TIMEOUT, self.ask(&place, json));
         match asked.await.map_err(|_| NotTaken::Late)?? {
             status if status.is_success() => Ok(status),
@@ -96,14 +96,14 @@ impl Webhook {
 
     async fn ask(&self, place: &Place, json: Vec<u8>) -> Result<StatusCode, NotTaken> {
         let host = place.host.trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, place.port)).await.map_err(NotTaken::Unreached)?;
+        let stream = TcpStream::connect((host, place.port)).await.map_err(unreached)?;
         if !place.is_https {
             return exchange(stream, place, json).await;
         }
-        let unfit = |error| NotTaken::Unreached(std::io::Error::other(error));
+        let unfit = |_| NotTaken::Unreached(std::io::ErrorKind::InvalidInput);
         let name = ServerName::try_from(host.to_owned()).map_err(unfit)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let stream = connector.connect(name, stream).await.map_err(NotTaken::Unreached)?;
+        let stream = connector.connect(name, stream).await.map_err(unreached)?;
         exchange(stream, place, json).await
     }
 
@@ -115,6 +115,12 @@ impl Webhook {
             .map_err(|error| bad(error.to_string()))?;
         place(text.lines().next().unwrap_or_default().trim()).map_err(|why| bad(why.to_owned()))
     }
+}
+
+/// What the system or TLS says of a connection may name its other end.
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
+fn unreached(error: std::io::Error) -> NotTaken {
+    NotTaken::Unreached(error.kind())
 }
 
 /// What is wrong is said without repeating it.

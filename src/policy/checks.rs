@@ -90,7 +90,7 @@ fn is_return_path(facts: &Facts<'_>) -> bool {
 /// would be to lose it.
 fn role_is_read(facts: &Facts<'_>) -> Option<Reply> {
     let role = role(facts)?;
-    let is_read = reads(facts.state, facts.has_webhook, role);
+    let is_read = reads(facts.state, facts.own_names, facts.has_webhook, role);
     (!is_read).then(|| refusal(450, Enhanced(4, 3, 5), facts, "nobody is set to read this yet"))
 }
 
@@ -112,9 +112,13 @@ pub(super) fn is_host(state: &State, own_names: &[String], domain: &str) -> bool
     own_names.iter().any(|name| name == domain) || state.name(domain).is_some()
 }
 
-/// Whether somebody gets what is written to this role.
-pub(super) fn reads(state: &State, has_webhook: bool, role: Role) -> bool {
-    state.operators().next().is_some() || (has_webhook && role == Role::Trouble)
+/// Whether somebody gets what is written to this role: an operator who is not at this very host.
+pub(super) fn reads(state: &State, own_names: &[String], has_webhook: bool, role: Role) -> bool {
+    let is_elsewhere = |operator: &str| {
+        let at = operator.rsplit_once('@').map_or("", |(_, domain)| domain);
+        !own_names.iter().any(|name| name.eq_ignore_ascii_case(at))
+    };
+    state.operators().any(is_elsewhere) || (has_webhook && role == Role::Trouble)
 }
 
 /// Only domains in the table, compared as A-labels, and whole: a subdomain is another domain.

@@ -221,7 +221,7 @@ impl Policy {
                 _ => return given.ok_or_else(no_postmaster),
             },
         };
-        if checks::reads(&view, self.has_webhook, role) {
+        if checks::reads(&view, &self.hostnames, self.has_webhook, role) {
             let domain = view.service_domain().or(self.hostnames.first().map(String::as_str));
             let moved = domain.and_then(|domain| role_at(role, domain));
             return moved.or(given).ok_or_else(no_postmaster);

@@ -184,7 +184,7 @@ mod tests {
             "From: <support@relay.test>\r\n",
             "To: <ops@acme.test>,\r\n <noc@acme.test>\r\n",
             "Subject: Change your MX records until 2010-05-31\r\n",
-            "Date: Wed, 28 Apr 2010 10:20:00 -0000\r\n",
+            "Date: Wed, 28 Apr 2010 10:20:00 +0000\r\n",
             "Message-ID: <migration-7.1.acme@relay.test>\r\n",
             "Auto-Submitted: auto-generated\r\n",
             "Dear Acme,\r\n",

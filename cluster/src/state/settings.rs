@@ -320,7 +320,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         kind: SettingKind::WebSite,
         about: "where people reach the status page, such as https://status.relay.example",
-        caution: "without it customers are mailed no links, and those in the feed are relative",
+        caution: "without it customers are mailed no link, and the feed has relative ones",
     },
 ];
 

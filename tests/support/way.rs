@@ -77,6 +77,9 @@ impl Way {
             route(&far, &subnet, "200", 1);
         }
         way.serve();
+        for host in 0..hosts {
+            Self::await_open(&network.space(host));
+        }
         way
     }
 
@@ -91,6 +94,15 @@ impl Way {
             output("ip", &listening)
                 .lines()
                 .any(|line| line.contains(":0019 ") && line.contains(" 0A "))
+        });
+    }
+
+    /// Routers find each other by IPv6 only once their own addresses are known to be theirs alone
+    /// (RFC 4862 section 5.4), which takes seconds.
+    fn await_open(space: &str) {
+        let connect = format!("import socket; socket.create_connection(('{SERVER_V6}', 25), 1)");
+        eventually("a way to the server by IPv6", SOON, || {
+            attempt("ip", &["netns", "exec", space, "python3", "-c", &connect]).status.success()
         });
     }
 

@@ -36,6 +36,7 @@ mod start;
 mod state;
 mod status;
 mod takeover;
+mod transfer;
 mod transport;
 mod upkeep;
 mod vault;

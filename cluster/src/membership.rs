@@ -9,8 +9,11 @@ use crate::raft::NodeId;
 /// A voter this silent is replaced by a learner that is up, if there is one. A leader that has just
 /// begun has not heard anybody: silence before that does not count.
 const LOST_MS: u64 = 60_000;
-/// A learner that answered this lately is up.
+/// A node that answered this lately is up.
 const UP_MS: u64 = 2_000;
+/// A leader this new keeps the lead: it has hardly heard who else is up, and what waited for a leader
+/// is decided before another is looked for.
+const LED_LEAST_MS: u64 = 5_000;
 /// A learner this close may vote.
 const CLOSE_ENTRIES: u64 = 100;
 
@@ -39,6 +42,8 @@ pub(crate) enum Role {
 /// One change of Raft's membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// To another voter, whichever is elected.
+    TransferLead,
     AddLearner(NodeId),
     Promote(NodeId),
     /// `down` stays as a learner.
@@ -56,11 +61,19 @@ impl Seen {
         self.role == Some(Role::Voter)
     }
 
+    fn is_up(&self) -> bool {
+        self.silent_ms.is_some_and(|ms| ms <= UP_MS)
+    }
+
+    fn may_lead(&self) -> bool {
+        self.votes() && self.wanted && !self.stands_down && self.is_up()
+    }
+
     fn may_vote(&self) -> bool {
         self.wanted
             && !self.stands_down
             && self.role == Some(Role::Learner)
-            && self.silent_ms.is_some_and(|ms| ms <= UP_MS)
+            && self.is_up()
             && self.lag_entries.is_some_and(|lag| lag <= CLOSE_ENTRIES)
     }
 }
@@ -87,7 +100,11 @@ pub(crate) fn next_step(
     if let Some(id) = find(&|_, seen| seen.wanted && seen.role.is_none()) {
         return Some(Step::AddLearner(id));
     }
-    if let Some(id) = find(&|_, seen| !seen.wanted && seen.role == Some(Role::Learner)) {
+    let leaves = |seen: &Seen| seen.votes() && (!seen.wanted || seen.stands_down);
+    let i_leave = nodes.get(&me).is_some_and(|seen| leaves(seen) || !seen.votes());
+    if let Some(id) =
+        find(&|id, seen| *id != me && !seen.wanted && seen.role == Some(Role::Learner))
+    {
         return Some(Step::RemoveLearner(id));
     }
     let candidate = find(&|_, seen| seen.may_vote() && seen.preferred)
@@ -96,14 +113,20 @@ pub(crate) fn next_step(
     let voters = nodes.values().filter(|seen| seen.votes()).count();
     let wanted = voters_wanted(hosts, voters_max);
     // Its place is filled before a voter leaves, so that the quorum does not shrink on the way.
-    let leaves = |seen: &Seen| seen.votes() && (!seen.wanted || seen.stands_down);
-    let leaving = find(&|id, seen| *id != me && leaves(seen)).or_else(|| find(&|_, s| leaves(s)));
+    let leaving = find(&|id, seen| *id != me && leaves(seen));
     let stays = nodes.get(&leaving.unwrap_or(me)).is_some_and(|seen| seen.wanted);
     match (leaving, candidate) {
         (Some(down), Some(up)) if voters <= wanted => return Some(Step::Swap { up, down }),
         (Some(down), _) if !stays => return Some(Step::RemoveVoter(down)),
         (Some(down), _) if voters > 1 => return Some(Step::Demote(down)),
         _ => {}
+    }
+    if i_leave {
+        // The next leader takes this one's vote: openraft cannot take its own leader away.
+        return match find(&|id, seen| *id != me && seen.may_lead()) {
+            Some(_) => (led_ms >= LED_LEAST_MS).then_some(Step::TransferLead),
+            None => candidate.map(Step::Promote),
+        };
     }
     if voters > wanted {
         return nodes
@@ -128,7 +151,7 @@ pub(crate) fn next_step(
 
 #[cfg(test)]
 mod tests {
-    use super::{BTreeMap, LOST_MS, NodeId, Role, Seen, Step, voters_wanted};
+    use super::{BTreeMap, LED_LEAST_MS, LOST_MS, NodeId, Role, Seen, Step, UP_MS, voters_wanted};
 
     /// Under a leader of long standing.
     fn next_step(nodes: &BTreeMap<NodeId, Seen>, me: NodeId, max: usize) -> Option<Step> {
@@ -183,8 +206,30 @@ mod tests {
         nodes.insert(3, gone);
         assert_eq!(next_step(&nodes, 1, 5), Some(Step::RemoveVoter(3)));
         let mut nodes = fleet(5, 1);
-        nodes.insert(1, gone);
-        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 6, down: 1 }));
+        nodes.insert(2, gone);
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 6, down: 2 }));
+    }
+
+    #[test]
+    fn a_leader_that_leaves_gives_the_lead_to_another_first() {
+        let drained = Seen { stands_down: true, ..seen(Some(Role::Voter)) };
+        let removed = Seen { wanted: false, ..seen(Some(Role::Voter)) };
+        // A leader may be lost between the halves of a change that takes its successor's vote.
+        for me in [drained, removed, seen(Some(Role::Learner))] {
+            let mut nodes = fleet(3, 1);
+            nodes.insert(1, me);
+            let soon = super::next_step(&nodes, 1, 5, LED_LEAST_MS - 1);
+            assert!(!matches!(soon, Some(Step::TransferLead)), "{soon:?}");
+            assert_eq!(next_step(&nodes, 1, 5), Some(Step::TransferLead));
+            let silent = Seen { silent_ms: Some(UP_MS + 1), ..seen(Some(Role::Voter)) };
+            nodes.extend([(2, silent), (3, drained)]);
+            assert_ne!(next_step(&nodes, 1, 5), Some(Step::TransferLead), "to nobody");
+        }
+        let mut nodes = fleet(1, 1);
+        nodes.insert(1, drained);
+        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Promote(2)), "there is nobody else");
+        nodes.remove(&2);
+        assert_eq!(next_step(&nodes, 1, 5), None, "the last one stays");
     }
 
     #[test]
@@ -192,15 +237,12 @@ mod tests {
         let down = Seen { stands_down: true, ..seen(Some(Role::Voter)) };
         let mut nodes = fleet(3, 1);
         nodes.insert(1, down);
-        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Swap { up: 4, down: 1 }));
+        assert_eq!(next_step(&nodes, 2, 5), Some(Step::Swap { up: 4, down: 1 }));
         let mut nodes = fleet(3, 0);
         nodes.insert(1, down);
-        assert_eq!(next_step(&nodes, 1, 5), Some(Step::Demote(1)), "also when it leads");
+        assert_eq!(next_step(&nodes, 2, 5), Some(Step::Demote(1)));
         nodes.insert(1, Seen { stands_down: true, ..seen(Some(Role::Learner)) });
         assert_eq!(next_step(&nodes, 2, 5), None, "and is not promoted again");
-        let mut nodes = fleet(1, 0);
-        nodes.insert(1, down);
-        assert_eq!(next_step(&nodes, 1, 5), None, "the last one stays");
     }
 
     #[test]
@@ -231,7 +273,7 @@ mod tests {
                     nodes.insert(id, Seen { role, ..nodes[&id] });
                 };
                 match next_step(&nodes, 1, max) {
-                    None => break,
+                    None | Some(Step::TransferLead) => break,
                     Some(Step::AddLearner(id) | Step::Demote(id)) => {
                         set(&mut nodes, id, Some(Role::Learner));
                     }

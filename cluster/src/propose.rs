@@ -5,6 +5,7 @@
 //! time is told apart: nothing was changed, or the outcome is unknown.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -72,15 +73,22 @@ struct Pending {
 #[derive(Clone)]
 pub(crate) struct Proposer {
     raft: Raft,
-    node: NodeId,
+    pub(crate) node: NodeId,
     queue: mpsc::Sender<Pending>,
+    /// It gives up the lead: requests are for the next leader.
+    stands_aside: Arc<AtomicBool>,
 }
 
 impl Proposer {
     pub(crate) fn start(raft: Raft, node: NodeId, clock: Clock) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(gather(raft.clone(), waiting, clock));
-        Self { raft, node, queue }
+        Self { raft, node, queue, stands_aside: Arc::default() }
+    }
+
+    /// Take no requests, or take them again.
+    pub(crate) fn stand_aside(&self, aside: bool) {
+        self.stands_aside.store(aside, Ordering::Relaxed);
     }
 
     /// Decide a request here, if this node leads.
@@ -107,6 +115,9 @@ impl Proposer {
         if metrics.state != ServerState::Leader || metrics.current_leader != Some(self.node) {
             let leader = metrics.current_leader.filter(|leader| *leader != self.node);
             return Some(Answer::NotLeader { leader });
+        }
+        if self.stands_aside.load(Ordering::Relaxed) {
+            return Some(Answer::NotLeader { leader: None });
         }
         // A leader nobody answers would store the request and could never say what came of it.
         let silent = metrics.millis_since_quorum_ack.is_none_or(|ms| ms > QUORUM_SILENCE_MS_MAX);

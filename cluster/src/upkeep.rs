@@ -15,6 +15,7 @@ use crate::raft::{LogId, NodeId, Peer};
 use crate::renewal;
 use crate::service::progress;
 use crate::state::{Command, HostCommand, Request, State};
+use crate::transfer;
 use crate::transport::wire::{Answer, Ask};
 use crate::vault;
 
@@ -184,6 +185,12 @@ async fn take(
 ) -> Result<(), String> {
     tracing::info!(?step, "the membership changes");
     match step {
+        Step::TransferLead => {
+            let transferred = transfer::lead(&node.raft, &node.forwarder.proposer).await;
+            // If not, it is tried again after a while in which this node decides what waits.
+            *node.led.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            transferred
+        }
         Step::AddLearner(id) => {
             let Some(host) = state.host(id) else { return Ok(()) };
             let peer = Peer { name: host.name.clone(), address: host.address.clone() };

@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, Command, JoinError, ProposeError, Request};
+use mxfleet_cluster::{Cluster, Command, HostCommand, HostState, JoinError, ProposeError, Request};
 use support::{Fleet, HOUR_MS, customer, damage, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -260,7 +262,7 @@ async fn a_hundred_thousand_domains_are_imported_through_a_follower() {
         recipients: mxfleet_cluster::RecipientPolicy::default(),
     };
     let domains: Vec<_> = (0..100_000).map(domain).collect();
-    let clock: mxfleet_cluster::Clock = std::sync::Arc::new(support::now_ms);
+    let clock: mxfleet_cluster::Clock = Arc::new(support::now_ms);
     let follower = fleet.others(fleet.leader().await)[0];
     // Broken off and begun again on another node, under the same id.
     for (node, parts) in [(follower, 150), (fleet.leader().await, 200), (follower, 200)] {
@@ -278,4 +280,69 @@ async fn a_hundred_thousand_domains_are_imported_through_a_follower() {
     }
     fleet.eventually_equal().await;
     assert_eq!(fleet.view(2).domains().count(), 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_drained_hands_over_its_lead_before_it_is_retired() {
+    let fleet = Fleet::of(3).await;
+    fleet.eventually_voters(3).await;
+    let (leader, name) = (fleet.leader().await, |id: u64| format!("mx{id}"));
+    let service = |command| request(Command::HostService(command));
+    let done = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (1..=3)
+        .map(|id| {
+            let (writer, done) = (fleet.node(id).clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        return n;
+                    }
+                    writer.propose(customer(&format!("c{id}x{n}"))).await.unwrap().unwrap();
+                }
+                0
+            })
+        })
+        .collect();
+    let drain = HostCommand::Drain { name: name(leader), deadline_ms: None, moves: Vec::new() };
+    fleet.node(leader).propose(service(drain)).await.unwrap().unwrap();
+    let empty = HostCommand::MailLeft { id: leader, messages: 0 };
+    fleet.node(leader).propose(service(empty)).await.unwrap().unwrap();
+    let other = fleet.others(leader)[0];
+    let is_retired = async |fleet: &Fleet| {
+        let view = fleet.node(other).view();
+        let host = view.host(leader).unwrap();
+        matches!(host.state, HostState::Retired { .. })
+    };
+    fleet.eventually("it is retired", is_retired).await;
+    let status = fleet.status(other).await;
+    assert!(status.leader.is_some_and(|now| now != name(leader)), "another leads by then");
+    let follows = async |fleet: &Fleet| {
+        let status = fleet.status(other).await;
+        let member = status.members.iter().find(|member| member.id == leader).unwrap();
+        member.role == "learner" && member.state == "up"
+    };
+    fleet.eventually("it follows", follows).await;
+    done.store(true, Ordering::Relaxed);
+    let mut written = 0;
+    for writer in load {
+        written += writer.await.expect("no change fails because the lead goes to another");
+    }
+    fleet.eventually_equal().await;
+    assert_eq!(fleet.view(other).customers().count(), written);
+    let resume = service(HostCommand::Resume { name: name(leader) });
+    fleet.node(leader).propose(resume).await.unwrap().unwrap();
+    fleet.eventually_voters(3).await;
+
+    // Who leads may also be taken out.
+    let next = fleet.leader().await;
+    fleet.node(leader).remove(&name(next), "ops").await.unwrap();
+    let out = fleet.node(next).failed();
+    let why = tokio::time::timeout(Duration::from_secs(20), out).await.unwrap();
+    assert_eq!(why, format!("{} was removed from the fleet", name(next)));
+    fleet.node(leader).propose(customer("after")).await.unwrap().unwrap();
+    fleet
+        .eventually("two are left", async |fleet: &Fleet| {
+            fleet.status(leader).await.members.len() == 2
+        })
+        .await;
 }

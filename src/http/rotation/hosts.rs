@@ -145,7 +145,9 @@ fn drain_row(
             let late = if is_late { ", after the deadline" } else { "" };
             ("names", format!("{} waits for {what}{late}", name.name))
         }
-        (None, Some(0)) if !is_down => ("votes", "its vote to be taken over".to_owned()),
+        (None, Some(0)) if !is_down => {
+            ("votes", "its lead and its vote to be taken over".to_owned())
+        }
         (None, _) if is_down => {
             let name = &host.name;
             let what = format!(

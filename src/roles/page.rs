@@ -14,6 +14,8 @@ const SUBJECT_OCTETS_MAX: usize = 500;
 /// A page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
+    /// Its own id: a page that comes again, because its answer was lost, has the same.
+    pub id: String,
     /// Whom the message was written to.
     pub to: String,
     /// Whom its From field names; empty if that is not one address.
@@ -72,6 +74,7 @@ mod tests {
             ..Mail::default()
         };
         let page = Page {
+            id: "P1".into(),
             to: "trouble@relay.test".into(),
             from: String::new(),
             authenticated: true,

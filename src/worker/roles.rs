@@ -183,7 +183,9 @@ impl Inner {
     async fn draft_page(&self, handing: &Handing<'_>) -> Result<Part, HandingError> {
         let mut to = handing.written_to.iter().filter(|(role, _)| *role == Role::Trouble);
         let to = to.next().map(|(_, address)| address);
+        let mut draft = self.begin(0)?;
         let page = Page {
+            id: draft.id().to_string(),
             to: to.map(ToString::to_string).unwrap_or_default(),
             from: String::new(),
             authenticated: handing.is_authors(),
@@ -195,7 +197,6 @@ impl Inner {
             diagnostics: handing.diagnostics.clone(),
         };
         let line = page.about(&handing.mail).line();
-        let mut draft = self.begin(line.len() as u64)?;
         draft.push(line.as_bytes()).await?;
         let about = handing.about(RolePart::Page);
         let envelope = self.own_envelope(to.into_iter(), about, line.is_ascii(), false);

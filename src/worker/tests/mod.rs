@@ -25,7 +25,7 @@ use crate::letters::Letters;
 use crate::route::{Dns, Own};
 use crate::smtp::envelope::Origin;
 use crate::smtp::{Address, BodyType, Envelope, Recipient};
-use crate::spool::{OsFs, SpoolConfig};
+use crate::spool::{OsFs, SpoolConfig, SpoolFs};
 use crate::telemetry::delivery_log::Format;
 use crate::telemetry::journal::Journal;
 
@@ -43,6 +43,9 @@ impl Write for Lines {
         Ok(())
     }
 }
+
+/// The file in a world's folder that gives it a webhook.
+const WEBHOOK_FILE: &str = "webhook";
 
 /// A node's delivering half.
 struct World {
@@ -105,8 +108,18 @@ impl World {
 
     /// What a start of the node does.
     fn open(dir: Arc<tempfile::TempDir>, cluster: Cluster, limits: Limits) -> Self {
+        Self::on(Arc::new(OsFs), dir, cluster, limits)
+    }
+
+    /// The same, with the spool on another disk.
+    fn on(
+        fs: Arc<dyn SpoolFs>,
+        dir: Arc<tempfile::TempDir>,
+        cluster: Cluster,
+        limits: Limits,
+    ) -> Self {
         let limits = Arc::new(limits);
-        let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits);
+        let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits, fs);
         let lines = Lines::default();
         let log = DeliveryLog::start(Format::Text, Box::new(lines.clone()), 10_000).unwrap();
         let own = Own { names: HashSet::new(), allow_loopback: true, ..Own::default() };
@@ -131,7 +144,7 @@ impl World {
             reports: reports(&dir, &spool, &limits),
             journal: Journal::start(&dir.path().join("journal"), 1000, 1 << 20).unwrap(),
             letters: Letters::open(&dir.path().join("letters")).unwrap(),
-            webhook: None,
+            webhook: Webhook::open(&dir.path().join(WEBHOOK_FILE), &Roots::System).ok(),
             answered: Answered::open(&dir.path().join("answered"), 0).unwrap(),
             returns: Returns::open(&dir.path().join("returns"), 1000).unwrap(),
             log: log.clone(),
@@ -206,12 +219,16 @@ impl World {
     }
 }
 
-fn open_spool(dir: &Path, limits: &Arc<Limits>) -> (Spool, crate::spool::Recovered) {
+fn open_spool(
+    dir: &Path,
+    limits: &Arc<Limits>,
+    fs: Arc<dyn SpoolFs>,
+) -> (Spool, crate::spool::Recovered) {
     let usual = Limits::default().disk_reserve_octets;
     let reserve = if limits.disk_reserve_octets == usual { 0 } else { limits.disk_reserve_octets };
     let limits = Limits { disk_reserve_octets: reserve, ..Limits::clone(limits) };
     let config = SpoolConfig { dir: dir.to_owned(), node_id: 1, limits: Arc::new(limits) };
-    Spool::open(config, Arc::new(OsFs)).unwrap()
+    Spool::open(config, fs).unwrap()
 }
 
 fn envelope(recipients: &[&str]) -> Envelope {

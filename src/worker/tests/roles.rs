@@ -1,7 +1,13 @@
 //! Mail to those who run the service is handed on once, whatever is in the way.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::smtp::{About, RolePart, Written};
+use crate::smtp::authentication::Finding;
+use crate::smtp::{About, Authentication, RolePart, Written};
+use crate::spool::sim_fs::{EIO, ENOSPC, Fault, SimFs};
+use crate::verdict::Verdict;
+use crate::worker::attempt::Loaded;
 
 const TEXT: &str = "From: jane@elsewhere.test\r\nSubject: help\r\n\r\nhelp\r\n";
 
@@ -81,4 +87,84 @@ async fn a_full_disk_and_missing_operators_keep_the_message() {
     employ(&mut world, &server).await;
     world.deliveries.retry_all();
     wait_until("the copy", || taken(&server).len() == 1).await;
+}
+
+/// A message to `trouble`, in a spool on a disk whose calls may fail.
+struct Trouble {
+    fs: SimFs,
+    world: World,
+    id: EntryId,
+    message: Loaded,
+}
+
+impl Trouble {
+    /// Nothing is delivered: the parts are written by hand.
+    async fn arrives() -> Self {
+        let fs = SimFs::new();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join(WEBHOOK_FILE), "http://127.0.0.1:1/").unwrap();
+        let mut world = World::on(Arc::new(fs.clone()), dir, Cluster::detached(), limits());
+        world.set("service.operators", "ops@ops.test").await;
+        world.stop().await;
+        let by = "mx1.relay.test".to_owned();
+        let authentication = Authentication { by, spf: Finding::Pass, dkim: Vec::new() };
+        let envelope = Envelope {
+            authentication: Some(authentication),
+            ..envelope(&["trouble@mx1.relay.test"])
+        };
+        let id = world.store(envelope, TEXT).await.id;
+        let message = Loaded::from_spool(world.spool.load(id).unwrap().unwrap());
+        Self { fs, world, id, message }
+    }
+
+    async fn hand_on(&self, written: &mut Vec<Queued>) -> Verdict {
+        self.world.deliveries.inner.hand_on(self.id, &self.message, &[0], written).await
+    }
+
+    /// The parts that the next life finds.
+    fn kept(&self) -> Vec<RolePart> {
+        let dir = self.world.dir.path().join("spool");
+        let (_spool, entries) = open_spool(&dir, &limits().into(), Arc::new(self.fs.kill()));
+        let about = entries.filter_map(|entry| entry.unwrap().about);
+        let part = |about: About| match about.kind {
+            Written::Role(part) => part,
+            Written::Report(_) => panic!("{about:?}"),
+        };
+        about.map(part).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_call_may_fail_between_the_parts_and_none_is_written_twice() {
+    let whole = Trouble::arrives().await;
+    let before = whole.fs.calls();
+    whole.hand_on(&mut Vec::new()).await;
+    let calls = whole.fs.calls() - before;
+    let mut first_lives = BTreeSet::new();
+    for fault in [Fault::Errno(EIO), Fault::Short(ENOSPC)] {
+        for nth in 1..=calls {
+            let trouble = Trouble::arrives().await;
+            trouble.fs.fail_nth(nth, fault);
+            let mut written = Vec::new();
+            let mut verdict = trouble.hand_on(&mut written).await;
+            first_lives.insert(written.len());
+            for _ in 0..100 {
+                if matches!(verdict, Verdict::Delivered { .. }) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await; // the spool makes a new file
+                verdict = trouble.hand_on(&mut written).await;
+            }
+            let context = format!("{fault:?} at call {nth}: {verdict:?}");
+            assert!(matches!(verdict, Verdict::Delivered { .. }), "{context}");
+            let kept = trouble.kept();
+            let count = |part| kept.iter().filter(|kept| **kept == part).count();
+            assert_eq!(count(RolePart::Copy), 1, "{context}: {kept:?}");
+            assert_eq!(count(RolePart::Page), 1, "{context}: {kept:?}");
+            assert!(count(RolePart::Acknowledgement) <= 1, "{context}: {kept:?}");
+            assert_eq!(kept.len(), written.len(), "{context}: {kept:?}");
+        }
+    }
+    // So there were failures before, between and behind them.
+    assert!(first_lives.is_superset(&[0, 1, 2].into()), "{first_lives:?}");
 }

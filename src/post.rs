@@ -47,7 +47,7 @@ impl Post {
         text: &Text,
         letter: Letter,
     ) -> Result<(), PostError> {
-        let from = self.sender(state).ok_or(PostError::Sender)?;
+        let from = self.sender(state)?;
         let written = text.letter(&from, to, wall_ms());
         let smtputf8 = !from.is_ascii() || to.iter().any(|address| !address.is_ascii());
         message.push(&written).await?;
@@ -57,10 +57,11 @@ impl Post {
     }
 
     /// Who writes, and gets the answers.
-    fn sender(&self, state: &State) -> Option<Address> {
+    pub fn sender(&self, state: &State) -> Result<Address, PostError> {
         let set = state.settings().get("service.address").unwrap_or_default();
         let own = format!("postmaster@{}", self.hostname);
-        Address::parse(set, true).or_else(|_| Address::parse(&own, true)).ok()
+        let parsed = Address::parse(set, true).or_else(|_| Address::parse(&own, true));
+        parsed.map_err(|_| PostError::Sender)
     }
 
     /// From nobody: what becomes of it we see ourselves, and no automaton shall answer.

@@ -92,9 +92,12 @@ impl Links {
     async fn mail_to(&self, customer: &Customer, to: &[Address]) -> Result<(), LinkError> {
         let message = self.post.spool.begin(0).map_err(PostError::from)?;
         let (secret, request) = request(&customer.id, &actor(customer), true)?;
-        self.decide(request).await?;
+        // A link that is made counts as a letter, and there are few.
         let state = self.cluster.view();
         let url = url(&state, &secret).ok_or(LinkError::Nowhere)?;
+        self.post.sender(&state)?;
+        self.decide(request).await?;
+        let state = self.cluster.view();
         let known = state.customer_of_link(&secret.hash(), wall_ms());
         let life_ms = state.settings().duration_ms("customer.link_life");
         let ends_ms = known.map_or_else(|| wall_ms().saturating_add(life_ms), |(_, ends)| ends);

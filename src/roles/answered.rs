@@ -77,7 +77,7 @@ impl Answered {
             inner.file = write_anew(&inner.path, &inner.at_ms)?;
             inner.lines = inner.at_ms.len();
         }
-        write_line(&mut inner.file, &to, now_ms)?;
+        inner.file.write_all(&line(&to, now_ms)?)?;
         inner.lines += 1;
         inner.at_ms.insert(to, now_ms);
         Ok(true)
@@ -89,19 +89,22 @@ fn is_recent(at_ms: u64, now_ms: u64) -> bool {
 }
 
 fn write_anew(path: &Path, at_ms: &HashMap<String, u64>) -> io::Result<File> {
+    let mut lines = Vec::new();
+    for (to, at_ms) in at_ms {
+        lines.extend(line(to, *at_ms)?);
+    }
     let draft = path.with_extension("draft");
     let mut file = File::create(&draft)?;
-    for (to, at_ms) in at_ms {
-        write_line(&mut file, to, *at_ms)?;
-    }
+    file.write_all(&lines)?;
     std::fs::rename(&draft, path)?;
     Ok(file)
 }
 
-fn write_line(file: &mut File, to: &str, at_ms: u64) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&Line { to: to.to_owned(), at_ms })?;
-    line.push(b'\n');
-    file.write_all(&line)
+/// The line end is in front, so that one that a full disk has cut does not spoil the next.
+fn line(to: &str, at_ms: u64) -> io::Result<Vec<u8>> {
+    let mut line = vec![b'\n'];
+    serde_json::to_writer(&mut line, &Line { to: to.to_owned(), at_ms })?;
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -116,13 +119,17 @@ mod tests {
         assert!(answered.begin("jane@acme.test", 5).unwrap());
         assert!(!answered.begin("JANE@acme.test", 6).unwrap());
         assert!(answered.begin("bob@acme.test", PAUSE_MS - 10).unwrap());
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"to").unwrap();
+        // As a full disk does, from which the next one is written again.
+        answered.inner.lock().unwrap().file.write_all(b"\n{\"to").unwrap();
+        assert!(answered.begin("eve@acme.test", PAUSE_MS - 10).unwrap());
         let answered = Answered::open(&path, PAUSE_MS - 5).unwrap();
-        assert!(!answered.begin("jane@acme.test", PAUSE_MS - 5).unwrap());
+        for to in ["jane@acme.test", "eve@acme.test"] {
+            assert!(!answered.begin(to, PAUSE_MS - 5).unwrap(), "{to}");
+        }
         assert!(answered.begin("jane@acme.test", PAUSE_MS + 5).unwrap());
         Answered::open(&path, PAUSE_MS + 5).unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(lines.lines().count(), 2, "old ones go: {lines}");
+        assert_eq!(lines.trim().lines().count(), 3, "old ones go: {lines}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub use state::{
     Plan, Pointing, RecipientChange, RecipientEvent, RecipientList, RecipientNews, RecipientPolicy,
     Refusal, RefusedRecipient, RejectionNote, Request, ReturnKey, Route, RouteError, SETTINGS,
     Secret, Server, Setting, SettingKind, Settings, State, Survey, TRAFFIC_COUNTS_MAX, TlsPolicy,
-    Told, TrafficCount, Ttl, Verification, Verify, parse_duration_ms, render_duration,
+    Told, TrafficCount, Ttl, Verification, Verify, domain_of, parse_duration_ms, render_duration,
 };
 pub use status::{Member, Status};
 pub use vault::VaultError;

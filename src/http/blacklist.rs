@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use mxfleet_cluster::{Cluster, Command, Exemption, FrozenDomain, Request, State, random_id};
+use mxfleet_cluster::{
+    Cluster, Command, Exemption, FrozenDomain, Request, State, domain_of, random_id,
+};
 
 use super::call::{
     BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, FrozenRow, Refused,
@@ -105,11 +107,8 @@ async fn list(
 ) -> Result<serde_json::Value, Refused> {
     let domain = domain.as_deref().map(domain_name).transpose()?;
     slowly(move || {
-        let of_domain = |address: &str| {
-            domain
-                .as_deref()
-                .is_none_or(|domain| address.rsplit_once('@').is_some_and(|(_, of)| of == domain))
-        };
+        let of_domain =
+            |address: &str| domain.as_deref().is_none_or(|domain| domain_of(address) == domain);
         let listed = state.blacklisted(wall_ms()).filter(|(address, _)| of_domain(address));
         let mut rows: Vec<_> = listed.collect();
         rows.sort_unstable();

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use mxfleet_cluster::{CustomerStatus, Domain, State, Verification, Verify};
+use mxfleet_cluster::{CustomerStatus, Domain, State, Verification, Verify, domain_of};
 
 use crate::blacklist;
 use crate::returns::{Tag, is_tag};
@@ -115,7 +115,7 @@ pub(super) fn is_host(state: &State, own_names: &[String], domain: &str) -> bool
 /// Whether somebody gets what is written to this role: an operator who is not at this very host.
 pub(super) fn reads(state: &State, own_names: &[String], has_webhook: bool, role: Role) -> bool {
     let is_elsewhere = |operator: &str| {
-        let at = operator.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let at = domain_of(operator);
         !own_names.iter().any(|name| name.eq_ignore_ascii_case(at))
     };
     state.operators().any(is_elsewhere) || (has_webhook && role == Role::Trouble)

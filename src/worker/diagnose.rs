@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Customer, Domain, State};
+use mxfleet_cluster::{Customer, Domain, State, domain_of};
 
 use super::Inner;
 use super::roles::Handing;
@@ -165,10 +165,6 @@ fn domains_of<'a>(
 ) -> impl Iterator<Item = &'a Domain> + use<'a> {
     let ids: Vec<String> = customers.iter().map(|customer| customer.id.clone()).collect();
     view.domains().filter(move |row| ids.contains(&row.customer))
-}
-
-fn domain_of(address: &str) -> &str {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
 fn line(line: &JournalLine) -> String {

@@ -206,6 +206,11 @@ pub(super) fn is_host_name(text: &str) -> bool {
         && text.rsplit('.').next().is_some_and(|l| l.bytes().any(|b| b.is_ascii_alphabetic()))
 }
 
+/// The domain of a mail address as it is written there; empty if it has none.
+pub fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
 /// The table of domains.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Domains {

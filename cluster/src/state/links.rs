@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::hosts::Hash;
-use super::{Command, Customer, CustomerStatus, Outcome, Refusal, State};
+use super::{Command, Customer, CustomerStatus, Outcome, Refusal, State, domain_of};
 
 /// Links of one customer. A further one that an operator makes takes the place of the one that
 /// ends first; one that anybody asked for is not made, so that strangers end no link.
@@ -211,8 +211,10 @@ impl State {
             }
             LinkCommand::Pardon { hash, address } => {
                 let (customer, _) = self.customer_of_link(hash, now_ms).ok_or_else(no_link)?;
-                let domain = address.rsplit_once('@').and_then(|(_, name)| self.domain(name));
-                if domain.is_none_or(|domain| domain.customer != customer.id) {
+                if self
+                    .domain(domain_of(address))
+                    .is_none_or(|domain| domain.customer != customer.id)
+                {
                     return Err(Refusal::not_found("that recipient is none of this customer's"));
                 }
                 if customer.status == CustomerStatus::Suspended {

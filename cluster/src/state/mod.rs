@@ -46,7 +46,7 @@ use blacklist::{Numbers, Terms};
 pub use certificates::{Certificate, CertificateCommand, Fault};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
-pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy};
+pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy, domain_of};
 use hosts::Hosts;
 pub(crate) use hosts::{Hash, TOKEN_LIFE_MS_MAX};
 pub use hosts::{Host, NewHost};

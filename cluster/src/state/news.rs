@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::answers::Answer;
+use super::domains::domain_of;
 use super::{Outcome, Refusal, State, Terms, Verify};
 
 const NEWS_MAX: usize = 5_000;
@@ -135,8 +136,4 @@ impl State {
             && now_ms < answer.at_ms.saturating_add(lasts_ms);
         holds.then_some(answer.is_known)
     }
-}
-
-fn domain_of(address: &str) -> &str {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }

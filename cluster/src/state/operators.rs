@@ -3,7 +3,7 @@
 //! **Invariant:** no operator's address is at the service's domain or at a customer's, when it is
 //! set: their mail must reach them whatever is wrong with this fleet.
 
-use super::{Domain, Refusal, State};
+use super::{Domain, Refusal, State, domain_of};
 
 impl State {
     /// The service's own domain, if it has one.
@@ -27,18 +27,17 @@ impl State {
             }
             "service.operators" => listed(value).try_for_each(|operator| {
                 off_fleet(operator, self.service_domain().unwrap_or_default())?;
-                match self.domain(&domain_of(operator)) {
+                let domain = domain_of(operator).to_ascii_lowercase();
+                match self.domain(&domain) {
                     Some(row) => Err(Refusal::conflict(format!(
                         "{operator} is at a domain of customer {}, which this fleet relays for; \
                          name an address whose mail goes another way",
                         row.customer
                     ))),
-                    None if self.name(&domain_of(operator)).is_some() => {
-                        Err(Refusal::conflict(format!(
-                            "{operator} is at an MX name of this fleet, and mail would loop; name \
+                    None if self.name(&domain).is_some() => Err(Refusal::conflict(format!(
+                        "{operator} is at an MX name of this fleet, and mail would loop; name \
                              an address elsewhere"
-                        )))
-                    }
+                    ))),
                     None => Ok(()),
                 }
             }),
@@ -63,12 +62,8 @@ fn listed(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').filter(|address| !address.is_empty())
 }
 
-fn domain_of(address: &str) -> String {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain).to_ascii_lowercase()
-}
-
 fn off_fleet(operator: &str, service: &str) -> Result<(), Refusal> {
-    if service.is_empty() || domain_of(operator) != service {
+    if service.is_empty() || !domain_of(operator).eq_ignore_ascii_case(service) {
         return Ok(());
     }
     Err(Refusal::conflict(format!(

@@ -22,7 +22,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use maud::{Markup, html};
-use mxfleet_cluster::{Customer, ProposeError, State as Tables};
+use mxfleet_cluster::{Customer, ProposeError, State as Tables, domain_of};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -155,10 +155,8 @@ async fn pardon(
         Ok(fields) => fields,
         Err((status, why)) => return refusal(&shared, status, why),
     };
-    let is_theirs = |domain: &str| {
-        known.tables.domain(domain).is_some_and(|row| row.customer == known.customer.id)
-    };
-    if !address.rsplit_once('@').is_some_and(|(_, domain)| is_theirs(domain)) {
+    let row = known.tables.domain(domain_of(&address));
+    if row.is_none_or(|row| row.customer != known.customer.id) {
         let why = "That is no recipient in one of your domains.";
         return refusal(&shared, StatusCode::NOT_FOUND, why);
     }

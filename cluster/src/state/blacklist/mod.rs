@@ -34,6 +34,7 @@ pub use self::notes::RejectionNote;
 pub(crate) use self::policy::{Numbers, Terms};
 use self::rules::Rules;
 pub(crate) use self::rules::RulesPart;
+use super::domains::domain_of;
 use super::sharded::{Sharded, hash};
 use super::{Outcome, Refusal};
 use crate::octets::Octets;
@@ -536,10 +537,6 @@ impl Blacklist {
             self.leaves.set(at as usize, &octets.0);
         }
     }
-}
-
-fn domain_of(address: &str) -> &str {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
 fn local_of(address: &str) -> &str {

@@ -87,12 +87,11 @@ impl Part {
             // The last line of a day may have been cut by a crash.
             let Ok(line) = serde_json::from_slice::<JournalLine>(&line?) else { continue };
             part.first.get_or_insert_with(|| line.at.clone());
-            let to = Address::parse(&line.to, true);
-            let Some(to) =
-                to.ok().filter(|to| line.outcome == "suppressed" && is_wanted(to.domain()))
-            else {
+            if line.outcome != "suppressed" {
                 continue;
-            };
+            }
+            let to = Address::parse(&line.to, true).ok();
+            let Some(to) = to.filter(|to| is_wanted(to.domain())) else { continue };
             *part.counts.entry(to.domain().to_owned()).or_default() += 1;
             part.newest.push_back(line);
             if part.newest.len() > newest_max {

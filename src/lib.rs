@@ -29,6 +29,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod contacts;
 pub mod dev;
 pub mod fleet;
 pub mod fleet_wide;

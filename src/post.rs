@@ -2,7 +2,7 @@
 
 mod text;
 
-use mxfleet_cluster::{Customer, State};
+use mxfleet_cluster::State;
 
 pub use self::text::{Text, moment};
 use crate::smtp::envelope::Origin;
@@ -88,30 +88,5 @@ impl Post {
                 mx_name: None,
             },
         }
-    }
-}
-
-/// The contacts that mail can be sent to: whatever is no address is none.
-pub fn contacts(customer: &Customer) -> Vec<Address> {
-    customer.contacts.iter().filter_map(|text| Address::parse(text, true).ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use mxfleet_cluster::CustomerStatus;
-
-    use super::*;
-
-    #[test]
-    fn contacts_that_are_no_addresses_are_left_out() {
-        let texts = ["ops@acme.test", "a\r\nBcc: x@y.test", "no", "<x@y.test>"];
-        let customer = Customer {
-            id: "acme".to_owned(),
-            name: "Acme".to_owned(),
-            contacts: texts.map(str::to_owned).to_vec(),
-            status: CustomerStatus::Active,
-        };
-        let found: Vec<String> = contacts(&customer).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["ops@acme.test"]);
     }
 }

@@ -90,7 +90,7 @@ impl Here {
     /// Reads files, so it runs where it may take its time.
     fn look(&self, customer: &str) -> Result<Found, String> {
         let state = self.cluster.view();
-        let theirs = state.domains().filter(|domain| domain.customer == customer);
+        let theirs = state.domains_of(customer);
         let domains: BTreeSet<&str> = theirs.map(|domain| domain.name.as_str()).collect();
         let mut found = waiting(self.deliveries.summary().destinations, &domains);
         let is_theirs = |domain: &str| domains.contains(domain);

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 
 use super::letter;
 use super::secret::LinkSecret;
-use crate::post::{Post, PostError, contacts};
+use crate::contacts::{contacts, customers_of};
+use crate::post::{Post, PostError};
 use crate::smtp::{Address, Letter};
 use crate::system::clock::wall_ms;
 
@@ -77,7 +78,13 @@ impl Links {
     /// Write to whoever is asked for and may be written to now; nobody, if there is none. Takes its
     /// time: nobody is to learn from it whether there is a letter.
     pub async fn mail(&self, asked: &Asked) {
-        for (customer, to) in recipients(&self.cluster.view(), asked) {
+        let (state, asked) = (self.cluster.view(), asked.clone());
+        let looking = tokio::task::spawn_blocking(move || recipients(&state, &asked));
+        let found = looking.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "who is sent a link could not be looked up");
+            Vec::new()
+        });
+        for (customer, to) in found {
             let id = &customer.id;
             if !self.cluster.view().may_mail_link(id, wall_ms()) {
                 tracing::info!(customer = id, "no further link is mailed within this hour");
@@ -166,7 +173,8 @@ fn request(customer: &str, actor: &str, by_mail: bool) -> Result<(LinkSecret, Re
     Ok((secret, Request::new(random_id(), actor, wall_ms(), command)))
 }
 
-/// The customers that somebody asks for, and which of their contacts are written to.
+/// The customers that somebody asks for, and which of their contacts are written to, as the table
+/// has them.
 fn recipients(state: &State, asked: &Asked) -> Vec<(Customer, Vec<Address>)> {
     let found: Vec<_> = match asked {
         Asked::Domain(domain) => {
@@ -174,20 +182,11 @@ fn recipients(state: &State, asked: &Asked) -> Vec<(Customer, Vec<Address>)> {
             customer.into_iter().map(|row| (row.clone(), contacts(row))).collect()
         }
         Asked::Contact(address) => {
-            let theirs = |row: &Customer| {
-                contacts(row).into_iter().filter(|contact| is_same(contact, address)).collect()
-            };
-            let all = state.customers().map(|row| (row.clone(), theirs(row)));
-            all.filter(|(_, to): &(_, Vec<Address>)| !to.is_empty()).take(CUSTOMERS_MAX).collect()
+            let all = customers_of(state, address, CUSTOMERS_MAX).into_iter();
+            all.map(|(row, to)| (row.clone(), to)).collect()
         }
     };
     found.into_iter().filter(|(_, to)| !to.is_empty()).collect()
-}
-
-/// Whether people mean the same by two addresses. The letter goes to the one in the table.
-fn is_same(one: &Address, other: &Address) -> bool {
-    one.domain() == other.domain()
-        && one.local_part().to_lowercase() == other.local_part().to_lowercase()
 }
 
 #[cfg(test)]

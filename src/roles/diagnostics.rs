@@ -3,14 +3,14 @@
 
 use std::fmt::Write as _;
 
-use mxfleet_cluster::{Customer, CustomerStatus, Domain, MigrationStep, State, Survey, Told};
+use mxfleet_cluster::{Customer, CustomerStatus, Domain, MigrationStep, Survey, Told};
 
 use crate::bounce::field;
 use crate::smtp::{Address, Authentication};
 use crate::system::clock::timestamp;
 
 /// A contact of more customers than these is shown these.
-const CUSTOMERS_MAX: usize = 3;
+pub const CUSTOMERS_MAX: usize = 3;
 /// Domains of one customer that are shown; the rest is counted.
 pub const DOMAINS_MAX: usize = 50;
 /// Failures of one customer's mail that are shown.
@@ -67,14 +67,6 @@ pub struct DomainFacts<'a> {
     pub frozen_since_ms: Option<u64>,
     /// Its queue on this host, in words.
     pub queue: String,
-}
-
-/// The customers that an address is a contact of: letters' case does not matter.
-pub fn customers_of<'a>(state: &'a State, author: &Address) -> Vec<&'a Customer> {
-    let author = author.as_str().to_lowercase();
-    let is_contact = |contact: &String| contact.to_lowercase() == author;
-    let all = state.customers().filter(|customer| customer.contacts.iter().any(is_contact));
-    all.take(CUSTOMERS_MAX).collect()
 }
 
 /// All of it in lines.

@@ -90,6 +90,12 @@ impl Address {
         self.text.is_ascii()
     }
 
+    /// Whether people mean the same by both: the case of letters does not matter.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.domain == other.domain
+            && self.local_part().to_lowercase() == other.local_part().to_lowercase()
+    }
+
     /// `postmaster`, in any case (RFC 5321 section 4.5.1).
     pub fn is_postmaster(&self) -> bool {
         self.local_part().eq_ignore_ascii_case("postmaster")

@@ -8,8 +8,9 @@ use mxfleet_cluster::{Customer, Domain, State, domain_of};
 
 use super::Inner;
 use super::roles::Handing;
+use crate::contacts;
 use crate::roles::diagnostics::{
-    self, Arrival, CustomerFacts, DOMAINS_MAX, DomainFacts, FAILURES_MAX,
+    self, Arrival, CUSTOMERS_MAX, CustomerFacts, DOMAINS_MAX, DomainFacts, FAILURES_MAX,
 };
 use crate::smtp::{Address, date};
 use crate::system::clock::wall_ms;
@@ -34,17 +35,21 @@ impl Inner {
         let mail_from = envelope.mail_from.as_ref().map_or("", Address::as_str);
         let view = self.parts.cluster.view();
         let author = handing.mail.author.as_ref();
-        let customers =
-            author.map_or_else(Vec::new, |author| diagnostics::customers_of(&view, author));
+        let customers = match author {
+            Some(author) => customers_of(&view, author).await,
+            None => Vec::new(),
+        };
         let looks = if customers.is_empty() {
             Looks::default()
         } else {
-            let names = domains_of(&view, &customers).map(|row| row.name.clone()).collect();
+            let names = customers.iter().flat_map(|(_, names)| names).cloned().collect();
             let look = tokio::time::timeout(LOOK_WITHIN, self.look_alone(&view, names)).await;
             look.ok().flatten().unwrap_or_else(Looks::busy)
         };
-        let facts: Vec<CustomerFacts<'_>> =
-            customers.iter().map(|customer| looks.facts(&view, customer)).collect();
+        let facts = customers
+            .iter()
+            .filter_map(|(id, names)| Some(looks.facts(&view, view.customer(id)?, names)));
+        let facts: Vec<CustomerFacts<'_>> = facts.collect();
         let arrival = Arrival {
             host: &self.parts.hostname,
             id: &handing.id.to_string(),
@@ -128,7 +133,13 @@ impl Looks {
         Self { is_busy: true, ..Self::default() }
     }
 
-    fn facts<'a>(&self, view: &'a State, customer: &'a Customer) -> CustomerFacts<'a> {
+    /// `names` are those of all its domains.
+    fn facts<'a>(
+        &self,
+        view: &'a State,
+        customer: &'a Customer,
+        names: &[String],
+    ) -> CustomerFacts<'a> {
         let domain = |row: &'a Domain| DomainFacts {
             row,
             blacklisted: (!self.is_busy)
@@ -139,18 +150,18 @@ impl Looks {
                 None => if self.is_busy { NOT_LOOKED_AT } else { "empty" }.to_owned(),
             },
         };
-        let own = || domains_of(view, std::slice::from_ref(&customer));
         let is_own = |line: &&JournalLine| {
             let name = domain_of(&line.to).to_lowercase();
             view.domain(&name).is_some_and(|row| row.customer == customer.id)
         };
+        let rows = names.iter().filter_map(|name| view.domain(name));
         let number = view.migrations().next().map(|migration| migration.id);
         CustomerFacts {
             customer,
             names: view.names_of(&customer.id),
             migration: number.zip(view.migration_step(&customer.id)),
-            domains: own().take(DOMAINS_MAX).map(domain).collect(),
-            domains_in_all: own().count(),
+            domains: rows.take(DOMAINS_MAX).map(domain).collect(),
+            domains_in_all: names.len(),
             failures: match self.is_busy {
                 true => vec![NOT_LOOKED_AT.to_owned()],
                 false => self.failures.iter().filter(is_own).map(line).collect(),
@@ -159,12 +170,19 @@ impl Looks {
     }
 }
 
-fn domains_of<'a>(
-    view: &'a State,
-    customers: &[&Customer],
-) -> impl Iterator<Item = &'a Domain> + use<'a> {
-    let ids: Vec<String> = customers.iter().map(|customer| customer.id.clone()).collect();
-    view.domains().filter(move |row| ids.contains(&row.customer))
+/// The customers that an address is a contact of, by id, and the names of their domains.
+async fn customers_of(view: &Arc<State>, author: &Address) -> Vec<(String, Vec<String>)> {
+    let (view, author) = (Arc::clone(view), author.clone());
+    let look = move || {
+        let found = contacts::customers_of(&view, &author, CUSTOMERS_MAX).into_iter();
+        let names = |id: &str| view.domains_of(id).map(|row| row.name.clone()).collect();
+        found.map(|(customer, _)| (customer.id.clone(), names(&customer.id))).collect()
+    };
+    // It looks at every row.
+    tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "diagnostics go without the author's customers");
+        Vec::new()
+    })
 }
 
 fn line(line: &JournalLine) -> String {

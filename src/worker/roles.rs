@@ -256,9 +256,8 @@ impl Inner {
 
     /// Whether an answer to this address could come back, or would go to who reads it anyway.
     fn is_one_of_us(&self, sender: &Address, handing: &Handing<'_>) -> bool {
-        let is_operator =
-            |operator: &Address| operator.as_str().eq_ignore_ascii_case(sender.as_str());
-        self.is_local(sender.domain()) || handing.operators.iter().any(is_operator)
+        let is_operator = handing.operators.iter().any(|operator| operator.is_same(sender));
+        self.is_local(sender.domain()) || is_operator
     }
 
     fn begin(&self, octets: u64) -> Result<Draft, HandingError> {

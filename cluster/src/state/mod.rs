@@ -339,6 +339,11 @@ impl State {
         self.domains.iter()
     }
 
+    /// A customer's domains, in order of name. Looks at every domain.
+    pub fn domains_of<'a>(&'a self, customer: &'a str) -> impl Iterator<Item = &'a Domain> {
+        self.domains.iter().filter(move |domain| domain.customer == customer)
+    }
+
     /// The version of a domain's row for [`Request::expecting`]; 0 when there is none.
     pub fn domain_version(&self, name: &str) -> u64 {
         self.domains.version(name)

@@ -15,8 +15,9 @@ use mxfleet_cluster::{
 use tokio::time::sleep;
 
 use super::letter::{self, Draft};
+use crate::contacts::contacts;
 use crate::letters::{Known, Letters};
-use crate::post::{Post, PostError, contacts};
+use crate::post::{Post, PostError};
 use crate::smtp::{Letter, MigrationLetter};
 use crate::spool::EntryId;
 use crate::system::clock::wall_ms;
@@ -174,7 +175,7 @@ impl Mailer {
             true => state.names_of(&customer.id),
             false => &step.after,
         };
-        let domains = state.domains().filter(|domain| domain.customer == customer.id);
+        let domains = state.domains_of(&customer.id);
         let domains: Vec<String> = domains.map(|domain| domain.name.clone()).collect();
         let draft =
             Draft { migration, customer, step, names, domains: &domains, round: letter.round };

@@ -97,7 +97,7 @@ pub(super) async fn gather(shared: &Shared, known: &Known) -> Option<Gathered> {
 
 /// What the state says. Looks at every domain and every address.
 fn tabled(tables: &Tables, customer: &str, now_ms: u64) -> Gathered {
-    let theirs: Vec<_> = tables.domains().filter(|domain| domain.customer == customer).collect();
+    let theirs: Vec<_> = tables.domains_of(customer).collect();
     let names: BTreeSet<&str> = theirs.iter().map(|domain| domain.name.as_str()).collect();
     let (mut listed, mut refused) = (Vec::new(), Vec::new());
     for row in tables.refused_in(&names, now_ms) {

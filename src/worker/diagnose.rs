@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mxfleet_cluster::{Customer, Domain, State, domain_of};
 
@@ -99,19 +99,13 @@ impl Inner {
     }
 
     fn queues(&self, names: &HashSet<String>) -> HashMap<String, String> {
-        let (now, now_us) = (Instant::now(), self.clock.now_us());
-        let core = self.lock();
-        let theirs = core.schedule.summary().filter(|queue| names.contains(&*queue.domain));
+        let theirs = self.destinations(|domain| names.contains(domain)).into_iter();
         let words = theirs.map(|queue| {
-            let oldest = queue.oldest.map_or_else(String::new, |id| {
-                let age_s = now_us.saturating_sub(id.micros()) / 1_000_000;
-                format!(", the oldest {age_s} s old")
-            });
-            let failing = queue.failing.map_or_else(String::new, |failing| {
-                let since = now.saturating_duration_since(failing.since).as_secs();
-                format!("; failing for {since} s: {}", failing.error)
-            });
-            (queue.domain.to_string(), format!("{} messages{oldest}{failing}", queue.messages))
+            let oldest = queue.oldest_seconds.map(|age_s| format!(", the oldest {age_s} s old"));
+            let failing = queue.failing_seconds.zip(queue.error);
+            let failing = failing.map(|(s, error)| format!("; failing for {s} s: {error}"));
+            let (oldest, failing) = (oldest.unwrap_or_default(), failing.unwrap_or_default());
+            (queue.domain, format!("{} messages{oldest}{failing}", queue.messages))
         });
         words.collect()
     }

@@ -123,24 +123,21 @@ impl Deliveries {
     pub fn summary(&self) -> QueueSummary {
         let inner = &self.inner;
         let stats = inner.parts.spool.stats();
-        let (now, now_us) = (Instant::now(), inner.clock.now_us());
-        let (connections, mut destinations) = {
-            let core = inner.lock();
-            let after = inner.stalled_after();
-            let views = core.schedule.summary().map(|summary| view(summary, now, now_us, after));
-            (core.schedule.connections(), views.collect::<Vec<_>>())
-        };
-        destinations
-            .sort_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.domain.cmp(&b.domain)));
+        let now_us = inner.clock.now_us();
         QueueSummary {
             messages: stats.messages,
             recipients: stats.recipients,
             held: stats.held,
             bytes: stats.octets,
             oldest_seconds: stats.oldest_us.map(|oldest_us| age(oldest_us, now_us)),
-            connections,
-            destinations,
+            connections: inner.lock().schedule.connections(),
+            destinations: self.destinations(|_| true),
         }
+    }
+
+    /// The destinations that are wanted, those with the most messages first.
+    pub fn destinations(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<DestinationView> {
+        self.inner.destinations(is_wanted)
     }
 
     /// The queue in numbers, for the metrics.
@@ -186,6 +183,16 @@ impl Deliveries {
 }
 
 impl Inner {
+    pub(super) fn destinations(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<DestinationView> {
+        let (now, now_us, after) = (Instant::now(), self.clock.now_us(), self.stalled_after());
+        let core = self.lock();
+        let wanted = core.schedule.summary().filter(|summary| is_wanted(&summary.domain));
+        let mut found: Vec<_> = wanted.map(|summary| view(summary, now, now_us, after)).collect();
+        drop(core);
+        found.sort_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.domain.cmp(&b.domain)));
+        found
+    }
+
     fn stalled_after(&self) -> Duration {
         Duration::from_millis(self.parts.limits.stalled_after_ms)
     }

@@ -54,6 +54,11 @@ impl Connection {
         }
     }
 
+    /// What it runs over, for whoever speaks SMTP by themselves.
+    pub(super) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
     /// Offer one message: one response per recipient, in the order asked for. `NotTried` ones
     /// were not put to the server, or not on a connection it still wanted; they can go into
     /// another transaction at once (on another connection if this one is no longer usable).

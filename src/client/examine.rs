@@ -148,15 +148,14 @@ impl Examination<'_> {
                 }
             }
             Passed::Secured(wire) => self.secured(wire),
+            Passed::Said(_) | Passed::Heard(_) | Passed::InTheClear(_) => {}
         }
     }
 
     fn secured(&self, wire: &Wire) {
         let Socket::Tls(stream) = wire.socket() else { return };
         let tls = stream.get_ref().1;
-        let is_1_3 = tls.protocol_version() == Some(TLSv1_3);
-        let version = if is_1_3 { "TLS 1.3" } else { "TLS 1.2" };
-        self.found(Step::StartTls, Grade::Good, version);
+        self.found(Step::StartTls, Grade::Good, version(wire));
         let chain = tls.peer_certificates().unwrap_or_default();
         let now = UnixTime::since_unix_epoch(Duration::from_millis(wall_ms()));
         let names = match &self.hop.tls {
@@ -237,7 +236,16 @@ fn step(stage: Stage) -> Step {
     }
 }
 
-fn words(response: &Response) -> String {
+/// Which TLS is spoken.
+pub(super) fn version(wire: &Wire) -> &'static str {
+    match wire.socket() {
+        Socket::Tls(stream) if stream.get_ref().1.protocol_version() == Some(TLSv1_3) => "TLS 1.3",
+        Socket::Tls(_) => "TLS 1.2",
+        Socket::Plain(_) => "no TLS",
+    }
+}
+
+pub(super) fn words(response: &Response) -> String {
     match &response.answer {
         Answer::Reply(reply) => reply.to_string(),
         Answer::Broken(why) => why.clone(),

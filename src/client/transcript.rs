@@ -1,19 +1,15 @@
 //! A dialog with a server as it is said, line by line, without sending anything.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use mxfleet_cluster::TlsPolicy;
-use rustls::ProtocolVersion::TLSv1_3;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::capabilities::Capabilities;
-use super::connect::{Failure, broken};
-use super::examine::{Grade, grade_of};
-use super::socket::Socket;
-use super::wire::Wire;
+use super::connect::{Passed, Watch};
+use super::examine::{Grade, grade_of, version, words};
 use super::{Client, Hop};
-use crate::smtp::{Address, Answer, Reply, Stage};
+use crate::smtp::{Address, Answer, Reply, Response, Stage};
 
 /// Lines that are kept of a dialog; a server may have much to say.
 const LINES_MAX: usize = 80;
@@ -42,36 +38,76 @@ pub struct Spoken {
 }
 
 impl Client {
-    /// Talk with the server at `hop`, within `within` in all: greeting, EHLO, STARTTLS where it is
-    /// offered, MAIL FROM:<>, RCPT for `postmaster`, QUIT. No message is offered.
+    /// Talk with the server at `hop` as if there were mail for it, within `within` in all: the
+    /// connection as [`Client::connect`] makes it, MAIL FROM:<>, RCPT for `postmaster`, QUIT. No
+    /// message is offered.
     pub async fn converse(&self, hop: &Hop, postmaster: &Address, within: Duration) -> Vec<Spoken> {
-        let mut dialog = Dialog { client: self, hop, said: Vec::new() };
-        match timeout(within, dialog.run(postmaster)).await {
+        let dialog = Dialog::default();
+        let watch = |passed: Passed<'_>| dialog.passed(&passed);
+        match timeout(within, self.talk(hop, postmaster, &watch)).await {
             Ok(Ok(())) => {}
-            Ok(Err(failure)) => dialog.failed(&failure),
+            // It has been heard.
+            Ok(Err(Response { answer: Answer::Reply(_), .. })) => {}
+            Ok(Err(response)) => {
+                dialog.say(Speaker::Note, &words(&response), Some(Grade::Bad));
+            }
             Err(_) => {
                 let words = format!("no end after {} seconds, broken off", within.as_secs());
                 dialog.say(Speaker::Note, &words, Some(Grade::Bad));
             }
         }
-        dialog.said
+        dialog.said.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn talk(
+        &self,
+        hop: &Hop,
+        postmaster: &Address,
+        watch: Watch<'_>,
+    ) -> Result<(), Response> {
+        let mut wire = self.connect_watched(hop, watch).await?.into_wire();
+        if self.ask(&mut wire, "MAIL FROM:<>\r\n", Stage::Mail, watch).await?.is_positive() {
+            let rcpt = format!("RCPT TO:<{postmaster}>\r\n");
+            self.ask(&mut wire, &rcpt, Stage::Rcpt, watch).await?;
+        }
+        // Some servers hang up instead of an answer, and nothing hangs on it.
+        let _ = self.ask(&mut wire, "QUIT\r\n", Stage::Rcpt, watch).await;
+        wire.close().await;
+        Ok(())
     }
 }
 
-struct Dialog<'a> {
-    client: &'a Client,
-    hop: &'a Hop,
-    said: Vec<Spoken>,
+/// What was said so far.
+#[derive(Default)]
+struct Dialog {
+    said: Mutex<Vec<Spoken>>,
 }
 
-impl Dialog<'_> {
-    fn say(&mut self, by: Speaker, line: &str, grade: Option<Grade>) {
-        if self.said.len() < LINES_MAX || grade.is_some() {
-            self.said.push(Spoken { by, line: line.to_owned(), grade });
+impl Dialog {
+    fn passed(&self, passed: &Passed<'_>) {
+        match passed {
+            Passed::Said(line) => self.say(Speaker::Node, line, None),
+            Passed::Heard(reply) => self.hear(reply),
+            Passed::Secured(wire) => {
+                let words = format!("{} from here on", version(wire));
+                self.say(Speaker::Note, &words, Some(Grade::Good));
+            }
+            Passed::InTheClear(why) => {
+                let words = format!("{why}: again, and in the clear");
+                self.say(Speaker::Note, &words, Some(Grade::Fair));
+            }
+            Passed::Connected | Passed::Banner(_) | Passed::Offers(_) => {}
         }
     }
 
-    fn hear(&mut self, reply: &Reply) {
+    fn say(&self, by: Speaker, line: &str, grade: Option<Grade>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < LINES_MAX || grade.is_some() {
+            said.push(Spoken { by, line: line.to_owned(), grade });
+        }
+    }
+
+    fn hear(&self, reply: &Reply) {
         let mut text = Vec::new();
         reply.write_to(&mut text);
         let text = String::from_utf8_lossy(&text);
@@ -81,91 +117,48 @@ impl Dialog<'_> {
             self.say(Speaker::Server, line, grade);
         }
     }
+}
 
-    fn failed(&mut self, failure: &Failure) {
-        let mut grade = Grade::Bad;
-        let words = match failure {
-            Failure::Tls(why) => {
-                // Then mail is sent in the clear.
-                if self.hop.tls == TlsPolicy::Opportunistic {
-                    grade = Grade::Fair;
-                }
-                why.clone()
-            }
-            Failure::Final(response) => match &response.answer {
-                Answer::Reply(reply) => reply.to_string(),
-                Answer::Broken(why) | Answer::Unfit { text: why, .. } => why.clone(),
-                Answer::NotTried => "the server closed the connection".to_owned(),
-            },
-        };
-        self.say(Speaker::Note, &words, Some(grade));
+#[cfg(test)]
+mod tests {
+    use mxfleet_cluster::TlsPolicy;
+
+    use super::super::testing::{Server, client};
+    use super::*;
+
+    const OFFER: &str = "> 220 mx\n< EHLO\n> 250-mx\n> 250 STARTTLS\n";
+    const BROKEN: &str = "< STARTTLS\n> 220 go\n> this is not TLS at all";
+
+    async fn said(server: &Server, tls: TlsPolicy) -> Vec<(Speaker, String, Option<Grade>)> {
+        let postmaster = Address::parse("postmaster@example.test", false).unwrap();
+        let within = Duration::from_secs(20);
+        let said = client().converse(&server.hop(tls), &postmaster, within).await;
+        said.into_iter().map(|spoken| (spoken.by, spoken.line, spoken.grade)).collect()
     }
 
-    async fn ask(
-        &mut self,
-        wire: &mut Wire,
-        command: &str,
-        stage: Stage,
-    ) -> Result<Reply, Failure> {
-        self.say(Speaker::Node, command, None);
-        let reply = self.client.ask(wire, &format!("{command}\r\n"), stage).await?;
-        self.hear(&reply);
-        Ok(reply)
+    #[tokio::test]
+    async fn after_a_failed_handshake_it_goes_on_in_the_clear_as_delivery_does() {
+        let clear = "< MAIL FROM:<>\n> 250 ok\n< RCPT TO:<postmaster@example.test>\n> 450 busy\n\
+                     < QUIT\n> 221 bye";
+        let scripts = [format!("{OFFER}{BROKEN}"), format!("{OFFER}{clear}")];
+        let server = Server::start(&scripts.each_ref().map(|script| script.as_str())).await;
+        let said = said(&server, TlsPolicy::Opportunistic).await;
+        let (last, note) = (&said[said.len() - 3..], &said[6]);
+        assert_eq!(last[0].1, "450 busy", "{said:?}");
+        assert_eq!(last[0].2, Some(Grade::Fair));
+        assert_eq!((&*last[1].1, &*last[2].1), ("QUIT", "221 bye"));
+        assert_eq!((note.0, note.2), (Speaker::Note, Some(Grade::Fair)), "{said:?}");
+        assert!(note.1.ends_with(": again, and in the clear"), "{said:?}");
+        server.seen().await;
     }
 
-    async fn run(&mut self, postmaster: &Address) -> Result<(), Failure> {
-        let dialled = self.client.dial(self.hop.address).await;
-        let stream = dialled.map_err(broken(Stage::Connect))?;
-        let mut wire = Wire::new(Socket::Plain(stream), &self.client.limits);
-        let banner = self.client.read(&mut wire, Stage::Banner).await?;
-        self.hear(&banner);
-        let mut welcome = banner.is_positive();
-        if welcome {
-            (wire, welcome) = self.introduce(wire).await?;
-        }
-        if welcome {
-            let mail = self.ask(&mut wire, "MAIL FROM:<>", Stage::Mail).await?;
-            if mail.is_positive() {
-                let rcpt = format!("RCPT TO:<{postmaster}>");
-                self.ask(&mut wire, &rcpt, Stage::Rcpt).await?;
-            }
-        }
-        // Some servers hang up instead of an answer, and nothing hangs on it.
-        self.say(Speaker::Node, "QUIT", None);
-        if let Ok(reply) = self.client.ask(&mut wire, "QUIT\r\n", Stage::Rcpt).await {
-            self.hear(&reply);
-        }
-        wire.close().await;
-        Ok(())
-    }
-
-    /// EHLO, and over TLS where the server can do that; whether the server goes on with us.
-    async fn introduce(&mut self, mut wire: Wire) -> Result<(Wire, bool), Failure> {
-        let mut hello = self.greet(&mut wire).await?;
-        let offers = hello.is_positive() && Capabilities::parse(&hello).starttls;
-        if offers && self.ask(&mut wire, "STARTTLS", Stage::StartTls).await?.is_positive() {
-            // Any certificate will do to go on.
-            let any = Hop { tls: TlsPolicy::Opportunistic, ..self.hop.clone() };
-            wire = self.client.secure(wire, &any).await?;
-            let version = match wire.socket() {
-                Socket::Tls(stream) => stream.get_ref().1.protocol_version(),
-                Socket::Plain(_) => None,
-            };
-            let version = if version == Some(TLSv1_3) { "TLS 1.3" } else { "TLS 1.2" };
-            self.say(Speaker::Note, &format!("{version} from here on"), Some(Grade::Good));
-            // What was said before the handshake is void (RFC 3207 section 4.2).
-            hello = self.greet(&mut wire).await?;
-        }
-        Ok((wire, hello.is_positive()))
-    }
-
-    async fn greet(&mut self, wire: &mut Wire) -> Result<Reply, Failure> {
-        let ehlo = format!("EHLO {}", self.client.hostname);
-        let hello = self.ask(wire, &ehlo, Stage::Helo).await?;
-        if !hello.is_permanent() {
-            return Ok(hello);
-        }
-        // RFC 5321 section 3.2.
-        self.ask(wire, &format!("HELO {}", self.client.hostname), Stage::Helo).await
+    #[tokio::test]
+    async fn where_tls_is_demanded_it_ends_as_delivery_does() {
+        let server = Server::start(&[&format!("{OFFER}{BROKEN}")]).await;
+        let said = said(&server, TlsPolicy::Require).await;
+        let last = said.last().unwrap();
+        assert_eq!((last.0, last.2), (Speaker::Note, Some(Grade::Bad)), "{said:?}");
+        assert!(last.1.starts_with("TLS is required for this domain: "), "{said:?}");
+        assert!(said.iter().all(|(_, line, _)| !line.starts_with("MAIL")), "{said:?}");
     }
 }

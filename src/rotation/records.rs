@@ -26,6 +26,14 @@ pub struct Record {
     pub data: RecordData,
 }
 
+/// Preferences of MX records: the first name's, and how much each further one adds.
+const PREFERENCE_STEP: u16 = 10;
+
+/// The preferences of a customer's names in MX records, in order.
+pub fn preferences() -> impl Iterator<Item = u16> {
+    (1..=u16::MAX).map(|place| place.saturating_mul(PREFERENCE_STEP))
+}
+
 /// Where the TLSA records of an MX name are (RFC 7672 section 2.2.3).
 pub fn tlsa_owner(name: &str) -> String {
     format!("_25._tcp.{name}")

@@ -13,9 +13,8 @@ use super::{Shared, page, refusal};
 use crate::http::domain_name;
 use crate::http::visitor::Visitor;
 use crate::probe::Busy;
+use crate::rotation::records::preferences;
 
-/// Preferences of MX records: the first name's, and how much each further one adds.
-const PREFERENCE_STEP: u16 = 10;
 /// Records of a domain that are shown.
 const RECORDS_MAX: usize = 30;
 
@@ -86,8 +85,7 @@ pub(super) fn wanted(tables: &Tables, domain: &str) -> Vec<(u16, String)> {
     let is_in_use =
         |name: &&String| tables.name(name).is_some_and(|row| row.status() != NameStatus::Removed);
     let names = names.unwrap_or_default().iter().filter(is_in_use);
-    let preferences = (1..).map(|place: u16| place.saturating_mul(PREFERENCE_STEP));
-    preferences.zip(names.cloned()).collect()
+    preferences().zip(names.cloned()).collect()
 }
 
 fn render(service: &str, content: &Markup) -> Markup {

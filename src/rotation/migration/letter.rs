@@ -5,12 +5,11 @@ use std::fmt::Write as _;
 use mxfleet_cluster::{Customer, Migration, MigrationStage, MigrationStep};
 
 use crate::post::{Text, moment};
+use crate::rotation::records::preferences;
 use crate::system::clock::timestamp;
 
 /// Domains whose records are written out; a customer with more knows the pattern by then.
 const DOMAINS_MAX: usize = 500;
-/// Preferences of MX records: the first name's, and how much each further one adds.
-const PREFERENCE_STEP: usize = 10;
 
 /// What a letter is made of.
 pub(super) struct Draft<'a> {
@@ -97,8 +96,7 @@ fn records(draft: &Draft<'_>) -> String {
     let mut text = String::new();
     let Draft { domains, names, .. } = draft;
     for domain in domains.iter().take(DOMAINS_MAX) {
-        for (place, name) in names.iter().enumerate() {
-            let preference = (place + 1) * PREFERENCE_STEP;
+        for (preference, name) in preferences().zip(*names) {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "    {domain}.  IN MX {preference} {name}.");
         }

@@ -12,6 +12,7 @@ use super::super::when::ago;
 use super::Known;
 use super::gather::Gathered;
 use super::parts::{domains, failures, recipients};
+use crate::rotation::records::preferences;
 
 pub(super) fn render(board: &Board, known: &Known, gathered: &Gathered) -> Markup {
     let (customer, now_ms) = (&known.customer, gathered.now_ms);
@@ -155,8 +156,8 @@ fn names(known: &Known, now_ms: u64) -> Markup {
                 p { "You have not been given names yet. Please ask us for them." }
             } @else {
                 ul .findings {
-                    @for (place, name) in given.iter().enumerate() {
-                        (name_row(known, name, &format!("preference {}", 10 * (place + 1)), now_ms))
+                    @for (preference, name) in preferences().zip(given) {
+                        (name_row(known, name, &format!("preference {preference}"), now_ms))
                     }
                     @for name in before.iter().filter(is_left) {
                         (name_row(known, name, "not yours any more", now_ms))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use clap::Subcommand;
 
 use super::Output;
-use crate::client::{Grade, Speaker, Step};
+use crate::client::Grade;
 use crate::http::call::Call;
 use crate::http::client::Admin;
 use crate::http::probe::ProbeRow;
@@ -122,27 +122,16 @@ fn cells(rows: &[ProbeRow], nodes: &[String]) -> Vec<Vec<String>> {
     table
 }
 
+/// Steps and speakers are called as in JSON.
 fn label(what: &What) -> String {
     let word = match what {
-        What::Step { step } => match step {
-            Step::Resolve => "resolve",
-            Step::Connect => "connect",
-            Step::Banner => "banner",
-            Step::Helo => "ehlo",
-            Step::StartTls => "starttls",
-            Step::Certificate => "certificate",
-            Step::Mail => "mail from",
-            Step::Rcpt => "rcpt to",
-            Step::Quit => "quit",
-        },
-        What::Line { by: Speaker::Node } => "node",
-        What::Line { by: Speaker::Server } => "server",
-        What::Line { by: Speaker::Note } => "note",
-        What::Echo { .. } => "echo",
-        What::Port { .. } => "port",
+        What::Step { step } => serde_json::to_value(step),
+        What::Line { by } => serde_json::to_value(by),
+        What::Echo { .. } => Ok("echo".into()),
+        What::Port { .. } => Ok("port".into()),
         What::Hop { hop, .. } => return hop.to_string(),
     };
-    word.to_owned()
+    word.ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn words(finding: &Finding) -> String {

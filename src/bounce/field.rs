@@ -1,4 +1,4 @@
-//! Text that is fit to stand in a header or status field, whoever wrote it.
+//! Text that is fit to stand in a header, a status field or a line, whoever wrote it.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,8 @@ use crate::smtp::is_unprintable;
 const LINE_OCTETS: usize = 76;
 /// No text of others is quoted at greater length.
 const VALUE_OCTETS_MAX: usize = 2000;
+/// A line of text: RFC 5322 allows 998; a dot may come in front.
+const WIRE_LINE_OCTETS_MAX: usize = 900;
 
 /// Append `name: value` as one field, folded. Control characters become `?`, so that the value
 /// cannot end the field; so do characters outside ASCII unless `utf8` allows them.
@@ -27,6 +29,32 @@ pub(crate) fn write(out: &mut String, name: &str, value: &str, utf8: bool) {
         }
     }
     out.push_str("\r\n");
+}
+
+/// Append lines of text as they go on the wire: dots stuffed, CRLF, none too long, and nothing that
+/// a terminal obeys.
+pub(crate) fn write_lines(out: &mut String, text: &str) {
+    for line in text.lines().flat_map(wrapped) {
+        if line.starts_with('.') {
+            out.push('.');
+        }
+        out.push_str(&clean(line, true));
+        out.push_str("\r\n");
+    }
+}
+
+/// A line in pieces that RFC 5322 section 2.1.1 allows, cut at a space if there is one.
+fn wrapped(line: &str) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::new(), line);
+    while rest.len() > WIRE_LINE_OCTETS_MAX {
+        let most = rest.floor_char_boundary(WIRE_LINE_OCTETS_MAX);
+        let cut = rest[..most].rfind(' ').map_or(most, |space| space + 1);
+        let (piece, more) = rest.split_at(cut);
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces.push(rest);
+    pieces
 }
 
 /// A text on one line: without control characters, of bounded length.
@@ -92,5 +120,26 @@ mod tests {
             assert!(lines.next().unwrap().len() <= 998);
             assert!(lines.all(|line| line.starts_with(' ') && line.len() <= 998));
         }
+    }
+
+    #[test]
+    fn long_lines_are_cut_at_spaces_and_lose_nothing() {
+        for text in ["ä".repeat(2000), "word ".repeat(700), String::new(), "short".to_owned()] {
+            let pieces = wrapped(&text);
+            assert_eq!(pieces.concat(), text);
+            assert!(pieces.iter().all(|piece| piece.len() <= WIRE_LINE_OCTETS_MAX));
+            let cut = pieces.iter().rev().skip(1);
+            assert!(!text.contains(' ') || cut.into_iter().all(|piece| piece.ends_with(' ')));
+        }
+    }
+
+    #[test]
+    fn lines_are_fit_for_the_wire() {
+        let mut out = String::new();
+        write_lines(&mut out, &format!(".a\n\x1b[2Jb\rc\n{}", "x".repeat(3000)));
+        let lines: Vec<&str> = out.split("\r\n").collect();
+        assert_eq!(lines[..2], ["..a", "?[2Jb c"]);
+        assert!(lines.iter().all(|line| line.len() <= WIRE_LINE_OCTETS_MAX + 1));
+        assert_eq!(out.matches('x').count(), 3000, "nothing is lost");
     }
 }

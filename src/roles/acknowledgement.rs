@@ -112,7 +112,7 @@ impl Acknowledgement<'_> {
             site => format!("\nHow the service is, and what is planned: {site}\n"),
         };
         let about = self.about;
-        words::push_lines(
+        field::write_lines(
             &mut out,
             &format!(
                 "Your message has arrived, and goes to the people who run this mail relay.\n\

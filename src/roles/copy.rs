@@ -67,7 +67,7 @@ impl Copy<'_> {
             "Content-Type: multipart/mixed;\r\n boundary=\"{boundary}\"\r\n\r\n--{boundary}\r\n\
              Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
         );
-        words::push_lines(&mut out, self.diagnostics);
+        field::write_lines(&mut out, self.diagnostics);
         let _ = write!(
             out,
             "--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"

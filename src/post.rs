@@ -5,8 +5,7 @@ mod text;
 use mxfleet_cluster::State;
 
 pub use self::text::{Text, moment};
-use crate::smtp::envelope::Origin;
-use crate::smtp::{Address, BodyType, Envelope, Letter, Notify, Recipient};
+use crate::smtp::{Address, Envelope, Letter};
 use crate::spool::{self, Draft, Spool, SpoolError};
 use crate::system::clock::{wall_ms, wall_us};
 use crate::worker::Deliveries;
@@ -51,7 +50,9 @@ impl Post {
         let written = text.letter(&from, to, wall_ms());
         let smtputf8 = !from.is_ascii() || to.iter().any(|address| !address.is_ascii());
         message.push(&written).await?;
-        let queued = message.commit(self.envelope(to, letter, &written, smtputf8)).await?;
+        // What becomes of it we see ourselves.
+        let envelope = Envelope::own(to, &self.hostname, wall_us(), written.is_ascii(), smtputf8);
+        let queued = message.commit(Envelope { letter: Some(letter), ..envelope }).await?;
         self.deliveries.accept(queued);
         Ok(())
     }
@@ -62,31 +63,5 @@ impl Post {
         let own = format!("postmaster@{}", self.hostname);
         let parsed = Address::parse(set, true).or_else(|_| Address::parse(&own, true));
         parsed.map_err(|_| PostError::Sender)
-    }
-
-    /// From nobody: what becomes of it we see ourselves, and no automaton shall answer.
-    fn envelope(&self, to: &[Address], letter: Letter, text: &[u8], smtputf8: bool) -> Envelope {
-        let recipient = |address: &Address| Recipient {
-            address: address.clone(),
-            notify: Some(Notify::NEVER),
-            orcpt: None,
-        };
-        Envelope {
-            mail_from: None,
-            recipients: to.iter().map(recipient).collect(),
-            body: if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
-            smtputf8,
-            ret: None,
-            envid: None,
-            authentication: None,
-            report: None,
-            letter: Some(letter),
-            origin: Origin {
-                ip: None,
-                helo: self.hostname.clone(),
-                received_at_us: wall_us(),
-                mx_name: None,
-            },
-        }
     }
 }

@@ -48,6 +48,34 @@ impl Envelope {
         Some(self.authentication.as_ref()?.field(domain))
     }
 
+    /// The envelope of a message that the host writes itself, without what it is about. RFC 3461
+    /// section 6.2 and RFC 5321 section 4.5.5: from nobody, and never reported on.
+    pub fn own<'a>(
+        to: impl IntoIterator<Item = &'a Address>,
+        host: &str,
+        received_at_us: u64,
+        is_ascii: bool,
+        smtputf8: bool,
+    ) -> Self {
+        let to = to.into_iter().map(|address| Recipient {
+            address: address.clone(),
+            notify: Some(Notify::NEVER),
+            orcpt: None,
+        });
+        Self {
+            mail_from: None,
+            recipients: to.collect(),
+            body: if is_ascii { BodyType::SevenBit } else { BodyType::EightBitMime },
+            smtputf8,
+            ret: None,
+            envid: None,
+            authentication: None,
+            report: None,
+            letter: None,
+            origin: Origin { ip: None, helo: host.to_owned(), received_at_us, mx_name: None },
+        }
+    }
+
     /// The envelope of no message: whether a server would take mail for this recipient.
     pub fn question(recipient: &Address) -> Self {
         let recipient = Recipient { address: recipient.clone(), notify: None, orcpt: None };

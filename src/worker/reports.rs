@@ -20,11 +20,7 @@ use crate::authentication::Client;
 use crate::bounce::FULL_OCTETS_MAX;
 use crate::bounce::dsn::{self, Report, Reported};
 use crate::bounce::policy::{self, Because, Cause, Facts, Rule, Strangers, Terms};
-use crate::smtp::envelope::Origin;
-use crate::smtp::{
-    About, Address, Authentication, BodyType, Enhanced, Envelope, Notify, Recipient, ReportKind,
-    Written,
-};
+use crate::smtp::{About, Address, Authentication, Enhanced, Envelope, ReportKind, Written};
 use crate::spool::{EntryId, Outcome, Queued, SpoolError};
 use crate::system::clock::{wall_ms, wall_us};
 use crate::telemetry::journal::{self, JournalLine};
@@ -246,37 +242,16 @@ impl Inner {
         draft.commit(envelope).await
     }
 
-    /// The envelope of a message of ours. RFC 3461 section 6.2 and RFC 5321 section 4.5.5: from
-    /// nobody, and never reported on.
+    /// The envelope of a message of ours.
     pub(super) fn own_envelope<'a>(
         &self,
-        to: impl Iterator<Item = &'a Address>,
+        to: impl IntoIterator<Item = &'a Address>,
         about: About,
         is_ascii: bool,
         smtputf8: bool,
     ) -> Envelope {
-        let to = to.map(|address| Recipient {
-            address: address.clone(),
-            notify: Some(Notify::NEVER),
-            orcpt: None,
-        });
-        Envelope {
-            mail_from: None,
-            recipients: to.collect(),
-            body: if is_ascii { BodyType::SevenBit } else { BodyType::EightBitMime },
-            smtputf8,
-            ret: None,
-            envid: None,
-            authentication: None,
-            report: Some(about),
-            letter: None,
-            origin: Origin {
-                ip: None,
-                helo: self.parts.hostname.clone(),
-                received_at_us: wall_us(),
-                mx_name: None,
-            },
-        }
+        let own = Envelope::own(to, &self.parts.hostname, wall_us(), is_ascii, smtputf8);
+        Envelope { report: Some(about), ..own }
     }
 
     /// Count and journal what the sender is told of one recipient, or why nothing.

@@ -84,7 +84,7 @@ fn envelope(number: u64) -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
-        report: None,
+        about: None,
         letter: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),

@@ -253,7 +253,7 @@ fn envelope() -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
-        report: None,
+        about: None,
         letter: None,
         origin: Origin {
             ip: None,

@@ -30,7 +30,7 @@ pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
-        report: None,
+        about: None,
         letter: None,
         origin: Origin {
             ip: None,

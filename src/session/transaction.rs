@@ -100,7 +100,7 @@ impl Incoming {
             ret: parameters.ret,
             envid: parameters.envid,
             authentication,
-            report: None,
+            about: None,
             letter: None,
             origin: Origin {
                 ip: Some(self.ip),

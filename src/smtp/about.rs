@@ -114,7 +114,7 @@ pub const WEBHOOK: &str = "webhook:";
 impl Envelope {
     /// Whether we wrote the message ourselves.
     pub fn is_ours(&self) -> bool {
-        self.report.is_some() || self.letter.is_some()
+        self.about.is_some() || self.letter.is_some()
     }
 
     /// Which letter about a migration it is, if it is one.
@@ -127,7 +127,7 @@ impl Envelope {
 
     /// What the message is, if we wrote it because of mail to a role address of ours.
     pub fn role_part(&self) -> Option<RolePart> {
-        match self.report.as_ref()?.kind {
+        match self.about.as_ref()?.kind {
             Written::Role(part) => Some(part),
             Written::Report(_) => None,
         }
@@ -170,10 +170,28 @@ mod tests {
             (Written::Report(ReportKind::Relayed), "\"relayed\""),
             (Written::Role(RolePart::Copy), "\"role_copy\""),
             (Written::Role(RolePart::Page), "\"role_page\""),
+            (Written::Role(RolePart::Acknowledgement), "\"role_acknowledgement\""),
         ] {
             assert_eq!(serde_json::to_string(&kind).unwrap(), text);
             assert_eq!(serde_json::from_str::<Written>(text).unwrap(), kind);
         }
+        let migration = MigrationLetter { migration: 7, round: 2, customer: "acme".into() };
+        for (letter, text) in [
+            (Letter::Migration(migration), r#"{"migration":7,"round":2,"customer":"acme"}"#),
+            (Letter::Link { link_of: "acme".into() }, r#"{"link_of":"acme"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&letter).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Letter>(text).unwrap(), letter);
+        }
+        let about = About {
+            kind: Written::Report(ReportKind::Failed),
+            id: "1".into(),
+            recipients: vec![0],
+        };
+        let text = r#""report":{"kind":"failed","id":"1","recipients":[0]}"#;
+        let question = Envelope::question(&Address::parse("a@b.test", false).unwrap());
+        let envelope = Envelope { about: Some(about), ..question };
+        assert!(serde_json::to_string(&envelope).unwrap().contains(text));
     }
 
     #[test]
@@ -184,7 +202,7 @@ mod tests {
         assert_eq!(queue(&envelope), "b.test");
         for (part, expected) in [(RolePart::Copy, "own:b.test"), (RolePart::Page, WEBHOOK)] {
             let (kind, id) = (Written::Role(part), "1".to_owned());
-            envelope.report = Some(About { kind, id, recipients: vec![0] });
+            envelope.about = Some(About { kind, id, recipients: vec![0] });
             assert_eq!(queue(&envelope), expected);
             assert!(domain_of(expected).1, "it is ours");
         }

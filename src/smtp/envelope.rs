@@ -31,9 +31,10 @@ pub struct Envelope {
     /// What SPF and DKIM say, if anybody looked when it arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Authentication>,
-    /// For a report that we wrote ourselves: what it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<About>,
+    /// For what we wrote ourselves because of another message: what it is about. The name in the
+    /// spool is from when there were only reports.
+    #[serde(default, rename = "report", skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
     /// For a letter that we wrote to a customer: which one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub letter: Option<Letter>,
@@ -70,7 +71,7 @@ impl Envelope {
             ret: None,
             envid: None,
             authentication: None,
-            report: None,
+            about: None,
             letter: None,
             origin: Origin { ip: None, helo: host.to_owned(), received_at_us, mx_name: None },
         }
@@ -88,7 +89,7 @@ impl Envelope {
             ret: None,
             envid: None,
             authentication: None,
-            report: None,
+            about: None,
             letter: None,
             origin,
         }

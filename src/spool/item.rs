@@ -114,7 +114,7 @@ fn read_entry(header: &RecordHeader, meta: &[u8]) -> Option<EntryItem> {
         marks: meta.marks.iter().map(MarkItem::from).collect(),
         parts: meta.parts,
         destinations: by_destination(&envelope),
-        about: envelope.report,
+        about: envelope.about,
     })
 }
 

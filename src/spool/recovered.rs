@@ -83,7 +83,7 @@ impl Recovered {
         Some(Ok(RecoveredEntry {
             id,
             hold: message.hold,
-            about: message.envelope.report.clone(),
+            about: message.envelope.about.clone(),
             destinations: destinations(by_destination, &slots),
         }))
     }

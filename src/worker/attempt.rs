@@ -258,7 +258,7 @@ pub(super) fn recovered(message: &Message) -> RecoveredEntry {
     RecoveredEntry {
         id: message.id,
         hold: message.hold,
-        about: message.envelope.report.clone(),
+        about: message.envelope.about.clone(),
         destinations,
     }
 }

@@ -251,7 +251,7 @@ impl Inner {
         smtputf8: bool,
     ) -> Envelope {
         let own = Envelope::own(to, &self.parts.hostname, wall_us(), is_ascii, smtputf8);
-        Envelope { report: Some(about), ..own }
+        Envelope { about: Some(about), ..own }
     }
 
     /// Count and journal what the sender is told of one recipient, or why nothing.

@@ -36,7 +36,7 @@ async fn entries_survive_a_restart_with_their_marks() {
         id: one.id.to_string(),
         recipients: vec![1, 3],
     };
-    let report = Envelope { report: Some(about.clone()), ..envelope(&["f@one.test"]) };
+    let report = Envelope { about: Some(about.clone()), ..envelope(&["f@one.test"]) };
     let mut draft = spool.begin(0).unwrap();
     draft.push(b"report").await.unwrap();
     draft.commit(report).await.unwrap();

@@ -55,7 +55,7 @@ pub(super) fn envelope(recipients: &[&str]) -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
-        report: None,
+        about: None,
         letter: None,
         origin: Origin {
             ip: Some("192.0.2.1".parse().unwrap()),

@@ -242,7 +242,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
         ret: None,
         envid: None,
         authentication: None,
-        report: None,
+        about: None,
         letter: None,
         origin: Origin {
             ip: None,

@@ -229,7 +229,7 @@ async fn a_crash_after_the_report_was_stored_makes_no_second_one() {
             About { kind: Written::Report(ReportKind::Failed), id: id.to_string(), recipients };
         let report = Envelope {
             mail_from: None,
-            report: Some(about),
+            about: Some(about),
             authentication: None,
             ..authentic(&["boss@acme.test"])
         };

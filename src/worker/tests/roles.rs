@@ -59,7 +59,7 @@ async fn a_crash_after_the_copy_was_stored_makes_no_second_one() {
     let id = world.store(envelope(&["abuse@mx1.relay.test"]), TEXT).await.id;
     let kind = Written::Role(RolePart::Copy);
     let about = About { kind, id: id.to_string(), recipients: vec![0] };
-    let copy = Envelope { mail_from: None, report: Some(about), ..envelope(&["ops@ops.test"]) };
+    let copy = Envelope { mail_from: None, about: Some(about), ..envelope(&["ops@ops.test"]) };
     world.store(copy, "Subject: the copy\r\n\r\n").await;
     world.running = Some(tokio::spawn(async {}));
     let world = world.restart(limits()).await;

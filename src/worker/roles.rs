@@ -181,8 +181,7 @@ impl Inner {
     }
 
     async fn draft_page(&self, handing: &Handing<'_>) -> Result<Part, HandingError> {
-        let mut to = handing.written_to.iter().filter(|(role, _)| *role == Role::Trouble);
-        let to = to.next().map(|(_, address)| address);
+        let to = handing.trouble().map(|(_, address)| address);
         let mut draft = self.begin(0)?;
         let page = Page {
             id: draft.id().to_string(),
@@ -222,9 +221,9 @@ impl Inner {
             tracing::debug!(%id, why, "not acknowledged");
             return Ok(None);
         }
-        let (Some(to), Some((role, from))) = (sender, handing.written_to.first()) else {
-            return Ok(None);
-        };
+        // Whoever wrote to `trouble` as well is to know that it is heard as that.
+        let from = handing.trouble().or(handing.written_to.first());
+        let (Some(to), Some((role, from))) = (sender, from) else { return Ok(None) };
         // Before it is noted that there is an answer today: without room there is none.
         let mut draft = self.begin(0)?;
         match self.parts.answered.begin(to.as_str(), wall_ms()) {
@@ -353,6 +352,11 @@ impl Handing<'_> {
     fn about(&self, part: RolePart) -> About {
         let recipients = self.recipients.to_vec();
         About { kind: Written::Role(part), id: self.id.to_string(), recipients }
+    }
+
+    /// The address of `trouble` that it was written to, if it was.
+    fn trouble(&self) -> Option<&(Role, Address)> {
+        self.written_to.iter().find(|(role, _)| *role == Role::Trouble)
     }
 
     /// Whether SPF or DKIM say that the domain of the author sent it.

@@ -99,7 +99,7 @@ struct Trouble {
 
 impl Trouble {
     /// Nothing is delivered: the parts are written by hand.
-    async fn arrives() -> Self {
+    async fn arrives(recipients: &[&str]) -> Self {
         let fs = SimFs::new();
         let dir = Arc::new(tempfile::tempdir().unwrap());
         std::fs::write(dir.path().join(WEBHOOK_FILE), "http://127.0.0.1:1/").unwrap();
@@ -108,17 +108,15 @@ impl Trouble {
         world.stop().await;
         let by = "mx1.relay.test".to_owned();
         let authentication = Authentication { by, spf: Finding::Pass, dkim: Vec::new() };
-        let envelope = Envelope {
-            authentication: Some(authentication),
-            ..envelope(&["trouble@mx1.relay.test"])
-        };
+        let envelope = Envelope { authentication: Some(authentication), ..envelope(recipients) };
         let id = world.store(envelope, TEXT).await.id;
         let message = Loaded::from_spool(world.spool.load(id).unwrap().unwrap());
         Self { fs, world, id, message }
     }
 
     async fn hand_on(&self, written: &mut Vec<Queued>) -> Verdict {
-        self.world.deliveries.inner.hand_on(self.id, &self.message, &[0], written).await
+        let recipients: Vec<u32> = (0..).take(self.message.states.len()).collect();
+        self.world.deliveries.inner.hand_on(self.id, &self.message, &recipients, written).await
     }
 
     /// The parts that the next life finds.
@@ -136,14 +134,14 @@ impl Trouble {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_call_may_fail_between_the_parts_and_none_is_written_twice() {
-    let whole = Trouble::arrives().await;
+    let whole = Trouble::arrives(&["trouble@mx1.relay.test"]).await;
     let before = whole.fs.calls();
     whole.hand_on(&mut Vec::new()).await;
     let calls = whole.fs.calls() - before;
     let mut first_lives = BTreeSet::new();
     for fault in [Fault::Errno(EIO), Fault::Short(ENOSPC)] {
         for nth in 1..=calls {
-            let trouble = Trouble::arrives().await;
+            let trouble = Trouble::arrives(&["trouble@mx1.relay.test"]).await;
             trouble.fs.fail_nth(nth, fault);
             let mut written = Vec::new();
             let mut verdict = trouble.hand_on(&mut written).await;
@@ -167,4 +165,15 @@ async fn any_call_may_fail_between_the_parts_and_none_is_written_twice() {
     }
     // So there were failures before, between and behind them.
     assert!(first_lives.is_superset(&[0, 1, 2].into()), "{first_lives:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_writes_to_trouble_and_others_is_answered_as_trouble() {
+    let trouble = Trouble::arrives(&["support@mx1.relay.test", "trouble@mx1.relay.test"]).await;
+    let mut written = Vec::new();
+    trouble.hand_on(&mut written).await;
+    assert_eq!(written.len(), 3, "{written:?}");
+    let answer = String::from_utf8(written[2].text.as_ref().unwrap().to_vec()).unwrap();
+    assert!(answer.contains("From: <trouble@mx1.relay.test>\r\n"), "{answer}");
+    assert!(answer.contains("It is marked as urgent."), "{answer}");
 }

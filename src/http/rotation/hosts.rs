@@ -15,11 +15,11 @@ impl RotationAdmin {
         let state = self.view();
         let command = match call {
             HostCall::List => {
-                let answers = self.answers().await;
+                let answers = self.answers().await?;
                 return Ok(serde_json::json!(host_rows(&state, &answers)));
             }
             HostCall::Show { name } => {
-                let answers = self.answers().await;
+                let answers = self.answers().await?;
                 let row = host_rows(&state, &answers).into_iter().find(|row| row.name == name);
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no host {}", name.escape_debug()))
@@ -31,10 +31,8 @@ impl RotationAdmin {
                 HostCommand::Set { name, addresses }
             }
             HostCall::Drain { name, deadline_ms } => {
-                let answers = self.answers_in_time(|host| host != name).await;
-                if let Ok(members) = self.cluster.members().await
-                    && let Some(why) = quorum_objection(&members, &name)
-                {
+                let answers = self.answers_in_time(|host| host != name).await?;
+                if let Some(why) = quorum_objection(&self.members().await?, &name) {
                     return Err(Refused { error: why, kind: RefusedKind::Conflict });
                 }
                 let moves = moves_from(&state, &name, &answers);
@@ -45,7 +43,7 @@ impl RotationAdmin {
                 HostCommand::Resume { name }
             }
             HostCall::Retire { name, force } => {
-                let answers = self.answers_in_time(|host| force && host != name).await;
+                let answers = self.answers_in_time(|host| force && host != name).await?;
                 let moves = if force { moves_from(&state, &name, &answers) } else { Vec::new() };
                 HostCommand::Retire { name, force, moves }
             }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mxfleet_cluster::{Cluster, Command, Fleet, Request, State, random_id};
+use mxfleet_cluster::{Cluster, Command, Fleet, Member, Request, State, random_id};
 use tokio::time::{Instant, sleep};
 
 use super::call::{Call, Refused, RefusedKind, Terms};
@@ -81,21 +81,30 @@ impl RotationAdmin {
         self.cluster.view()
     }
 
-    /// Whether each host answers the leader, by name; empty of a state that is no fleet's.
-    async fn answers(&self) -> Answers {
-        let members = self.cluster.members().await.unwrap_or_default();
-        Answers(members.into_iter().map(|member| (member.name, member.state)).collect())
+    async fn members(&self) -> Result<Vec<Member>, Refused> {
+        let unknown = |why| Refused::unavailable(format!("it is not known who answers: {why}"));
+        self.cluster.members().await.map_err(unknown)
+    }
+
+    /// Whether each host answers the leader, by name.
+    async fn answers(&self) -> Result<Answers, Refused> {
+        let members = self.members().await?.into_iter();
+        Ok(Answers(members.map(|member| (member.name, member.state)).collect()))
     }
 
     /// The same, when it matters: a leader that has just begun has not heard everybody, so hosts
-    /// that seem to be down are given a moment.
-    async fn answers_in_time(&self, matters: impl Fn(&str) -> bool) -> Answers {
+    /// that seem to be down are given a moment; and what no leader says is not known.
+    async fn answers_in_time(&self, matters: impl Fn(&str) -> bool) -> Result<Answers, Refused> {
         let until = Instant::now() + HEARING;
         loop {
-            let answers = self.answers().await;
-            let missing = answers.0.keys().any(|host| matters(host) && answers.is_down(host));
-            if !missing || Instant::now() >= until {
-                return answers;
+            let answers = self.answers().await?;
+            let is = |word| answers.0.iter().any(|(host, state)| matters(host) && *state == word);
+            let is_unknown = is("unknown");
+            if !is_unknown && !is("down") {
+                return Ok(answers);
+            }
+            if Instant::now() >= until {
+                return if is_unknown { Err(no_leader()) } else { Ok(answers) };
             }
             sleep(LOOK_EVERY).await;
         }
@@ -103,7 +112,7 @@ impl RotationAdmin {
 
     /// Refuse a host as a name's target that would take no mail.
     async fn require_up(&self, host: &str) -> Result<(), Refused> {
-        if !self.answers_in_time(|name| name == host).await.is_down(host) {
+        if !self.answers_in_time(|name| name == host).await?.is_down(host) {
             return Ok(());
         }
         Err(Refused {
@@ -121,6 +130,13 @@ impl RotationAdmin {
         request.expected_version = terms.expected_version;
         changed(self.cluster.propose(request).await)
     }
+}
+
+fn no_leader() -> Refused {
+    Refused::unavailable(
+        "it is not known which hosts answer, for there is no leader that says so; try again when \
+         there is one (`mxfleet cluster status`)",
+    )
 }
 
 /// A time as these tables show it, to the second.

@@ -17,7 +17,7 @@ impl RotationAdmin {
     pub(super) async fn name(&self, call: NameCall, terms: &Terms) -> Answer {
         let command = match call {
             NameCall::List => {
-                let (state, answers) = (self.view(), self.answers().await);
+                let (state, answers) = (self.view(), self.answers().await?);
                 let rows: Vec<_> =
                     state.names().map(|row| name_row(&state, row, &answers)).collect();
                 return Ok(serde_json::json!(rows));
@@ -28,7 +28,7 @@ impl RotationAdmin {
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no MX name {}", name.escape_debug()))
                 })?;
-                return Ok(serde_json::json!(name_row(&state, row, &self.answers().await)));
+                return Ok(serde_json::json!(name_row(&state, row, &self.answers().await?)));
             }
             NameCall::Zone => return self.zone(),
             NameCall::CertList => {
@@ -114,7 +114,7 @@ impl RotationAdmin {
         let serves = |name: &str| {
             state.host_named(name).is_some_and(|host| host.state == HostState::InService)
         };
-        let fleet = self.answers_in_time(serves).await.without_down(state.fleet(now_ms));
+        let fleet = self.answers_in_time(serves).await?.without_down(state.fleet(now_ms));
         let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
         let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.

@@ -124,13 +124,14 @@ impl Deliveries {
         let inner = &self.inner;
         let stats = inner.parts.spool.stats();
         let now_us = inner.clock.now_us();
+        let connections = inner.lock().schedule.connections();
         QueueSummary {
             messages: stats.messages,
             recipients: stats.recipients,
             held: stats.held,
             bytes: stats.octets,
             oldest_seconds: stats.oldest_us.map(|oldest_us| age(oldest_us, now_us)),
-            connections: inner.lock().schedule.connections(),
+            connections,
             destinations: self.destinations(|_| true),
         }
     }

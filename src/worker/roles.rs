@@ -198,7 +198,7 @@ impl Inner {
         let line = page.about(&handing.mail).line();
         draft.push(line.as_bytes()).await?;
         let about = handing.about(RolePart::Page);
-        let envelope = self.own_envelope(to.into_iter(), about, line.is_ascii(), false);
+        let envelope = self.own_envelope(to, about, line.is_ascii(), false);
         Ok((draft, envelope))
     }
 

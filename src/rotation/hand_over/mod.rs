@@ -13,7 +13,7 @@ mod send;
 mod words;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, Command, HostCommand, HostState, Request, Topic, random_id};
@@ -87,7 +87,8 @@ impl HandOver {
     /// scheduled before: from now on other nodes say what of it is ours.
     pub(super) async fn run(self, stop: CancellationToken) {
         let inner = &self.inner;
-        inner.parts.cluster.answer_peers(Topic::HAND_OVER, Arc::new(self.clone()));
+        let handler: Weak<Inner> = Arc::downgrade(inner);
+        inner.parts.cluster.answer_peers(Topic::HAND_OVER, handler);
         let work = async {
             tokio::join!(inner.follow_fleet(), inner.empty(), inner.settle(), inner.resolve());
         };

@@ -8,14 +8,14 @@ use tokio::time::{sleep, timeout};
 
 use super::send::parse;
 use super::words::{Ask, Offer, Owner, Reply};
-use super::{ASK_AFTER, HandOver, Inner, lock};
+use super::{ASK_AFTER, Inner, lock};
 use crate::spool::{Copied, EntryId, Hold};
 use crate::telemetry::metrics::METRICS;
 
 /// Messages in one question.
 const IDS_MAX: usize = 500;
 
-impl PeerHandler for HandOver {
+impl PeerHandler for Inner {
     fn answer<'a>(
         &'a self,
         from: u64,
@@ -24,9 +24,9 @@ impl PeerHandler for HandOver {
     ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + 'a>> {
         Box::pin(async move {
             let reply = match serde_json::from_slice(&body) {
-                Ok(Ask::Offer(offer)) => self.inner.take_in(from, *offer, tail).await,
-                Ok(Ask::Yours { ids }) => self.inner.own(from, &ids).await,
-                Ok(Ask::Whose { ids }) => self.inner.owners(from, &ids).await,
+                Ok(Ask::Offer(offer)) => self.take_in(from, *offer, tail).await,
+                Ok(Ask::Yours { ids }) => self.own(from, &ids).await,
+                Ok(Ask::Whose { ids }) => self.owners(from, &ids).await,
                 Err(error) => Reply::refused(format!("it is not understood: {error}")),
             };
             reply.encode()

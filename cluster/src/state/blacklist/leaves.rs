@@ -6,7 +6,8 @@
 //! are copied as octets are, and the leaves lie in large segments that are owned as a whole:
 //!
 //! ```text
-//! segment: records, one after the other    record: number u32 | length u32 | the leaf's octets
+//! segment: records, one after the other
+//! record: number u32 | length u32 | the leaf's octets | none to seven, so that the next is aligned
 //! ```
 //!
 //! A changed leaf is written anew to the newest segment, and what it was becomes garbage. When
@@ -28,14 +29,33 @@ const SEGMENT_OCTETS: usize = 512 << 10;
 /// Room that segments take beyond half as much again as the leaves in use.
 const SLACK_OCTETS: usize = 4 * SEGMENT_OCTETS;
 
-/// Where a leaf's record is. An empty leaf is nowhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    segment: u32,
-    at: u32,
-}
+/// Records begin at multiples of this, so that their places are short: some are copied for each
+/// change.
+const ALIGN: usize = 8;
+/// A segment has so many places.
+const SEGMENT_PLACES: usize = SEGMENT_OCTETS / ALIGN;
 
-const NOWHERE: Place = Place { segment: u32::MAX, at: 0 };
+/// Where a leaf's record is, counted over all slots in units of [`ALIGN`]. An empty leaf is
+/// nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u32);
+
+const NOWHERE: Place = Place(u32::MAX);
+
+impl Place {
+    fn new(slot: u32, at: usize) -> Self {
+        let place = slot as usize * SEGMENT_PLACES + at / ALIGN;
+        u32::try_from(place).map_or(NOWHERE, Self)
+    }
+
+    fn slot(self) -> usize {
+        self.0 as usize / SEGMENT_PLACES
+    }
+
+    fn at(self) -> usize {
+        self.0 as usize % SEGMENT_PLACES * ALIGN
+    }
+}
 
 type Low = Arc<[Place; 1 << LOW_BITS]>;
 type Middle = Arc<[Low; 1 << MIDDLE_BITS]>;
@@ -133,9 +153,9 @@ impl Leaves {
         let mut rest = segment.as_slice();
         while let Some((name, length, more)) = head(rest) {
             let at = segment.len() - rest.len();
-            let (Some(leaf), Ok(at)) = (more.get(..length), u32::try_from(at)) else { return };
-            rest = more.get(length..).unwrap_or_default();
-            if self.place(name as usize) == (Place { segment: slot, at }) {
+            let Some(leaf) = more.get(..length) else { return };
+            rest = rest.get(size(length)..).unwrap_or_default();
+            if self.place(name as usize) == Place::new(slot, at) {
                 let place = Arc::make_mut(&mut self.segments).append(name, leaf);
                 self.put(name as usize, place);
             }
@@ -146,8 +166,8 @@ impl Leaves {
 
 impl Segments {
     fn read(&self, place: Place) -> &[u8] {
-        let segment = self.slots.get(place.segment as usize);
-        let record = segment.and_then(|segment| segment.get(place.at as usize..));
+        let segment = self.slots.get(place.slot());
+        let record = segment.and_then(|segment| segment.get(place.at()..));
         let leaf = record.and_then(head).and_then(|(_, length, leaf)| leaf.get(..length));
         leaf.unwrap_or_default()
     }
@@ -174,13 +194,13 @@ impl Segments {
             *segment = Arc::new(copy);
         }
         let segment = Arc::make_mut(segment);
-        let (Ok(at), Ok(length)) = (u32::try_from(segment.len()), u32::try_from(leaf.len())) else {
-            return NOWHERE;
-        };
+        let Ok(length) = u32::try_from(leaf.len()) else { return NOWHERE };
+        let at = segment.len();
         segment.extend_from_slice(&name.to_le_bytes());
         segment.extend_from_slice(&length.to_le_bytes());
         segment.extend_from_slice(leaf);
-        Place { segment: slot, at }
+        segment.resize(at + size(leaf.len()), 0);
+        Place::new(slot, at)
     }
 
     fn begin(&mut self) -> u32 {
@@ -204,7 +224,7 @@ impl Segments {
 
 /// What a leaf of this length takes in a segment.
 fn size(length: usize) -> usize {
-    if length == 0 { 0 } else { HEAD_OCTETS + length }
+    if length == 0 { 0 } else { (HEAD_OCTETS + length).next_multiple_of(ALIGN) }
 }
 
 /// Name and length of the first record, and what follows its head.

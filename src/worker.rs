@@ -30,7 +30,7 @@ mod returns;
 mod roles;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod warnings;
 
 use std::collections::VecDeque;

@@ -10,6 +10,8 @@
 
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -59,6 +61,8 @@ struct Inner {
     busy: Mutex<HashSet<EntryId>>,
     /// When an arriving message was last offered or asked about.
     touched: Mutex<HashMap<EntryId, Instant>>,
+    /// Messages that have come and are ours, until they are scheduled.
+    owned: Mutex<HashSet<EntryId>>,
     receivers: Mutex<send::Receivers>,
 }
 
@@ -77,8 +81,9 @@ impl Drop for Busy<'_> {
 impl HandOver {
     /// `service` follows the fleet's word from now on.
     pub(super) fn new(parts: Parts) -> Self {
-        let (busy, touched, receivers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { parts, busy, touched, receivers });
+        let (busy, touched) = (Mutex::default(), Mutex::default());
+        let (owned, receivers) = (Mutex::default(), Mutex::default());
+        let inner = Arc::new(Inner { parts, busy, touched, owned, receivers });
         inner.follow();
         Self { inner }
     }

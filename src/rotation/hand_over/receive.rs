@@ -89,33 +89,48 @@ impl Inner {
     }
 
     /// Messages that node `from` has recorded as ours: deliver them.
-    async fn own(&self, from: u64, ids: &[EntryId]) -> Reply {
-        let mut owned = Vec::new();
+    pub(super) async fn own(&self, from: u64, ids: &[EntryId]) -> Reply {
         for id in ids {
             match self.parts.spool.hold_of(*id) {
                 Some(Hold::Arriving { from: sender, held }) if u64::from(sender) == from => {
                     self.parts.spool.set_hold(*id, if held { Hold::Operator } else { Hold::No });
-                    owned.push(*id);
+                    lock(&self.owned).insert(*id);
                 }
                 _ => {} // it was told before
             }
         }
-        if let Err(error) = self.parts.spool.flush().await {
-            return Reply::refused(error.to_string());
-        }
+        self.adopt_owned().await.map_or_else(Reply::refused, |()| Reply::Done)
+    }
+
+    /// Record durably that messages are ours, and schedule them. What fails is tried again: by then
+    /// their holds do not show any more that nobody has scheduled them.
+    async fn adopt_owned(&self) -> Result<(), String> {
+        let owned: Vec<EntryId> = lock(&self.owned).iter().copied().collect();
+        self.parts.spool.flush().await.map_err(|error| error.to_string())?;
+        let mut failed = Ok(());
         for id in owned {
+            if !lock(&self.owned).remove(&id) {
+                continue;
+            }
             lock(&self.touched).remove(&id);
             if let Err(error) = self.parts.deliveries.adopt(id).await {
                 tracing::error!(%id, %error, "a message that was handed over cannot be read");
+                lock(&self.owned).insert(id);
+                failed = Err(error.to_string());
             }
         }
-        Reply::Done
+        failed
     }
 
     /// Ask whose the messages are that wait for their sender's word.
     pub(super) async fn resolve(&self) {
         loop {
             sleep(ASK_AFTER).await;
+            if !lock(&self.owned).is_empty()
+                && let Err(why) = self.adopt_owned().await
+            {
+                tracing::warn!("messages that were handed over are not delivered yet: {why}");
+            }
             let arriving = |hold| match hold {
                 Hold::Arriving { from, .. } => Some(from),
                 _ => None,

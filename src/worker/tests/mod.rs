@@ -25,7 +25,7 @@ use crate::letters::Letters;
 use crate::route::{Dns, Own};
 use crate::smtp::envelope::Origin;
 use crate::smtp::{Address, BodyType, Envelope, Recipient};
-use crate::spool::{OsFs, SpoolConfig};
+use crate::spool::{OsFs, SpoolConfig, SpoolFs};
 use crate::telemetry::delivery_log::Format;
 use crate::telemetry::journal::Journal;
 
@@ -45,11 +45,11 @@ impl Write for Lines {
 }
 
 /// A node's delivering half.
-struct World {
+pub(crate) struct World {
     dir: Arc<tempfile::TempDir>,
-    cluster: Cluster,
-    spool: Spool,
-    deliveries: Deliveries,
+    pub(crate) cluster: Cluster,
+    pub(crate) spool: Spool,
+    pub(crate) deliveries: Deliveries,
     lines: Lines,
     log: DeliveryLog,
     stop: CancellationToken,
@@ -57,7 +57,7 @@ struct World {
     requests: u128,
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         probe_pause_min_ms: 60,
         probe_pause_max_ms: 120,
@@ -105,8 +105,18 @@ impl World {
 
     /// What a start of the node does.
     fn open(dir: Arc<tempfile::TempDir>, cluster: Cluster, limits: Limits) -> Self {
+        Self::on(Arc::new(OsFs), dir, cluster, limits)
+    }
+
+    /// The same with the spool on another file system.
+    pub(crate) fn on(
+        fs: Arc<dyn SpoolFs>,
+        dir: Arc<tempfile::TempDir>,
+        cluster: Cluster,
+        limits: Limits,
+    ) -> Self {
         let limits = Arc::new(limits);
-        let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits);
+        let (spool, recovered) = open_spool(fs, &dir.path().join("spool"), &limits);
         let lines = Lines::default();
         let log = DeliveryLog::start(Format::Text, Box::new(lines.clone()), 10_000).unwrap();
         let own = Own { names: HashSet::new(), allow_loopback: true, ..Own::default() };
@@ -206,15 +216,19 @@ impl World {
     }
 }
 
-fn open_spool(dir: &Path, limits: &Arc<Limits>) -> (Spool, crate::spool::Recovered) {
+fn open_spool(
+    fs: Arc<dyn SpoolFs>,
+    dir: &Path,
+    limits: &Arc<Limits>,
+) -> (Spool, crate::spool::Recovered) {
     let usual = Limits::default().disk_reserve_octets;
     let reserve = if limits.disk_reserve_octets == usual { 0 } else { limits.disk_reserve_octets };
     let limits = Limits { disk_reserve_octets: reserve, ..Limits::clone(limits) };
     let config = SpoolConfig { dir: dir.to_owned(), node_id: 1, limits: Arc::new(limits) };
-    Spool::open(config, Arc::new(OsFs)).unwrap()
+    Spool::open(config, fs).unwrap()
 }
 
-fn envelope(recipients: &[&str]) -> Envelope {
+pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
     let address = |text: &str| Address::parse(text, false).unwrap();
     let recipient = |text: &&str| Recipient { address: address(text), notify: None, orcpt: None };
     Envelope {
@@ -237,7 +251,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
 }
 
 /// Real sockets and threads give no other sign.
-async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..1500 {
         if is_so() {
             return;

@@ -99,7 +99,8 @@ enum Reply<T> {
 }
 
 impl<A: Answers> FleetWide<A> {
-    /// While this or a clone lives, other nodes are answered by `here`; `name` is what this node is called.
+    /// While this or a clone lives, other nodes are answered by `here`; `name` is what this node is
+    /// called.
     pub fn new(cluster: Cluster, name: &str, here: A) -> Self {
         let inner = Arc::new(Inner { cluster, name: name.to_owned(), here });
         let handler: Weak<Inner<A>> = Arc::downgrade(&inner);

@@ -7,7 +7,7 @@
 mod tests;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mxfleet_cluster::{Cluster, HostState, PeerError, PeerHandler, PeerTail, Topic};
@@ -99,12 +99,13 @@ enum Reply<T> {
 }
 
 impl<A: Answers> FleetWide<A> {
-    /// From now on other nodes are answered by `here`; `name` is what this node is called.
+    /// While this or a clone lives, other nodes are answered by `here`; `name` is what this node is
+    /// called.
     pub fn new(cluster: Cluster, name: &str, here: A) -> Self {
-        let peers = cluster.clone();
-        let fleet_wide = Self { inner: Arc::new(Inner { cluster, name: name.to_owned(), here }) };
-        peers.answer_peers(A::TOPIC, Arc::new(fleet_wide.clone()));
-        fleet_wide
+        let inner = Arc::new(Inner { cluster, name: name.to_owned(), here });
+        let handler: Weak<Inner<A>> = Arc::downgrade(&inner);
+        inner.cluster.answer_peers(A::TOPIC, handler);
+        Self { inner }
     }
 
     /// Who answers on this node.
@@ -192,7 +193,7 @@ impl<A: Answers> Inner<A> {
     }
 }
 
-impl<A: Answers> PeerHandler for FleetWide<A> {
+impl<A: Answers> PeerHandler for Inner<A> {
     fn answer<'a>(
         &'a self,
         _from: u64,
@@ -201,7 +202,7 @@ impl<A: Answers> PeerHandler for FleetWide<A> {
     ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + 'a>> {
         Box::pin(async move {
             // An empty body is not understood, and taken for silence.
-            serde_json::to_vec(&self.inner.reply(&body).await).unwrap_or_default()
+            serde_json::to_vec(&self.reply(&body).await).unwrap_or_default()
         })
     }
 }

@@ -145,6 +145,8 @@ impl Letters {
 
 fn read(path: &Path) -> io::Result<Option<Known>> {
     match std::fs::read(path) {
+        // A loss of power may leave an empty file. Then the spool has forgotten the outcome, too.
+        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -180,5 +182,20 @@ mod tests {
         assert_eq!(letters.known(&acme).unwrap(), Some(known));
         letters.forget_before(2).unwrap();
         assert_eq!(letters.known(&acme).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_lost_its_content_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = Letters::open(dir.path()).unwrap();
+        let letter = |customer: &str| {
+            let customer = customer.to_owned();
+            MigrationLetter { migration: 1, round: 1, customer }
+        };
+        File::create(letters.path(&letter("acme"))).unwrap();
+        letters.keep(&letter("bravo"), News::Accepted, 7).await.unwrap();
+        assert_eq!(letters.all().unwrap().len(), 1);
+        letters.keep(&letter("acme"), News::Accepted, 8).await.unwrap();
+        assert_eq!(letters.all().unwrap().len(), 2);
     }
 }

@@ -30,7 +30,7 @@ mod returns;
 mod roles;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod warnings;
 
 use std::collections::VecDeque;
@@ -250,7 +250,7 @@ impl Inner {
         let least = if is_early { EARLY_PAUSE } else { Duration::ZERO };
         self.update(|core, now| {
             if let Some((id, about)) = about {
-                core.told.entry(id).or_default().push(about.clone());
+                core.note_told(id, about);
             }
             for destination in &entry.destinations {
                 let Some(recipients) = Recipients::new(&destination.recipients) else { continue };

@@ -23,16 +23,38 @@ use crate::state::{
 };
 use crate::transport::wire::{Answer, Ask, Call, Joined, Joining, Progress};
 
-fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
-    let found = hex::encode(&codec::encode(kind, value).unwrap());
+/// What the file has; with `GOLDEN` set it is written first.
+fn golden(name: &str, found: &[u8]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, found + "\n").unwrap();
-        return;
+        std::fs::write(&path, hex::encode(found) + "\n").unwrap();
     }
-    let golden = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(found, golden.trim_end(), "the format of {name} has changed");
+    std::fs::read_to_string(&path).unwrap().trim_end().to_owned()
+}
+
+fn check<T: Serialize>(name: &str, kind: Kind, value: &T) {
+    let found = codec::encode(kind, value).unwrap();
+    let golden = golden(name, &found);
+    assert_eq!(hex::encode(&found), golden, "the format of {name} has changed");
+}
+
+/// What was packed by any version of the packer must be read; it need not be packed so again.
+#[test]
+fn what_was_packed_is_read() {
+    let reply = "550 5.1.1 <nobody@acme.test>: Recipient address rejected: User unknown";
+    let event = |at_ms| RecipientEvent::Rejected {
+        address: format!("u{at_ms}@acme.test"),
+        at_ms,
+        reply: reply.to_owned(),
+    };
+    let events = (0..200).map(event).collect();
+    let report = Command::BlacklistReport { node: 1, incarnation: 2, sequence: 3, events };
+    let batch = codec::encode(Kind::Batch, &[Request::new(7, "mx1", 9, report)]).unwrap();
+    let found = codec::pack(Kind::PackedBatch, &batch).unwrap();
+    let golden = hex::decode(&golden("packed_batch", &found)).unwrap();
+    assert!(golden.len() * 2 < batch.len() && codec::is_of(Kind::PackedBatch, &golden));
+    assert_eq!(codec::unpack(Kind::PackedBatch, &golden), Ok(batch));
 }
 
 fn name() -> String {

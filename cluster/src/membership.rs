@@ -11,8 +11,8 @@ use crate::raft::NodeId;
 const LOST_MS: u64 = 60_000;
 /// A node that answered this lately is up.
 const UP_MS: u64 = 2_000;
-/// A leader this new keeps the lead: it has hardly heard who else is up, and what waited for a leader
-/// is decided before another is looked for.
+/// A leader this new keeps the lead: it has hardly heard who else is up, and what waited for a
+/// leader is decided before another is looked for.
 const LED_LEAST_MS: u64 = 5_000;
 /// A learner this close may vote.
 const CLOSE_ENTRIES: u64 = 100;

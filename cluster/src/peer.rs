@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,7 +79,7 @@ impl std::fmt::Debug for PeerTail {
 /// Who answers what, once there is somebody.
 #[derive(Default)]
 pub(crate) struct Peers {
-    handlers: Mutex<BTreeMap<Topic, Arc<dyn PeerHandler>>>,
+    handlers: Mutex<BTreeMap<Topic, Weak<dyn PeerHandler>>>,
 }
 
 impl Peers {
@@ -94,28 +94,31 @@ impl Peers {
             Some(handler) => {
                 Answer::Peer { body: handler.answer(from, body, PeerTail(rest)).await }
             }
-            // It is starting, or of an older version.
+            // It is starting or stopping, or of an older version.
             None => Answer::Refused("the node does not answer such calls yet".to_owned()),
         }
     }
 
     fn handler(&self, topic: Topic) -> Option<Arc<dyn PeerHandler>> {
         let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        handlers.get(&topic).cloned()
+        handlers.get(&topic).and_then(Weak::upgrade)
     }
 
-    /// Whether nobody answered calls of this topic before.
-    fn add(&self, topic: Topic, handler: Arc<dyn PeerHandler>) -> bool {
+    /// Whether nobody answers calls of this topic yet.
+    fn add(&self, topic: Topic, handler: Weak<dyn PeerHandler>) -> bool {
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = !handlers.contains_key(&topic);
-        handlers.entry(topic).or_insert(handler);
-        is_new
+        let is_taken = handlers.get(&topic).is_some_and(|known| known.strong_count() > 0);
+        if !is_taken {
+            handlers.insert(topic, handler);
+        }
+        !is_taken
     }
 }
 
 impl Cluster {
-    /// Let `handler` answer calls of other nodes about `topic`; the first one stays.
-    pub fn answer_peers(&self, topic: Topic, handler: Arc<dyn PeerHandler>) {
+    /// Let `handler` answer calls of other nodes about `topic` while somebody else holds it, which
+    /// itself may hold this cluster. The first one stays.
+    pub fn answer_peers(&self, topic: Topic, handler: Weak<dyn PeerHandler>) {
         if let Ok(node) = self.node()
             && !node.peers.add(topic, handler)
         {

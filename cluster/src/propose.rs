@@ -214,6 +214,10 @@ impl Forwarder {
                     self.see(index, deadline).await;
                     return Ok(outcome);
                 }
+                // An earlier attempt may have done it, and be the reason.
+                Ok(Some(Answer::Refused(_))) if handed_over => {
+                    return Err(ProposeError::Unknown { id: request.id });
+                }
                 Ok(Some(Answer::Refused(why))) => return Err(ProposeError::Refused(why)),
                 Ok(Some(Answer::Unknown)) | Err(_) => handed_over = true,
                 Ok(_) => {}

@@ -68,7 +68,7 @@ pub(super) struct Core {
     fresh_since: VecDeque<(Instant, EntryId)>,
     idle: HashMap<u32, Vec<Idle>>,
     idle_number: u64,
-    /// What reports that were found in the queue at start are about.
+    /// Of messages that may be in the queue: what is written because of them already.
     pub(super) told: HashMap<EntryId, Vec<About>>,
     /// What each domain has got of reports.
     pub(super) budget: Budget,
@@ -124,6 +124,14 @@ impl Core {
             self.fresh.remove(&id);
         }
         self.fresh_since.shrink_to(2 * self.fresh_since.len());
+    }
+
+    /// Something that is in the queue was written because of this message.
+    pub(super) fn note_told(&mut self, id: EntryId, about: &About) {
+        let told = self.told.entry(id).or_default();
+        if !told.contains(about) {
+            told.push(about.clone());
+        }
     }
 
     /// The message is not fresh any more.

@@ -197,16 +197,28 @@ impl Inner {
         untried.sort_unstable();
         let left = Recipients::new(&untried).map(|left| (left, due));
         let gone = left.is_none().then(|| others(trial.message, domain));
+        let orphan = self.orphan(trial.message);
         let (gone, result) = self.update(|core, now| {
             core.schedule.finish(trial.work.ticket, left, now);
             let queued = |name: &String| core.schedule.state(id, name).is_some();
             let gone = gone.is_some_and(|others| !others.iter().any(queued));
+            if gone {
+                core.told.remove(&id);
+                orphan.map(|about| core.told.remove(&about));
+            }
             (gone, and(core, now))
         });
         if gone {
             self.parts.log.removed(&id.to_string());
         }
         result
+    }
+
+    /// The message that this was written because of, if it has left the queue: nothing is written
+    /// because of it again.
+    fn orphan(&self, message: &Loaded) -> Option<EntryId> {
+        let about = message.envelope.about.as_ref()?.id.parse().ok()?;
+        self.parts.spool.hold_of(about).is_none().then_some(about)
     }
 
     /// Tell the sender of those that have failed, and of deliveries it wants to hear of; what is to

@@ -171,6 +171,7 @@ impl Inner {
             final_mark(recipient, outcome, end.dsn, end.text.to_owned())
         });
         self.parts.spool.record(id, marks.collect::<Vec<Mark>>());
+        self.lock().told.remove(&id);
         told.report.into_iter().for_each(|report| self.accept(report));
         self.parts.log.removed(&id.to_string());
         Ok(())

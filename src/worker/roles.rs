@@ -272,7 +272,7 @@ impl Inner {
     ) -> Result<Queued, HandingError> {
         let queued = draft.commit(envelope).await?;
         if let Some(about) = &queued.envelope.about {
-            self.lock().told.entry(handing.id).or_default().push(about.clone());
+            self.lock().note_told(handing.id, about);
         }
         Ok(queued)
     }

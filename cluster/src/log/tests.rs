@@ -81,6 +81,38 @@ async fn acknowledged_entries_and_the_vote_survive_a_restart() {
     assert_eq!(all[40], entry(50, 300_000), "a large entry comes back in one piece");
 }
 
+async fn assert_only_the_newer_are_read(mut log: LogStore) {
+    let newer = |n| blank_ent::<Types>(2, 2, n);
+    log.blocking_append((0..8).map(|n| entry(n, 100))).await.unwrap();
+    let mut reader = log.get_log_reader().await;
+    log.truncate(log_id(1, 1, 3)).await.unwrap();
+    let kept: Vec<Entry> = (0..3).map(|n| entry(n, 100)).collect();
+    assert_eq!(reader.try_get_log_entries(..).await.unwrap(), kept);
+    assert!(reader.try_get_log_entries(3..8).await.unwrap().is_empty());
+    log.blocking_append((3..6).map(newer)).await.unwrap();
+    let after: Vec<Entry> = (3..6).map(newer).collect();
+    for log in [&mut log, &mut reader] {
+        assert_eq!(log.try_get_log_entries(..).await.unwrap(), [&kept[..], &after].concat());
+        assert_eq!(log.limited_get_log_entries(3, 8).await.unwrap(), after);
+    }
+    let last = log.get_log_state().await.unwrap().last_log_id;
+    assert_eq!(last, Some(log_id(2, 2, 5)));
+}
+
+#[tokio::test]
+async fn what_was_replaced_is_read_by_nobody() {
+    let disk = Arc::new(MemoryDisk::default());
+    let open = || LogStore::open(Arc::clone(&disk) as Arc<dyn LogDisk>, None).unwrap();
+    assert_only_the_newer_are_read(open()).await;
+    let from_disk = open().try_get_log_entries(3..).await.unwrap();
+    assert_eq!(from_disk, (3..6).map(|n| blank_ent(2, 2, n)).collect::<Vec<_>>());
+
+    let dir = tempfile::tempdir().unwrap();
+    assert_only_the_newer_are_read(sled_at(dir.path())).await;
+    let from_disk = sled_at(dir.path()).try_get_log_entries(3..).await.unwrap();
+    assert_eq!(from_disk, (3..6).map(|n| blank_ent(2, 2, n)).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_read_for_sending_is_bounded_but_never_empty() {
     let dir = tempfile::tempdir().unwrap();

@@ -49,6 +49,20 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    /// The secret of the fleet: who chooses addresses must not be able to choose their leaf too.
+    pub(crate) fn set_seed(&mut self, seed: u64) {
+        let before = std::mem::replace(&mut self.rows, Sharded::seeded(seed));
+        for row in before.sorted() {
+            self.rows.put(row.key.clone(), row.version, row.value);
+        }
+    }
+
+    /// Answers in the largest leaf.
+    #[cfg(test)]
+    pub(crate) fn leaf_rows_max(&self) -> usize {
+        self.rows.leaf_rows_max()
+    }
+
     pub(crate) fn get(&self, address: &str) -> Option<Answer> {
         self.rows.get(address).map(|row| row.value)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::clip;
 use super::domains::is_host_name;
 use super::{Outcome, Refusal};
 
@@ -54,8 +55,21 @@ impl Certificate {
 pub struct Fault {
     /// In plain words.
     pub text: String,
-    /// Since when: milliseconds since 1970, UTC.
+    /// Since when there is one: milliseconds since 1970, UTC.
     pub since_ms: u64,
+}
+
+impl Fault {
+    /// Put what is the matter now, if anything, in place of what is `known`; whether that is news.
+    pub(super) fn tell(known: &mut Option<Self>, text: Option<&str>, now_ms: u64) -> bool {
+        let text = text.map(|text| clip(text, FAULT_OCTETS_MAX));
+        if known.as_ref().map(|fault| fault.text.as_str()) == text {
+            return false;
+        }
+        let since_ms = known.as_ref().map_or(now_ms, |fault| fault.since_ms);
+        *known = text.map(|text| Self { text: text.to_owned(), since_ms });
+        true
+    }
 }
 
 /// What can be done with certificates.
@@ -162,15 +176,13 @@ impl Certificates {
     }
 
     fn set_fault(&mut self, name: &str, text: Option<&str>, now_ms: u64) -> u64 {
-        let known = self.faults.get(name);
-        let text = text.map(|text| super::audit::clip(text, FAULT_OCTETS_MAX));
-        if known.map(|fault| fault.text.as_str()) == text {
+        let mut fault = self.faults.get(name).cloned();
+        if !Fault::tell(&mut fault, text, now_ms) {
             return 0;
         }
-        let since_ms = known.map_or(now_ms, |fault| fault.since_ms);
         let faults = Arc::make_mut(&mut self.faults);
-        match text {
-            Some(text) => faults.insert(name.to_owned(), Fault { text: text.to_owned(), since_ms }),
+        match fault {
+            Some(fault) => faults.insert(name.to_owned(), fault),
             None => faults.remove(name),
         };
         1

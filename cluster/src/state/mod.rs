@@ -231,6 +231,7 @@ impl State {
             Command::HostFound { host, seed } => {
                 let id = self.hosts.found(host, now_ms)?;
                 self.blacklist.set_seed(*seed);
+                self.answers.set_seed(*seed);
                 self.version = Some(host.speaks);
                 Ok(id)
             }

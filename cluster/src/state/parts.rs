@@ -101,7 +101,12 @@ impl State {
             Part::RecipientUpload(staged) => self.lists.absorb_staged(staged),
             Part::Answers(chunk) => self.answers.absorb(chunk),
             Part::DomainAnswers(rows) => self.answers.absorb_domains(rows),
-            Part::BlacklistRules(part) => self.blacklist.absorb_rules(part),
+            Part::BlacklistRules(part) => {
+                if let RulesPart::Core { seed, .. } = &part {
+                    self.answers.set_seed(*seed);
+                }
+                self.blacklist.absorb_rules(part);
+            }
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
             Part::ReturnPaths(paths) => self.return_paths = paths,
             Part::Links(part) => self.links.absorb(part),

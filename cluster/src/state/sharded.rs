@@ -23,37 +23,37 @@ const REST_BITS: u32 = 64 - BRANCH_BITS - LEAF_BITS;
 /// What a [`Sharded`] map can be keyed by.
 pub(crate) trait ShardKey: Ord {
     /// The same on every node, for ever: where a row is found does not depend on the process.
-    fn shard_hash(&self) -> u64;
+    fn shard_hash(&self, seed: u64) -> u64;
 }
 
 impl ShardKey for str {
-    fn shard_hash(&self) -> u64 {
-        hash(0, self.as_bytes())
+    fn shard_hash(&self, seed: u64) -> u64 {
+        hash(seed, self.as_bytes())
     }
 }
 
 impl ShardKey for Arc<str> {
-    fn shard_hash(&self) -> u64 {
-        str::shard_hash(self)
+    fn shard_hash(&self, seed: u64) -> u64 {
+        str::shard_hash(self, seed)
     }
 }
 
 impl ShardKey for CompactString {
-    fn shard_hash(&self) -> u64 {
-        str::shard_hash(self)
+    fn shard_hash(&self, seed: u64) -> u64 {
+        str::shard_hash(self, seed)
     }
 }
 
 /// A key that is a hash itself.
 impl ShardKey for u64 {
-    fn shard_hash(&self) -> u64 {
+    fn shard_hash(&self, _seed: u64) -> u64 {
         *self
     }
 }
 
 impl ShardKey for u128 {
     #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
-    fn shard_hash(&self) -> u64 {
+    fn shard_hash(&self, _seed: u64) -> u64 {
         mix((*self as u64) ^ ((*self >> 64) as u64).rotate_left(23))
     }
 }
@@ -99,11 +99,12 @@ type Branch<K, V> = Arc<Vec<Leaf<K, V>>>;
 pub(crate) struct Sharded<K, V> {
     root: Arc<Vec<Branch<K, V>>>,
     len: usize,
+    seed: u64,
 }
 
 impl<K, V> Clone for Sharded<K, V> {
     fn clone(&self) -> Self {
-        Self { root: Arc::clone(&self.root), len: self.len }
+        Self { root: Arc::clone(&self.root), len: self.len, seed: self.seed }
     }
 }
 
@@ -111,17 +112,23 @@ impl<K, V> Default for Sharded<K, V> {
     fn default() -> Self {
         let leaf: Leaf<K, V> = Arc::new([]);
         let branch: Branch<K, V> = Arc::new(vec![leaf; 1 << LEAF_BITS]);
-        Self { root: Arc::new(vec![branch; 1 << BRANCH_BITS]), len: 0 }
+        Self { root: Arc::new(vec![branch; 1 << BRANCH_BITS]), len: 0, seed: 0 }
     }
 }
 
 impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
+    /// An empty map for keys that strangers choose. Who has not got the seed finds no two of one
+    /// leaf: each change copies the whole of it.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     pub(crate) fn get<Q>(&self, key: &Q) -> Option<&Row<K, V>>
     where
         K: Borrow<Q>,
         Q: ShardKey + ?Sized,
     {
-        let hash = key.shard_hash();
+        let hash = key.shard_hash(self.seed);
         let (branch, leaf) = place(hash);
         let leaf = self.root.get(branch)?.get(leaf)?;
         let at = find(leaf, hash, key).ok()?;
@@ -130,7 +137,7 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
 
     /// Put a row in; the one it replaces comes back.
     pub(crate) fn put(&mut self, key: K, version: u64, value: V) -> Option<Row<K, V>> {
-        let hash = key.shard_hash();
+        let hash = key.shard_hash(self.seed);
         let leaf = self.leaf_mut(hash)?;
         let found = find::<K, V, K>(leaf, hash, &key);
         let slot = (hash, Row { key, version, value });
@@ -152,7 +159,7 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
         Q: ShardKey + ?Sized,
     {
         self.get(key)?; // nothing is copied for a row that is not there
-        let hash = key.shard_hash();
+        let hash = key.shard_hash(self.seed);
         let leaf = self.leaf_mut(hash)?;
         let at = find(leaf, hash, key).ok()?;
         let (_, row) = leaf.get(at)?.clone();
@@ -168,7 +175,7 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
         K: Borrow<Q>,
         Q: ShardKey + ?Sized,
     {
-        let hash = key.shard_hash();
+        let hash = key.shard_hash(self.seed);
         let Some(leaf) = self.leaf_mut(hash) else { return false };
         let found = find(leaf, hash, key).ok();
         let found = found.and_then(|at| Arc::make_mut(leaf).get_mut(at));
@@ -183,6 +190,12 @@ impl<K: ShardKey + Clone, V: Clone> Sharded<K, V> {
         rows.extend(self.root.iter().flat_map(|b| b.iter()).flat_map(|l| l.iter()).map(|s| &s.1));
         rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         rows
+    }
+
+    /// Rows of the largest leaf.
+    #[cfg(test)]
+    pub(crate) fn leaf_rows_max(&self) -> usize {
+        self.root.iter().flat_map(|b| b.iter()).map(|leaf| leaf.len()).max().unwrap_or(0)
     }
 
     fn leaf_mut(&mut self, hash: u64) -> Option<&mut Leaf<K, V>> {

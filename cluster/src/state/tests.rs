@@ -1,5 +1,6 @@
 //! The state as a whole: retries, versions, the trail, taking apart and putting together.
 
+use super::sharded::hash;
 use super::*;
 
 fn request(id: u128, command: Command) -> Request {
@@ -119,6 +120,36 @@ fn the_trail_says_who_asked_what() {
     assert_eq!(newest[0].what, "domain set d7.test --return-path tagged");
     assert_eq!(newest[1].what, "domain set d7.test --recipients");
     assert_eq!(newest[2].what, "domain add d599.test --customer acme --route mx");
+}
+
+#[test]
+fn answers_about_addresses_chosen_to_share_a_leaf_do_not_share_one() {
+    let mut state = State::default();
+    state.apply(1, &request(1, customer("acme"))).unwrap();
+    state.apply(2, &request(2, domain("x.test", "mx"))).unwrap();
+    let addresses = (0..).map(|n| format!("u{n}@x.test"));
+    // Whoever does not know the fleet's secret can only take it to be 0.
+    let chosen = addresses.filter(|address| hash(0, address.as_bytes()) >> 51 == 7);
+    let (is_known, version, at_ms) = (false, state.domain_version("x.test"), 5);
+    let answered = |address| RecipientNews::Answered { address, is_known, version, at_ms };
+    let news: Vec<RecipientNews> = chosen.take(200).map(answered).collect();
+    let host = NewHost {
+        name: "mx1".to_owned(),
+        address: "192.0.2.1:7946".to_owned(),
+        version: "0.1.0".to_owned(),
+        key: [0; 32],
+        speaks: CLUSTER_VERSION,
+    };
+    let largest = |seed| {
+        let (mut state, news, host) = (state.clone(), news.clone(), host.clone());
+        state.apply(3, &request(3, Command::HostFound { host, seed })).unwrap();
+        assert_eq!(state.apply(4, &request(4, Command::RecipientNews { news })), Ok(200));
+        let copy = rebuilt(&state);
+        assert!(copy.parts().eq(state.parts()));
+        [state, copy].map(|state| state.answers.leaf_rows_max())
+    };
+    assert_eq!(largest(0), [200, 200]);
+    assert!(largest(7).iter().all(|rows| *rows < 10));
 }
 
 #[test]

@@ -10,10 +10,12 @@
 
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mxfleet_cluster::{Cluster, Command, HostCommand, HostState, Request, Topic, random_id};
@@ -59,6 +61,8 @@ struct Inner {
     busy: Mutex<HashSet<EntryId>>,
     /// When an arriving message was last offered or asked about.
     touched: Mutex<HashMap<EntryId, Instant>>,
+    /// Messages that have come and are ours, until they are scheduled.
+    owned: Mutex<HashSet<EntryId>>,
     receivers: Mutex<send::Receivers>,
 }
 
@@ -77,8 +81,9 @@ impl Drop for Busy<'_> {
 impl HandOver {
     /// `service` follows the fleet's word from now on.
     pub(super) fn new(parts: Parts) -> Self {
-        let (busy, touched, receivers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { parts, busy, touched, receivers });
+        let (busy, touched) = (Mutex::default(), Mutex::default());
+        let (owned, receivers) = (Mutex::default(), Mutex::default());
+        let inner = Arc::new(Inner { parts, busy, touched, owned, receivers });
         inner.follow();
         Self { inner }
     }
@@ -87,7 +92,8 @@ impl HandOver {
     /// scheduled before: from now on other nodes say what of it is ours.
     pub(super) async fn run(self, stop: CancellationToken) {
         let inner = &self.inner;
-        inner.parts.cluster.answer_peers(Topic::HAND_OVER, Arc::new(self.clone()));
+        let handler: Weak<Inner> = Arc::downgrade(inner);
+        inner.parts.cluster.answer_peers(Topic::HAND_OVER, handler);
         let work = async {
             tokio::join!(inner.follow_fleet(), inner.empty(), inner.settle(), inner.resolve());
         };

@@ -8,14 +8,14 @@ use tokio::time::{sleep, timeout};
 
 use super::send::parse;
 use super::words::{Ask, Offer, Owner, Reply};
-use super::{ASK_AFTER, HandOver, Inner, lock};
+use super::{ASK_AFTER, Inner, lock};
 use crate::spool::{Copied, EntryId, Hold};
 use crate::telemetry::metrics::METRICS;
 
 /// Messages in one question.
 const IDS_MAX: usize = 500;
 
-impl PeerHandler for HandOver {
+impl PeerHandler for Inner {
     fn answer<'a>(
         &'a self,
         from: u64,
@@ -24,9 +24,9 @@ impl PeerHandler for HandOver {
     ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + 'a>> {
         Box::pin(async move {
             let reply = match serde_json::from_slice(&body) {
-                Ok(Ask::Offer(offer)) => self.inner.take_in(from, *offer, tail).await,
-                Ok(Ask::Yours { ids }) => self.inner.own(from, &ids).await,
-                Ok(Ask::Whose { ids }) => self.inner.owners(from, &ids).await,
+                Ok(Ask::Offer(offer)) => self.take_in(from, *offer, tail).await,
+                Ok(Ask::Yours { ids }) => self.own(from, &ids).await,
+                Ok(Ask::Whose { ids }) => self.owners(from, &ids).await,
                 Err(error) => Reply::refused(format!("it is not understood: {error}")),
             };
             reply.encode()
@@ -89,33 +89,48 @@ impl Inner {
     }
 
     /// Messages that node `from` has recorded as ours: deliver them.
-    async fn own(&self, from: u64, ids: &[EntryId]) -> Reply {
-        let mut owned = Vec::new();
+    pub(super) async fn own(&self, from: u64, ids: &[EntryId]) -> Reply {
         for id in ids {
             match self.parts.spool.hold_of(*id) {
                 Some(Hold::Arriving { from: sender, held }) if u64::from(sender) == from => {
                     self.parts.spool.set_hold(*id, if held { Hold::Operator } else { Hold::No });
-                    owned.push(*id);
+                    lock(&self.owned).insert(*id);
                 }
                 _ => {} // it was told before
             }
         }
-        if let Err(error) = self.parts.spool.flush().await {
-            return Reply::refused(error.to_string());
-        }
+        self.adopt_owned().await.map_or_else(Reply::refused, |()| Reply::Done)
+    }
+
+    /// Record durably that messages are ours, and schedule them. What fails is tried again: by then
+    /// their holds do not show any more that nobody has scheduled them.
+    async fn adopt_owned(&self) -> Result<(), String> {
+        let owned: Vec<EntryId> = lock(&self.owned).iter().copied().collect();
+        self.parts.spool.flush().await.map_err(|error| error.to_string())?;
+        let mut failed = Ok(());
         for id in owned {
+            if !lock(&self.owned).remove(&id) {
+                continue;
+            }
             lock(&self.touched).remove(&id);
             if let Err(error) = self.parts.deliveries.adopt(id).await {
                 tracing::error!(%id, %error, "a message that was handed over cannot be read");
+                lock(&self.owned).insert(id);
+                failed = Err(error.to_string());
             }
         }
-        Reply::Done
+        failed
     }
 
     /// Ask whose the messages are that wait for their sender's word.
     pub(super) async fn resolve(&self) {
         loop {
             sleep(ASK_AFTER).await;
+            if !lock(&self.owned).is_empty()
+                && let Err(why) = self.adopt_owned().await
+            {
+                tracing::warn!("messages that were handed over are not delivered yet: {why}");
+            }
             let arriving = |hold| match hold {
                 Hold::Arriving { from, .. } => Some(from),
                 _ => None,

@@ -48,11 +48,11 @@ impl Write for Lines {
 const WEBHOOK_FILE: &str = "webhook";
 
 /// A node's delivering half.
-struct World {
+pub(crate) struct World {
     dir: Arc<tempfile::TempDir>,
-    cluster: Cluster,
-    spool: Spool,
-    deliveries: Deliveries,
+    pub(crate) cluster: Cluster,
+    pub(crate) spool: Spool,
+    pub(crate) deliveries: Deliveries,
     lines: Lines,
     log: DeliveryLog,
     stop: CancellationToken,
@@ -60,7 +60,7 @@ struct World {
     requests: u128,
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         probe_pause_min_ms: 60,
         probe_pause_max_ms: 120,
@@ -111,15 +111,15 @@ impl World {
         Self::on(Arc::new(OsFs), dir, cluster, limits)
     }
 
-    /// The same, with the spool on another disk.
-    fn on(
+    /// The same with the spool on another file system.
+    pub(crate) fn on(
         fs: Arc<dyn SpoolFs>,
         dir: Arc<tempfile::TempDir>,
         cluster: Cluster,
         limits: Limits,
     ) -> Self {
         let limits = Arc::new(limits);
-        let (spool, recovered) = open_spool(&dir.path().join("spool"), &limits, fs);
+        let (spool, recovered) = open_spool(fs, &dir.path().join("spool"), &limits);
         let lines = Lines::default();
         let log = DeliveryLog::start(Format::Text, Box::new(lines.clone()), 10_000).unwrap();
         let own = Own { names: HashSet::new(), allow_loopback: true, ..Own::default() };
@@ -220,9 +220,9 @@ impl World {
 }
 
 fn open_spool(
+    fs: Arc<dyn SpoolFs>,
     dir: &Path,
     limits: &Arc<Limits>,
-    fs: Arc<dyn SpoolFs>,
 ) -> (Spool, crate::spool::Recovered) {
     let usual = Limits::default().disk_reserve_octets;
     let reserve = if limits.disk_reserve_octets == usual { 0 } else { limits.disk_reserve_octets };
@@ -231,7 +231,7 @@ fn open_spool(
     Spool::open(config, fs).unwrap()
 }
 
-fn envelope(recipients: &[&str]) -> Envelope {
+pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
     let address = |text: &str| Address::parse(text, false).unwrap();
     let recipient = |text: &&str| Recipient { address: address(text), notify: None, orcpt: None };
     Envelope {
@@ -254,7 +254,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
 }
 
 /// Real sockets and threads give no other sign.
-async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..1500 {
         if is_so() {
             return;

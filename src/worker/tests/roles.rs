@@ -68,6 +68,32 @@ async fn a_crash_after_the_copy_was_stored_makes_no_second_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_because_of_a_message_is_known_until_both_have_left_the_queue() {
+    let rcpt = BTreeMap::from([("busy", "450 4.2.1 busy")]);
+    let server = CustomerServer::start(Manners { rcpt, ..Manners::default() }).await;
+    let mut world = operators(&server).await;
+    world.set("queue.retry_min", "1h").await;
+    let gone = world.send(&["a@ops.test"], TEXT).await;
+    let waits = world.send(&["busy@ops.test"], TEXT).await;
+    wait_until("one waits", || world.log_lines("status=deferred") == 1).await;
+    wait_until("one is gone", || world.spool.stats().messages == 1).await;
+    world.stop().await;
+    for id in [gone, waits] {
+        let kind = Written::Report(crate::smtp::ReportKind::Failed);
+        let about = About { kind, id: id.to_string(), recipients: vec![0] };
+        let report = Envelope { mail_from: None, about: Some(about), ..envelope(&["b@ops.test"]) };
+        world.store(report, TEXT).await;
+    }
+    world.running = Some(tokio::spawn(async {}));
+    let world = world.restart(limits()).await;
+    let known = || world.deliveries.inner.lock().told.keys().copied().collect::<Vec<_>>();
+    wait_until("the reports are gone", || taken(&server).len() == 3).await;
+    wait_until("one is forgotten", || known() == [waits]).await;
+    world.deliveries.delete(waits).await.unwrap();
+    assert!(known().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_and_missing_operators_keep_the_message() {
     let server = CustomerServer::start(Manners::default()).await;
     let mut world = operators(&server).await;
@@ -122,7 +148,7 @@ impl Trouble {
     /// The parts that the next life finds.
     fn kept(&self) -> Vec<RolePart> {
         let dir = self.world.dir.path().join("spool");
-        let (_spool, entries) = open_spool(&dir, &limits().into(), Arc::new(self.fs.kill()));
+        let (_spool, entries) = open_spool(Arc::new(self.fs.kill()), &dir, &limits().into());
         let about = entries.filter_map(|entry| entry.unwrap().about);
         let part = |about: About| match about.kind {
             Written::Role(part) => part,

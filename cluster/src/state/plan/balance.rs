@@ -215,8 +215,11 @@ fn improvement(items: &[Item], loads: &[u64], bins: &[usize], full: usize) -> Op
     let mut consider = |item: usize, other: Option<usize>, to: usize| {
         let (load, back) = (items[item].load, other.map_or(0, |other| items[other].load));
         let after = (loads[full] - load + back).max(loads[to] + load - back);
-        let ok = fits(item, to, other) && other.is_none_or(|other| fits(other, full, Some(item)));
-        if ok && after < loads[full] && found.as_ref().is_none_or(|(best, _)| after < *best) {
+        let is_better = found.as_ref().map_or(after < loads[full], |(best, _)| after < *best);
+        if is_better
+            && fits(item, to, other)
+            && other.is_none_or(|other| fits(other, full, Some(item)))
+        {
             found = Some((after, (item, other, to)));
         }
     };

@@ -1,11 +1,13 @@
 //! The fewest names moved so that no host has much more than it must.
 
-use super::balance::{Item, best, lower_bound};
+use super::balance::{Balance, Item, best, lower_bound};
 
 /// A host is as full as it may be at this part of the best there is, in percent.
 const TOLERANCE_PERCENT: u64 = 110;
 /// Steps of the search for the fewest moves, times names.
 const WORK_MAX: usize = 400_000;
+/// Names looked at when moves are taken back; those that are left then stay in the plan.
+const PUT_BACK_MAX: usize = 4_000_000;
 
 /// A fleet as the planner sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,16 +74,10 @@ impl Fleet {
             return None;
         }
         let best = best(&items, usable.len());
-        let floor = lower_bound(&items, usable.len());
-        let base = if best.proven { best.peak } else { floor };
-        let most = best.peak.max(base.saturating_mul(TOLERANCE_PERCENT) / 100);
+        let most = most(&items, &best, usable.len());
         let mut search = Search::new(&items, at.clone(), usable.len(), most, best.clashes);
-        let bins = search.fewest().unwrap_or_else(|| {
-            let bins = relabelled(&items, &at, &best.bins, usable.len());
-            let mut search = Search::new(&items, bins, usable.len(), most, best.clashes);
-            search.put_back(&at);
-            search.bins
-        });
+        let bins = search.fewest();
+        let bins = bins.unwrap_or_else(|| nearest(&items, &at, &best, usable.len()).bins);
         Some(self.plan(&usable, &bins))
     }
 
@@ -169,6 +165,8 @@ struct Search<'a> {
     moved: Vec<bool>,
     loads: Vec<u64>,
     most: u64,
+    /// Pairs that are on one host, and how many may be.
+    clashes: usize,
     clashes_allowed: usize,
     steps: usize,
     steps_max: usize,
@@ -191,8 +189,22 @@ impl<'a> Search<'a> {
         }
         let moved = vec![false; items.len()];
         let steps_max = WORK_MAX / items.len().max(1);
-        let (steps, best) = (0, None);
-        Self { items, bins, moved, loads, most, clashes_allowed, steps, steps_max, best }
+        let (steps, best, clashes) = (0, None, 0);
+        let mut search = Self {
+            items,
+            bins,
+            moved,
+            loads,
+            most,
+            clashes,
+            clashes_allowed,
+            steps,
+            steps_max,
+            best,
+        };
+        let twice: usize = (0..items.len()).map(|item| search.clashes_of(item)).sum();
+        search.clashes = twice / 2;
+        search
     }
 
     fn fewest(&mut self) -> Option<Vec<Option<usize>>> {
@@ -205,14 +217,10 @@ impl<'a> Search<'a> {
         self.best.take().map(|(_, bins)| bins)
     }
 
-    fn clashes(&self) -> usize {
-        let here = |item: usize| {
-            let bin = self.bins[item];
-            let same =
-                |other: &&usize| **other > item && bin.is_some() && self.bins[**other] == bin;
-            self.items[item].apart.iter().filter(same).count()
-        };
-        (0..self.items.len()).map(here).sum()
+    /// Names on the same host that are not to be on one with this.
+    fn clashes_of(&self, item: usize) -> usize {
+        let Some(bin) = self.bins[item] else { return 0 };
+        self.items[item].apart.iter().filter(|other| self.bins[**other] == Some(bin)).count()
     }
 
     /// At least so many moves are still needed.
@@ -244,7 +252,7 @@ impl<'a> Search<'a> {
         }
         let peak = self.loads.iter().copied().max().unwrap_or_default();
         let settled = self.bins.iter().all(Option::is_some) && peak <= self.most;
-        if settled && self.clashes() <= self.clashes_allowed {
+        if settled && self.clashes <= self.clashes_allowed {
             if self.best.as_ref().is_none_or(|(best, _)| peak < *best) {
                 self.best = Some((peak, self.bins.clone()));
             }
@@ -293,7 +301,8 @@ impl<'a> Search<'a> {
         Vec::new()
     }
 
-    /// Whatever can stay where it was, does; the small ones first.
+    /// Whatever can stay where it was, does; the small ones first. No host has too much before
+    /// that, so only the one that a name goes back to can.
     fn put_back(&mut self, at: &[Option<usize>]) {
         let mut moved: Vec<usize> =
             (0..at.len()).filter(|i| at[*i].is_some() && self.bins[*i] != at[*i]).collect();
@@ -302,12 +311,16 @@ impl<'a> Search<'a> {
         while moved.len() < left {
             left = moved.len();
             moved.retain(|item| {
-                let to = self.bins[*item];
-                self.shift(*item, at[*item]);
-                let fits = self.loads.iter().all(|load| *load <= self.most);
-                let stays = fits && self.clashes() <= self.clashes_allowed;
+                let (item, to, home) = (*item, self.bins[*item], at[*item]);
+                if self.steps >= PUT_BACK_MAX {
+                    return true;
+                }
+                self.steps += 1 + self.items[item].apart.len();
+                self.shift(item, home);
+                let fits = home.is_none_or(|home| self.loads[home] <= self.most);
+                let stays = fits && self.clashes <= self.clashes_allowed;
                 if !stays {
-                    self.shift(*item, to);
+                    self.shift(item, to);
                 }
                 !stays
             });
@@ -316,6 +329,7 @@ impl<'a> Search<'a> {
 
     fn shift(&mut self, item: usize, to: Option<usize>) {
         let load = self.items[item].load;
+        self.clashes -= self.clashes_of(item);
         if let Some(from) = self.bins[item] {
             self.loads[from] -= load;
         }
@@ -323,7 +337,27 @@ impl<'a> Search<'a> {
             self.loads[to] += load;
         }
         self.bins[item] = to;
+        self.clashes += self.clashes_of(item);
     }
+}
+
+/// What a host may have.
+fn most(items: &[Item], best: &Balance, hosts: usize) -> u64 {
+    let base = if best.proven { best.peak } else { lower_bound(items, hosts) };
+    best.peak.max(base.saturating_mul(TOLERANCE_PERCENT) / 100)
+}
+
+/// The best balance, but with as much as possible where it is.
+fn nearest<'a>(
+    items: &'a [Item],
+    at: &[Option<usize>],
+    best: &Balance,
+    hosts: usize,
+) -> Search<'a> {
+    let bins = relabelled(items, at, &best.bins, hosts);
+    let mut search = Search::new(items, bins, hosts, most(items, best, hosts), best.clashes);
+    search.put_back(at);
+    search
 }
 
 /// The best balance with its bins renamed so that much stays where it is.
@@ -333,19 +367,78 @@ fn relabelled(
     best: &[usize],
     hosts: usize,
 ) -> Vec<Option<usize>> {
-    let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
-    for bin in 0..hosts {
-        for host in 0..hosts {
-            let same = (0..items.len()).filter(|i| best[*i] == bin && at[*i] == Some(host));
-            pairs.push((same.map(|item| 1 + items[item].load).sum(), bin, host));
+    let pairs = (0..hosts).flat_map(|bin| (0..hosts).map(move |host| (0, bin, host)));
+    let mut pairs: Vec<(u64, usize, usize)> = pairs.collect();
+    for (item, host) in at.iter().enumerate() {
+        if let Some(host) = host {
+            pairs[best[item] * hosts + host].0 += 1 + items[item].load;
         }
     }
     pairs.sort_by_key(|(same, bin, host)| (std::cmp::Reverse(*same), *bin, *host));
-    let mut label = vec![None; hosts];
+    let (mut label, mut taken) = (vec![None; hosts], vec![false; hosts]);
     for (_, bin, host) in pairs {
-        if label[bin].is_none() && !label.contains(&Some(host)) {
-            label[bin] = Some(host);
+        if label[bin].is_none() && !taken[host] {
+            (label[bin], taken[host]) = (Some(host), true);
         }
     }
     best.iter().map(|bin| label[*bin]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::state::mix;
+
+    /// Customers with three names each, all of them on hosts that chance has chosen.
+    fn large(hosts: usize, names: usize, customers: u64) -> Fleet {
+        let below = |seed, end: usize| usize::try_from(mix(seed) % end as u64).unwrap();
+        let mut loads = vec![0; names];
+        let mut apart = BTreeSet::new();
+        for customer in 0..customers {
+            let list = [1, 2, 3].map(|n| below(customer << 2 | n, names));
+            for (at, name) in list.into_iter().enumerate() {
+                loads[name] += mix(customer) % 100;
+                let others = list[..at].iter().filter(|other| **other != name);
+                apart.extend(others.map(|other| (name.min(*other), name.max(*other))));
+            }
+        }
+        let host = |n| FleetHost { name: format!("mx{n}"), usable: true };
+        let name = |(n, load): (usize, u64)| FleetName {
+            name: format!("n{n}"),
+            host: Some(below(1 << 40 | n as u64, hosts)),
+            load,
+        };
+        Fleet {
+            hosts: (0..hosts).map(host).collect(),
+            names: loads.into_iter().enumerate().map(name).collect(),
+            apart: apart.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn in_a_large_fleet_all_moves_that_need_not_be_are_taken_back_within_the_bound() {
+        let fleet = large(200, 400, 20_000);
+        let (items, usable) = (fleet.items(), fleet.usable());
+        let at: Vec<_> = fleet.names.iter().map(|name| fleet.bin(name, &usable)).collect();
+        let best = best(&items, usable.len());
+        let mut search = nearest(&items, &at, &best, usable.len());
+        assert!(search.steps > 0 && search.steps < PUT_BACK_MAX, "{}", search.steps);
+        let (peak, clashes) = (search.loads.iter().copied().max(), search.clashes);
+        assert!(peak <= Some(search.most) && clashes <= best.clashes);
+        for (item, to) in search.bins.clone().into_iter().enumerate() {
+            if to == at[item] {
+                continue;
+            }
+            search.shift(item, at[item]);
+            let peak = search.loads.iter().copied().max();
+            assert!(peak > Some(search.most) || search.clashes > best.clashes, "name {item}");
+            search.shift(item, to);
+        }
+        assert_eq!(search.clashes, clashes, "what is counted step by step stays right");
+        let plan = fleet.rebalance().unwrap();
+        assert_eq!(plan.clashes, clashes);
+        assert_eq!(plan.loads.iter().map(|(_, _, after)| *after).max(), peak);
+    }
 }

@@ -8,7 +8,6 @@ use super::super::{Command, Outcome, Refusal, State};
 use super::Fault;
 
 const NAMES_MAX: usize = 1000;
-const FAULT_OCTETS_MAX: usize = 2000;
 /// Customers that a refusal names.
 const SHOWN_MAX: usize = 10;
 
@@ -133,20 +132,12 @@ impl State {
             }
             NameCommand::Remove { name, force } => self.remove_name(name, *force),
             NameCommand::Published { name, host, ttl_s } => self.published(name, *host, *ttl_s),
-            NameCommand::DnsFault { text } => Ok(self.set_dns_fault(text.as_deref())),
+            NameCommand::DnsFault { text } => {
+                let (known, now_ms) = (&mut self.rotation.dns_fault, self.clock_ms);
+                Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
+            }
             NameCommand::Spread => Ok(self.assign_all_without()),
         }
-    }
-
-    fn set_dns_fault(&mut self, text: Option<&str>) -> u64 {
-        let text = text.map(|text| super::super::audit::clip(text, FAULT_OCTETS_MAX));
-        let known = self.rotation.dns_fault.as_ref();
-        if known.map(|fault| fault.text.as_str()) == text {
-            return 0;
-        }
-        let since_ms = self.clock_ms;
-        self.rotation.dns_fault = text.map(|text| Fault { text: text.to_owned(), since_ms });
-        1
     }
 
     fn add_name(&mut self, name: &str, host: &str, from_ms: Option<u64>) -> Outcome {

@@ -161,7 +161,9 @@ impl Inner {
     }
 
     fn begin(&self, id: EntryId) -> Option<Busy<'_>> {
-        lock(&self.busy).insert(id).then_some(Busy { inner: self, id })
+        let is_free = lock(&self.busy).insert(id);
+        // Not made before it is known: one that is dropped takes the lock, and frees the message.
+        is_free.then(|| Busy { inner: self, id })
     }
 
     fn is_busy(&self, id: EntryId) -> bool {

@@ -65,8 +65,9 @@ impl Seen {
         self.silent_ms.is_some_and(|ms| ms <= UP_MS)
     }
 
-    fn may_lead(&self) -> bool {
-        self.votes() && self.wanted && !self.stands_down && self.is_up()
+    /// A voter that is to stay one.
+    fn keeps_vote(&self) -> bool {
+        self.votes() && self.wanted && !self.stands_down
     }
 
     fn may_vote(&self) -> bool {
@@ -100,8 +101,6 @@ pub(crate) fn next_step(
     if let Some(id) = find(&|_, seen| seen.wanted && seen.role.is_none()) {
         return Some(Step::AddLearner(id));
     }
-    let leaves = |seen: &Seen| seen.votes() && (!seen.wanted || seen.stands_down);
-    let i_leave = nodes.get(&me).is_some_and(|seen| leaves(seen) || !seen.votes());
     if let Some(id) =
         find(&|id, seen| *id != me && !seen.wanted && seen.role == Some(Role::Learner))
     {
@@ -113,17 +112,18 @@ pub(crate) fn next_step(
     let voters = nodes.values().filter(|seen| seen.votes()).count();
     let wanted = voters_wanted(hosts, voters_max);
     // Its place is filled before a voter leaves, so that the quorum does not shrink on the way.
-    let leaving = find(&|id, seen| *id != me && leaves(seen));
-    let stays = nodes.get(&leaving.unwrap_or(me)).is_some_and(|seen| seen.wanted);
+    let leaving = find(&|id, seen| *id != me && seen.votes() && !seen.keeps_vote());
     match (leaving, candidate) {
         (Some(down), Some(up)) if voters <= wanted => return Some(Step::Swap { up, down }),
-        (Some(down), _) if !stays => return Some(Step::RemoveVoter(down)),
-        (Some(down), _) if voters > 1 => return Some(Step::Demote(down)),
+        (Some(down), _) if voters > 1 => {
+            let stays = nodes.get(&down).is_some_and(|seen| seen.wanted);
+            return Some(if stays { Step::Demote(down) } else { Step::RemoveVoter(down) });
+        }
         _ => {}
     }
-    if i_leave {
+    if nodes.get(&me).is_some_and(|seen| !seen.keeps_vote()) {
         // The next leader takes this one's vote: openraft cannot take its own leader away.
-        return match find(&|id, seen| *id != me && seen.may_lead()) {
+        return match find(&|id, seen| *id != me && seen.keeps_vote() && seen.is_up()) {
             Some(_) => (led_ms >= LED_LEAST_MS).then_some(Step::TransferLead),
             None => candidate.map(Step::Promote),
         };

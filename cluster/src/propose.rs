@@ -72,7 +72,7 @@ struct Pending {
 /// The leader's side: requests in, log entries out.
 #[derive(Clone)]
 pub(crate) struct Proposer {
-    raft: Raft,
+    pub(crate) raft: Raft,
     pub(crate) node: NodeId,
     queue: mpsc::Sender<Pending>,
     /// It gives up the lead: requests are for the next leader.

@@ -186,7 +186,7 @@ async fn take(
     tracing::info!(?step, "the membership changes");
     match step {
         Step::TransferLead => {
-            let transferred = transfer::lead(&node.raft, &node.forwarder.proposer).await;
+            let transferred = transfer::lead(&node.forwarder.proposer).await;
             // If not, it is tried again after a while in which this node decides what waits.
             *node.led.lock().unwrap_or_else(PoisonError::into_inner) = None;
             transferred

@@ -32,7 +32,7 @@ pub(super) enum Verb {
         addresses: Vec<IpAddr>,
     },
     /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
-    /// then its vote. `host resume` takes it back at any time.
+    /// then its lead and its vote. `host resume` takes it back at any time.
     Drain {
         /// Its name.
         name: String,

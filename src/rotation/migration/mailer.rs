@@ -1,8 +1,9 @@
 //! Writing to customers: one letter a customer and round, whoever leads and whoever crashes.
 //!
 //! The leader claims a letter in the state, with the queue id it will have; then it queues it. What
-//! became of it is kept by [`Letters`] until the state has it. At start a node looks at its claims:
-//! one without a message in the spool and without news was never queued, and is now.
+//! became of it is kept by [`Letters`] until the state has it. Every node looks at its claims again
+//! and again: one without a message in the spool and without news was never queued, and is now,
+//! whether a crash was in the way, a full disk, or a claim that was decided late.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -45,7 +46,7 @@ struct Claimed {
     id: EntryId,
 }
 
-/// Why a letter was not queued. Its claim stays, and the next start queues it.
+/// Why a letter was not queued. Its claim stays, and the next look queues it.
 #[derive(Debug, thiserror::Error)]
 enum LetterError {
     #[error(transparent)]
@@ -56,42 +57,42 @@ enum LetterError {
 
 impl Mailer {
     pub(in crate::rotation) async fn run(self) {
-        while let Err(error) = self.queue_old_claims().await {
-            tracing::error!(%error, "letters of an earlier life are not queued yet");
-            sleep(LOOK_EVERY).await;
-        }
         loop {
-            sleep(LOOK_EVERY).await;
+            if let Err(error) = self.queue_claims().await {
+                tracing::warn!("letters that are this node's to send wait: {error}");
+            }
             self.tell_news().await;
             if self.cluster.leads() {
                 self.write().await;
             }
+            sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Queue what this node claimed in an earlier life and did not come to queue.
-    async fn queue_old_claims(&self) -> Result<(), LetterError> {
+    /// Queue what this node claimed and did not come to queue: in an earlier life, or because it
+    /// had given up waiting when its claim was decided, or because there was no room.
+    async fn queue_claims(&self) -> Result<(), LetterError> {
         let state = self.cluster.view();
         let Some(migration) = state.migrations().next() else { return Ok(()) };
-        self.letters.forget_before(migration.id)?;
+        if !self.letters.forget_before(migration.id)? {
+            return Ok(());
+        }
         for (customer, step) in state.migration_steps() {
             let Told::Sending { node, message } = step.told else { continue };
+            let Some(id) = entry_id(message).filter(|_| node == self.node) else { continue };
             let letter = MigrationLetter {
                 migration: migration.id,
                 round: step.round,
                 customer: customer.to_owned(),
             };
-            let queued = entry_id(message).is_some_and(|id| self.post.spool.hold_of(id).is_some());
-            if node != self.node || queued || self.letters.known(&letter)?.is_some() {
+            if self.post.spool.hold_of(id).is_some() || self.letters.known(&letter)?.is_some() {
                 continue;
             }
             if is_cancelled(migration) && step.round < migration.rounds {
                 continue; // nobody is to be told any more what it says
             }
-            if let Some(id) = entry_id(message) {
-                tracing::info!(customer, "a letter that was cut short is queued");
-                self.queue(&state, migration, Claimed { letter, id }).await?;
-            }
+            tracing::info!(customer, "a letter that was cut short is queued");
+            self.queue(&state, migration, Claimed { letter, id }).await?;
         }
         Ok(())
     }
@@ -155,7 +156,7 @@ impl Mailer {
             });
             let customer = claimed.letter.customer.clone();
             if is_ours && let Err(error) = self.queue(state, migration, claimed).await {
-                tracing::error!(%error, customer, "a letter is not queued; the next start does it");
+                tracing::error!(%error, customer, "a letter is not queued yet");
             }
         }
     }
@@ -284,7 +285,7 @@ fn news(known: &Known, told: &Told) -> Option<Told> {
 }
 
 /// A queue id as a number that fits the state.
-fn message_number(id: EntryId) -> u128 {
+pub(super) fn message_number(id: EntryId) -> u128 {
     (u128::from(id.micros()) << 16) | u128::from(id.node())
 }
 

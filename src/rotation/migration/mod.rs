@@ -3,6 +3,8 @@
 mod letter;
 mod mailer;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 pub(super) use mailer::Mailer;
 pub use survey::Surveyor;

@@ -1,0 +1,144 @@
+//! A mailer with a real queue, on a fleet of one host whose state changes at a word.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mxfleet_cluster::{
+    Cluster, Command, Customer, CustomerStatus, HostCommand, MigrationCommand, NameCommand,
+    NewHost, Request, Told, random_id,
+};
+
+use super::mailer::{Mailer, message_number};
+use crate::letters::Letters;
+use crate::post::Post;
+use crate::spool::EntryId;
+use crate::spool::sim_fs::SimFs;
+use crate::system::clock::{wall_ms, wall_us};
+use crate::worker::tests::{World, limits, wait_until};
+
+const NODE: u64 = 1;
+const OLD: &str = "mx-a.relay.test";
+const STAYS: &str = "mx-b.relay.test";
+const NEW: &str = "mx-c.relay.test";
+
+/// A node, and the files of its letters.
+struct Bench {
+    world: World,
+    mailer: Mailer,
+    _dir: tempfile::TempDir,
+}
+
+async fn must(cluster: &Cluster, command: Command) {
+    let asked = format!("{command:?}");
+    let request = Request::new(random_id(), "test", wall_ms(), command);
+    let outcome = cluster.propose(request).await.unwrap();
+    outcome.unwrap_or_else(|why| panic!("{asked}: {why}"));
+}
+
+impl Bench {
+    /// A migration is announced and its new name not in DNS, so that no letter is due.
+    async fn announced() -> Self {
+        let (dir, files) = (tempfile::tempdir().unwrap(), Arc::new(tempfile::tempdir().unwrap()));
+        let world = World::on(Arc::new(SimFs::new()), files, Cluster::detached(), limits());
+        let post = Post {
+            spool: world.spool.clone(),
+            deliveries: world.deliveries.clone(),
+            hostname: "mx1.relay.test".to_owned(),
+        };
+        let letters = Letters::open(dir.path()).unwrap();
+        let mailer = Mailer { cluster: world.cluster.clone(), post, letters, node: NODE };
+        let bench = Self { world, mailer, _dir: dir };
+        for n in 1..=2_u8 {
+            bench.host(n).await;
+        }
+        for (name, host) in [(OLD, "mx1"), (STAYS, "mx2")] {
+            let (name, host) = (name.to_owned(), host.to_owned());
+            bench.must(Command::Name(NameCommand::Add { name, host, from_ms: None })).await;
+        }
+        bench.published(OLD, 1).await;
+        bench.published(STAYS, 2).await;
+        for id in ["acme", "bolt"] {
+            bench.customer(id, &[&format!("ops@{id}.test")]).await;
+        }
+        let (retire, text) = (vec![OLD.to_owned()], String::new());
+        let introduce = vec![(NEW.to_owned(), "mx1".to_owned())];
+        let ends_ms = wall_ms() + 86_400_000;
+        bench.change(MigrationCommand::Plan { retire, introduce, ends_ms, text }).await;
+        let (title, text) = ("Names change".to_owned(), "See your mail.".to_owned());
+        bench.change(MigrationCommand::Announce { title, text }).await;
+        bench
+    }
+
+    async fn must(&self, command: Command) {
+        must(&self.world.cluster, command).await;
+    }
+
+    async fn change(&self, command: MigrationCommand) {
+        self.must(Command::Migration(command)).await;
+    }
+
+    async fn host(&self, n: u8) {
+        let (name, key) = (format!("mx{n}"), [n; 32]);
+        let (address, version) = (format!("192.0.2.{n}:7946"), "0.1.0".to_owned());
+        let host = NewHost { name: name.clone(), address, version, key, speaks: 1 };
+        if n == 1 {
+            self.must(Command::HostFound { host, seed: 1 }).await;
+        } else {
+            let (hash, expires_ms) = ([n; 32], wall_ms() + 60_000);
+            let token = Command::HostToken { hash, name: name.clone(), expires_ms };
+            self.must(token).await;
+            self.must(Command::HostJoin { token: hash, host }).await;
+        }
+        let addresses = vec![IpAddr::from([192, 0, 2, n])];
+        self.must(Command::HostService(HostCommand::Set { name, addresses })).await;
+        let (name, value) = ("rotation.zone".to_owned(), Some("relay.test".to_owned()));
+        self.must(Command::SettingSet { name, value }).await;
+    }
+
+    async fn customer(&self, id: &str, contacts: &[&str]) {
+        let contacts = contacts.iter().map(ToString::to_string).collect();
+        let (name, status) = (id.to_owned(), CustomerStatus::Active);
+        let customer = Customer { id: id.to_owned(), name, contacts, status };
+        self.must(Command::CustomerAdd(customer)).await;
+    }
+
+    async fn published(&self, name: &str, host: u64) {
+        let (name, host) = (name.to_owned(), Some(host));
+        self.must(Command::Name(NameCommand::Published { name, host, ttl_s: 60 })).await;
+    }
+
+    async fn told(&self, customer: &str, round: u32, told: Told) {
+        let rows = vec![(customer.to_owned(), round, told)];
+        self.change(MigrationCommand::Told { rows }).await;
+    }
+
+    fn state_of(&self, customer: &str) -> Told {
+        self.world.cluster.view().migration_step(customer).unwrap().told.clone()
+    }
+
+    fn queued(&self) -> usize {
+        self.world.spool.ids().len()
+    }
+}
+
+/// The id of a letter that `node` has or will have.
+fn letter_of(node: u16) -> EntryId {
+    EntryId::new(wall_us(), node).unwrap()
+}
+
+fn sending(node: u64, id: EntryId) -> Told {
+    Told::Sending { node, message: message_number(id) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_decided_late_is_queued_without_a_restart() {
+    let bench = Bench::announced().await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let id = letter_of(1);
+    bench.told("acme", 1, sending(NODE, id)).await;
+    wait_until("the letter is queued", || bench.world.spool.hold_of(id).is_some()).await;
+    assert_eq!(bench.queued(), 1, "and no other one");
+    running.abort();
+}

@@ -69,6 +69,8 @@ pub struct MigrationStep {
     pub told: Told,
     /// The round of that mail, counted from 1; 0 is none.
     pub round: u32,
+    /// The round of the first mail that was begun; 0 is none.
+    pub first_round: u32,
     /// What its MX records were last seen to say.
     pub survey: Survey,
     /// Names that begin, and that its MX records were last seen to have.
@@ -185,6 +187,14 @@ impl MigrationCommand {
             Self::Cancel => "migration cancel".to_owned(),
             Self::Told { .. } | Self::Surveyed { .. } => return None,
         })
+    }
+}
+
+impl MigrationStep {
+    /// Whether mail has told the customer of its new names, or may have.
+    pub fn was_told(&self) -> bool {
+        let came_back = matches!(self.told, Told::Bounced { .. }) && self.round == self.first_round;
+        self.first_round > 0 && !came_back
     }
 }
 

@@ -20,25 +20,27 @@ pub(super) struct Draft<'a> {
     pub(super) names: &'a [String],
     /// The customer's domains.
     pub(super) domains: &'a [String],
-    /// Which letter it is: 1 is the announcement, later ones remind.
+    /// Which round of letters it is of; a customer's first one announces, later ones remind.
     pub(super) round: u32,
 }
 
 /// What is written, without the header that all letters have.
 pub(super) fn compose(draft: &Draft<'_>) -> Text {
     let Draft { migration, customer, round, .. } = draft;
-    let subject = match (moves(draft), *round) {
+    let subject = match (moves(draft), reminds(draft)) {
         _ if is_cancelled(migration) => "MX names stay: the change is cancelled".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
-        (true, 1) => format!("Change your MX records until {}", day(migration.ends_ms)),
-        (true, _) => format!("Reminder: change your MX records until {}", day(migration.ends_ms)),
+        (true, false) => format!("Change your MX records until {}", day(migration.ends_ms)),
+        (true, true) => {
+            format!("Reminder: change your MX records until {}", day(migration.ends_ms))
+        }
     };
     let id = format!("migration-{}.{round}.{}", migration.id, customer.id);
     Text { subject, id, body: body(draft) }
 }
 
 fn body(draft: &Draft<'_>) -> String {
-    let Draft { migration, customer, round, names, .. } = draft;
+    let Draft { migration, customer, names, .. } = draft;
     let mut text = format!("Dear {},\n\n", customer.name);
     if is_cancelled(migration) {
         text.push_str(&cancellation(draft));
@@ -48,7 +50,7 @@ fn body(draft: &Draft<'_>) -> String {
         text.push_str(line);
         text.push('\n');
     };
-    if *round > 1 {
+    if reminds(draft) {
         add("your MX records still have a name that ends soon, or mail still comes by it.");
         add("We wrote to you about this before:\n");
     }
@@ -117,6 +119,11 @@ fn moves(draft: &Draft<'_>) -> bool {
     draft.step.before != draft.step.after
 }
 
+/// Whether the customer was written to before.
+fn reminds(draft: &Draft<'_>) -> bool {
+    (1..draft.round).contains(&draft.step.first_round)
+}
+
 fn day(ms: u64) -> String {
     timestamp(ms).strftime("%Y-%m-%d").to_string()
 }
@@ -131,10 +138,15 @@ mod tests {
     const MAY_31_2010_MS: u64 = 1_275_264_000_000;
 
     fn written(round: u32, after: &[&str], name: &str) -> String {
-        letter(round, after, name, MigrationStage::Announced { at_ms: 0 })
+        letter((round, 1), after, name, MigrationStage::Announced { at_ms: 0 })
     }
 
-    fn letter(round: u32, after: &[&str], name: &str, stage: MigrationStage) -> String {
+    fn letter(
+        (round, first_round): (u32, u32),
+        after: &[&str],
+        name: &str,
+        stage: MigrationStage,
+    ) -> String {
         let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let migration = Migration {
             id: 7,
@@ -156,6 +168,7 @@ mod tests {
         let step = MigrationStep {
             before: list(&["mx1.relay.test", "mx-b.relay.test"]),
             after: list(after),
+            first_round,
             ..MigrationStep::default()
         };
         let draft = Draft {
@@ -206,7 +219,7 @@ mod tests {
     #[test]
     fn a_cancellation_says_what_the_records_are_to_be() {
         let stage = MigrationStage::Cancelled { at_ms: 0 };
-        let text = letter(2, &["mx-e.relay.test"], "Acme", stage);
+        let text = letter((2, 1), &["mx-e.relay.test"], "Acme", stage);
         for part in [
             "Subject: MX names stay: the change is cancelled\r\n",
             "<migration-7.2.acme@relay.test>",
@@ -223,5 +236,13 @@ mod tests {
         let text = written(2, &["mx-e.relay.test"], "Acme");
         assert!(text.contains("Subject: Reminder: "), "{text}");
         assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
+    }
+
+    #[test]
+    fn a_first_letter_is_no_reminder_though_others_are_reminded() {
+        let stage = MigrationStage::Announced { at_ms: 0 };
+        let text = letter((2, 2), &["mx-e.relay.test"], "Acme", stage);
+        assert!(text.contains("Subject: Change your MX records until 2010-05-31\r\n"), "{text}");
+        assert!(!text.contains("before:"), "{text}");
     }
 }

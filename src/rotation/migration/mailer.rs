@@ -5,16 +5,16 @@
 //! and again: one without a message in the spool and without news was never queued, and is now,
 //! whether a crash was in the way, a full disk, or a claim that was decided late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use mxfleet_cluster::{
-    Cluster, Command, Customer, CustomerStatus, Migration, MigrationCommand, MigrationStage,
-    MigrationStep, Request, State, Told, random_id,
+    Cluster, Command, Customer, Migration, MigrationCommand, Request, State, Told, random_id,
 };
 use tokio::time::sleep;
 
+use super::due::{self, is_cancelled, is_ready};
 use super::letter::{self, Draft};
 use crate::contacts::contacts;
 use crate::letters::{Known, Letters};
@@ -26,8 +26,6 @@ use crate::system::clock::wall_ms;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Letters claimed with one command.
 const BATCH: usize = 100;
-/// Nobody is told of a cancellation that is longer ago.
-const CANCELLATION_MS_MAX: u64 = 86_400_000;
 /// Who reports, for the audit trail.
 const ACTOR: &str = "migration";
 
@@ -100,25 +98,11 @@ impl Mailer {
     /// Write to whoever is to be written to.
     async fn write(&self) {
         let state = self.cluster.view();
-        let Some(migration) = state.migrations().next().filter(|m| is_ready(&state, m)) else {
+        let Some(migration) = state.migrations().next().filter(|m| is_ready(&state, m, wall_ms()))
+        else {
             return;
         };
-        let late: BTreeSet<String> = match migration.rounds {
-            0 | 1 => BTreeSet::new(),
-            _ => state.migration_breaks().into_iter().map(|(customer, _)| customer).collect(),
-        };
-        let concerns = |id: &str, step: &MigrationStep| match migration.rounds {
-            _ if is_cancelled(migration) => was_to_move(step),
-            0 | 1 => true,
-            _ => late.contains(id),
-        };
-        let due: Vec<&Customer> = state
-            .migration_steps()
-            .filter(|(id, step)| is_due(&state, migration, step) && concerns(id, step))
-            .filter_map(|(id, _)| state.customer(id))
-            .filter(|customer| customer.status == CustomerStatus::Active)
-            .take(BATCH)
-            .collect();
+        let due: Vec<&Customer> = due::due(&state, migration).take(BATCH).collect();
         if !due.is_empty() {
             self.write_to(&state, migration, &due).await;
         }
@@ -241,37 +225,6 @@ impl Mailer {
     }
 }
 
-/// Whether customers can be written to: what they are told to use is in DNS.
-fn is_ready(state: &State, migration: &Migration) -> bool {
-    let in_dns = |name: &String| state.name(name).is_some_and(|row| row.target.is_some());
-    match migration.stage {
-        MigrationStage::Announced { .. } => migration.introduce.iter().all(in_dns),
-        MigrationStage::Cancelled { at_ms } => {
-            wall_ms() < at_ms.saturating_add(CANCELLATION_MS_MAX)
-        }
-        MigrationStage::Planned | MigrationStage::Finished { .. } => false,
-    }
-}
-
-fn is_cancelled(migration: &Migration) -> bool {
-    matches!(migration.stage, MigrationStage::Cancelled { .. })
-}
-
-/// Whether the customer was told, or is just being told, to change its records.
-fn was_to_move(step: &MigrationStep) -> bool {
-    let told = matches!(step.told, Told::Sending { .. } | Told::Accepted { .. });
-    told && step.before != step.after
-}
-
-/// Whether this round's letter is nobody's yet, or of a host that is gone.
-fn is_due(state: &State, migration: &Migration, step: &MigrationStep) -> bool {
-    let orphaned = match step.told {
-        Told::Sending { node, .. } => state.host(node).is_none(),
-        _ => false,
-    };
-    step.round < migration.rounds || orphaned
-}
-
 /// What the fleet does not know yet.
 fn news(known: &Known, told: &Told) -> Option<Told> {
     match (known.accepted_ms, &known.failed, told) {
@@ -302,20 +255,6 @@ mod tests {
     fn a_queue_id_survives_the_state() {
         let id = EntryId::new(1_780_000_000_000_000, 513).unwrap();
         assert_eq!(entry_id(message_number(id)), Some(id));
-    }
-
-    #[test]
-    fn who_was_told_to_move_is_told_that_it_is_cancelled() {
-        let list = |name: &str| vec![name.to_owned()];
-        let step = MigrationStep {
-            before: list("mx1"),
-            after: list("mx5"),
-            told: Told::Accepted { at_ms: 5 },
-            ..MigrationStep::default()
-        };
-        assert!(was_to_move(&step));
-        assert!(!was_to_move(&MigrationStep { after: list("mx1"), ..step.clone() }));
-        assert!(!was_to_move(&MigrationStep { told: Told::NotYet, ..step }));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use mxfleet_cluster::{
     Cluster, Command, Customer, CustomerStatus, HostCommand, MigrationCommand, NameCommand,
-    NewHost, Request, Told, random_id,
+    NewHost, Request, Survey, Told, random_id,
 };
 
+use super::due;
 use super::mailer::{Mailer, message_number};
 use crate::letters::Letters;
 use crate::post::Post;
@@ -113,8 +114,10 @@ impl Bench {
         self.change(MigrationCommand::Told { rows }).await;
     }
 
-    fn state_of(&self, customer: &str) -> Told {
-        self.world.cluster.view().migration_step(customer).unwrap().told.clone()
+    fn due(&self) -> Vec<String> {
+        let state = self.world.cluster.view();
+        let migration = state.migrations().next().unwrap();
+        due::due(&state, migration).map(|customer| customer.id.clone()).collect()
     }
 
     fn queued(&self) -> usize {
@@ -141,4 +144,22 @@ async fn a_claim_that_is_decided_late_is_queued_without_a_restart() {
     wait_until("the letter is queued", || bench.world.spool.hold_of(id).is_some()).await;
     assert_eq!(bench.queued(), 1, "and no other one");
     running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reminder_goes_to_who_is_late_and_a_first_letter_to_who_has_none() {
+    let bench = Bench::announced().await;
+    let moved = ("acme".to_owned(), Survey::Moved { at_ms: 1 }, Vec::new());
+    bench.change(MigrationCommand::Surveyed { rows: vec![moved] }).await;
+    bench.told("acme", 1, Told::NoContact).await;
+    bench.told("bolt", 1, Told::NoContact).await;
+    bench.change(MigrationCommand::Remind).await;
+    assert_eq!(bench.due(), ["acme", "bolt"]);
+    for (customer, message) in [("acme", 1), ("bolt", 2)] {
+        bench.told(customer, 2, Told::Sending { node: NODE, message }).await;
+        bench.told(customer, 2, Told::Accepted { at_ms: 1 }).await;
+    }
+    assert!(bench.due().is_empty());
+    bench.change(MigrationCommand::Remind).await;
+    assert_eq!(bench.due(), ["bolt"]);
 }

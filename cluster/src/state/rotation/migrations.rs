@@ -194,7 +194,7 @@ impl State {
             let mut told = told.clone();
             // Who began a mail ends it: what another node says of the same round is not heard.
             let begins = matches!(told, Told::Sending { .. } | Told::NoContact);
-            let again = begins && *round == step.round && !self.is_orphaned(step);
+            let again = begins && *round == step.round && !self.may_begin_again(step, &told);
             // One server that took it outweighs another that did not.
             let weaker = *round == step.round
                 && matches!((&step.told, &told), (Told::Accepted { .. }, Told::Bounced { .. }));
@@ -206,11 +206,27 @@ impl State {
                 let plain: String = plain.collect();
                 *why = super::super::audit::clip(&plain, WHY_OCTETS_MAX).to_owned();
             }
-            let step = MigrationStep { told, round: *round, ..step.clone() };
+            let lost = self.is_orphaned(step) && step.first_round == step.round;
+            let first_round = match &told {
+                Told::Sending { .. } if step.first_round == 0 || lost => *round,
+                _ => step.first_round,
+            };
+            let step = MigrationStep { told, round: *round, first_round, ..step.clone() };
             self.rotation.migrations.put_step(customer, step);
             changed += 1;
         }
         Ok(changed)
+    }
+
+    /// Whether the mail of a round may be begun though it was before.
+    fn may_begin_again(&self, step: &MigrationStep, told: &Told) -> bool {
+        // A customer that had no contact was given one.
+        let has_contact = step.told == Told::NoContact && matches!(told, Told::Sending { .. });
+        has_contact || self.is_orphaned(step)
+    }
+
+    fn is_active(&self, customer: &str) -> bool {
+        self.customers.get(customer).is_some_and(|row| row.status == CustomerStatus::Active)
     }
 
     /// Whether the mail of a step is a host's that is gone.
@@ -220,6 +236,18 @@ impl State {
 
     fn remind(&mut self) -> Outcome {
         let mut migration = self.require_announced()?.clone();
+        let untold = |(customer, step): (_, &MigrationStep)| {
+            (step.round == 0 && self.is_active(customer)).then_some(customer)
+        };
+        let untold: Vec<&str> = self.rotation.migrations.steps().filter_map(untold).collect();
+        if !untold.is_empty() {
+            return Err(Refusal::conflict(format!(
+                "the announcement has not gone to {} yet: {}; remind when it has: \
+                 `mxfleet migration status` says what letters wait for",
+                counted(untold.len()),
+                some_of(&untold)
+            )));
+        }
         let late = self.migration_breaks().len();
         if late == 0 {
             return Err(Refusal::conflict("every customer has moved"));

@@ -1,5 +1,6 @@
 //! Names, hosts, migrations: what is refused, what cancels, and invariant 7 over random commands.
 
+mod letters;
 mod places;
 
 use proptest::collection::vec;
@@ -279,6 +280,7 @@ fn a_migration_ends_names_only_when_nobody_would_break() {
     }
     assert_eq!(bench.state.notices().count(), 1);
     bench.settle();
+    bench.accept_letters();
     assert!(bench.why(FINISH).contains("date has not come"));
     bench.now_ms = ends_ms;
     let affected: Vec<_> =

@@ -1,0 +1,78 @@
+//! Letters to customers about a migration: who begins them, who is still to get one.
+
+use super::*;
+
+const REMIND: Command = Command::Migration(MigrationCommand::Remind);
+
+fn told(customer: &str, round: u32, told: Told) -> Command {
+    let rows = vec![(customer.to_owned(), round, told)];
+    Command::Migration(MigrationCommand::Told { rows })
+}
+
+fn sending(node: u64, message: u128) -> Told {
+    Told::Sending { node, message }
+}
+
+impl Bench {
+    /// A server took the newest letter to every customer.
+    pub(super) fn accept_letters(&mut self) {
+        let round = self.state.migrations().next().unwrap().rounds;
+        let customers: Vec<String> =
+            self.state.migration_steps().map(|(customer, _)| customer.to_owned()).collect();
+        for customer in customers {
+            self.must(told(&customer, round, sending(1, u128::from(round))));
+            self.must(told(&customer, round, Told::Accepted { at_ms: 1 }));
+        }
+    }
+
+    fn step(&self, customer: &str) -> &MigrationStep {
+        self.state.migration_step(customer).unwrap()
+    }
+
+    /// A migration of six customers that is announced; nobody was written to.
+    fn announced() -> Self {
+        let mut bench = Self::new(4, 6);
+        bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
+        bench.must(announce());
+        bench.settle();
+        bench
+    }
+}
+
+#[test]
+fn nobody_is_reminded_before_everybody_was_told() {
+    let mut bench = Bench::announced();
+    let why = bench.why(REMIND);
+    assert!(why.contains("has not gone to 6 customers yet: c1, c2"), "{why}");
+    for n in 1..=5 {
+        bench.must(told(&format!("c{n}"), 1, sending(1, n)));
+    }
+    assert!(bench.why(REMIND).contains("has not gone to 1 customer yet: c6"));
+    let status = CustomerStatus::Suspended;
+    bench.must(Command::CustomerStatus { id: "c6".to_owned(), status });
+    bench.must(REMIND);
+}
+
+#[test]
+fn who_had_no_contact_is_told_in_the_same_round_once_there_is_one() {
+    let mut bench = Bench::announced();
+    bench.must(told("c1", 1, Told::NoContact));
+    assert_eq!(bench.step("c1").first_round, 0);
+    assert_eq!(bench.must(told("c1", 1, sending(2, 7))), 1);
+    assert_eq!(bench.must(told("c1", 1, sending(3, 8))), 0, "one node begins it");
+    assert_eq!(bench.must(told("c1", 1, Told::NoContact)), 0);
+    assert_eq!((&bench.step("c1").told, bench.step("c1").first_round), (&sending(2, 7), 1));
+}
+
+#[test]
+fn a_first_letter_that_was_lost_with_its_host_is_followed_by_a_first_letter() {
+    let mut bench = Bench::announced();
+    bench.must(told("c1", 1, sending(99, 7)));
+    for n in 2..=6 {
+        bench.must(told(&format!("c{n}"), 1, sending(1, n)));
+    }
+    bench.must(REMIND);
+    bench.must(told("c1", 2, sending(2, 17)));
+    bench.must(told("c2", 2, sending(2, 18)));
+    assert_eq!([bench.step("c1").first_round, bench.step("c2").first_round], [2, 1]);
+}

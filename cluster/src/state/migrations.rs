@@ -13,6 +13,9 @@ use super::sharded::Sharded;
 /// Migrations that are remembered, the newest ones.
 const MIGRATIONS_MAX: usize = 1000;
 
+/// Nobody is told of a cancellation that is longer ago.
+const CANCELLATION_MS_MAX: u64 = 86_400_000;
+
 /// A planned change of MX names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migration {
@@ -202,6 +205,26 @@ impl Migration {
     /// Whether it is under way.
     pub fn is_open(&self) -> bool {
         matches!(self.stage, MigrationStage::Planned | MigrationStage::Announced { .. })
+    }
+
+    /// Whether it is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.stage, MigrationStage::Cancelled { .. })
+    }
+
+    /// Whether it is cancelled, and customers are told that at `now_ms`.
+    pub fn tells_of_cancellation(&self, now_ms: u64) -> bool {
+        match self.stage {
+            MigrationStage::Cancelled { at_ms } => {
+                now_ms < at_ms.saturating_add(CANCELLATION_MS_MAX)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the customer of this step is to be written to at all.
+    pub fn concerns(&self, step: &MigrationStep) -> bool {
+        !self.is_cancelled() || (step.was_told() && step.before != step.after)
     }
 }
 

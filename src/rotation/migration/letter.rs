@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mxfleet_cluster::{Customer, Migration, MigrationStage, MigrationStep};
+use mxfleet_cluster::{Customer, Migration, MigrationStep};
 
 use crate::post::{Text, moment};
 use crate::rotation::records::preferences;
@@ -28,7 +28,7 @@ pub(super) struct Draft<'a> {
 pub(super) fn compose(draft: &Draft<'_>) -> Text {
     let Draft { migration, customer, round, .. } = draft;
     let subject = match (moves(draft), reminds(draft)) {
-        _ if is_cancelled(migration) => "MX names stay: the change is cancelled".to_owned(),
+        _ if migration.is_cancelled() => "MX names stay: the change is cancelled".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
         (true, false) => format!("Change your MX records until {}", day(migration.ends_ms)),
         (true, true) => {
@@ -42,7 +42,7 @@ pub(super) fn compose(draft: &Draft<'_>) -> Text {
 fn body(draft: &Draft<'_>) -> String {
     let Draft { migration, customer, names, .. } = draft;
     let mut text = format!("Dear {},\n\n", customer.name);
-    if is_cancelled(migration) {
+    if migration.is_cancelled() {
         text.push_str(&cancellation(draft));
         return text;
     }
@@ -110,10 +110,6 @@ fn records(draft: &Draft<'_>) -> String {
     text
 }
 
-fn is_cancelled(migration: &Migration) -> bool {
-    matches!(migration.stage, MigrationStage::Cancelled { .. })
-}
-
 /// Whether the customer has something to do.
 fn moves(draft: &Draft<'_>) -> bool {
     draft.step.before != draft.step.after
@@ -130,7 +126,7 @@ fn day(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::CustomerStatus;
+    use mxfleet_cluster::{CustomerStatus, MigrationStage};
 
     use super::*;
     use crate::smtp::Address;

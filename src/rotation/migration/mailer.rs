@@ -14,7 +14,7 @@ use mxfleet_cluster::{
 };
 use tokio::time::sleep;
 
-use super::due::{self, is_cancelled, is_ready};
+use super::due::{self, is_ready};
 use super::letter::{self, Draft};
 use crate::contacts::contacts;
 use crate::letters::{Known, Letters};
@@ -86,7 +86,7 @@ impl Mailer {
             if self.post.spool.hold_of(id).is_some() || self.letters.known(&letter)?.is_some() {
                 continue;
             }
-            if is_cancelled(migration) && step.round < migration.rounds {
+            if migration.is_cancelled() && step.round < migration.rounds {
                 continue; // nobody is to be told any more what it says
             }
             tracing::info!(customer, "a letter that was cut short is queued");
@@ -156,7 +156,7 @@ impl Mailer {
         let customer = state.customer(&letter.customer);
         let step = state.migration_step(&letter.customer);
         let (Some(customer), Some(step)) = (customer, step) else { return Ok(()) };
-        let names = match is_cancelled(migration) {
+        let names = match migration.is_cancelled() {
             true => state.names_of(&customer.id),
             false => &step.after,
         };

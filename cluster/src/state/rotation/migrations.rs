@@ -44,6 +44,7 @@ impl State {
                 open.id
             )));
         }
+        self.require_cancellation_told()?;
         let names: BTreeSet<&String> =
             retire.iter().chain(introduce.iter().map(|i| &i.0)).collect();
         if names.is_empty() || names.len() > NAMES_MAX {
@@ -223,6 +224,28 @@ impl State {
         // A customer that had no contact was given one.
         let has_contact = step.told == Told::NoContact && matches!(told, Told::Sending { .. });
         has_contact || self.is_orphaned(step)
+    }
+
+    /// The next migration begins with steps of its own, so what the last one owes comes first.
+    fn require_cancellation_told(&self) -> Result<(), Refusal> {
+        let last = self.rotation.migrations.last();
+        let Some(last) = last.filter(|last| last.tells_of_cancellation(self.clock_ms)) else {
+            return Ok(());
+        };
+        let untold = self.rotation.migrations.steps().filter(|(customer, step)| {
+            step.round < last.rounds && last.concerns(step) && self.is_active(customer)
+        });
+        let untold: Vec<&str> = untold.map(|(customer, _)| customer).collect();
+        if untold.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::conflict(format!(
+            "{} must hear first that migration {} is cancelled: {}; plan this one when they have, \
+             `mxfleet migration status` shows how far that is",
+            counted(untold.len()),
+            last.id,
+            some_of(&untold)
+        )))
     }
 
     fn is_active(&self, customer: &str) -> bool {

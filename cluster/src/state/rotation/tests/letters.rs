@@ -76,3 +76,37 @@ fn a_first_letter_that_was_lost_with_its_host_is_followed_by_a_first_letter() {
     bench.must(told("c2", 2, sending(2, 18)));
     assert_eq!([bench.step("c1").first_round, bench.step("c2").first_round], [2, 1]);
 }
+
+#[test]
+fn another_migration_waits_until_who_was_told_to_move_has_heard_of_the_cancellation() {
+    let mut bench = Bench::announced();
+    let moves = |(_, step): &(&str, &MigrationStep)| step.before != step.after;
+    let moving: Vec<String> =
+        bench.state.migration_steps().filter(moves).map(|(id, _)| id.to_owned()).collect();
+    assert!(moving.len() >= 2, "{moving:?}");
+    for customer in &moving {
+        bench.must(told(customer, 1, sending(1, 7)));
+    }
+    bench.must(told(&moving[0], 1, Told::Bounced { at_ms: 1, why: "550".to_owned() }));
+    bench.must(CANCEL);
+    bench.settle();
+    let next = plan(&[1], &[], bench.now_ms + 30 * DAY_MS);
+    for (at, customer) in moving.iter().enumerate().skip(1) {
+        let why = bench.why(next.clone());
+        let left = super::super::names::counted(moving.len() - at);
+        assert!(why.contains(&format!("{left} must hear first that migration 1 is")), "{why}");
+        bench.must(told(customer, 2, sending(1, 8)));
+    }
+    bench.must(next);
+}
+
+#[test]
+fn another_migration_waits_for_a_cancellation_a_day_at_most() {
+    let mut bench = Bench::announced();
+    bench.accept_letters();
+    bench.must(CANCEL);
+    let next = plan(&[1], &[], bench.now_ms + 30 * DAY_MS);
+    assert!(bench.why(next.clone()).contains("must hear first"));
+    bench.now_ms += DAY_MS;
+    bench.must(next);
+}

@@ -8,6 +8,10 @@ use mxfleet_cluster::{
 
 use crate::contacts::contacts;
 
+/// Letters that are on their way when a migration is cancelled are withdrawn within this time, and
+/// whom they would have told has nothing to hear.
+const WITHDRAWAL_MS: u64 = 60_000;
+
 /// Whether customers can be written to at `now_ms`: what they are told to use is in DNS.
 pub(super) fn is_ready(state: &State, migration: &Migration, now_ms: u64) -> bool {
     let in_dns = |name: &String| state.name(name).is_some_and(|row| row.target.is_some());
@@ -19,10 +23,16 @@ pub(super) fn is_ready(state: &State, migration: &Migration, now_ms: u64) -> boo
 }
 
 /// Active customers whose letter of the newest round is nobody's yet, or of a host that is gone.
+/// Whoever has a letter on its way that is to be withdrawn waits for what becomes of that.
 pub(super) fn due<'a>(
     state: &'a State,
     migration: &'a Migration,
+    now_ms: u64,
 ) -> impl Iterator<Item = &'a Customer> {
+    let withdraws = match migration.stage {
+        MigrationStage::Cancelled { at_ms } => now_ms < at_ms.saturating_add(WITHDRAWAL_MS),
+        _ => false,
+    };
     let late: BTreeSet<String> = match migration.rounds {
         2.. if !migration.is_cancelled() => {
             state.migration_breaks().into_iter().map(|(customer, _)| customer).collect()
@@ -32,7 +42,9 @@ pub(super) fn due<'a>(
     state.migration_steps().filter_map(move |(id, step)| {
         let customer = state.customer(id)?;
         let is_active = customer.status == CustomerStatus::Active;
-        (is_active && is_due(state, migration, (customer, step), &late)).then_some(customer)
+        let waits = withdraws && matches!(step.told, Told::Sending { .. });
+        let is_due = || is_due(state, migration, (customer, step), &late);
+        (is_active && !waits && is_due()).then_some(customer)
     })
 }
 

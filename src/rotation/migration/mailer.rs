@@ -17,11 +17,12 @@ use tokio::time::sleep;
 use super::due::{self, is_ready};
 use super::letter::{self, Draft};
 use crate::contacts::contacts;
-use crate::letters::{Known, Letters};
+use crate::letters::{Known, Letters, News};
 use crate::post::{Post, PostError};
 use crate::smtp::{Letter, MigrationLetter};
 use crate::spool::EntryId;
 use crate::system::clock::wall_ms;
+use crate::worker::WITHDRAWN;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Letters claimed with one command.
@@ -83,14 +84,32 @@ impl Mailer {
                 round: step.round,
                 customer: customer.to_owned(),
             };
+            if migration.is_cancelled() && step.round < migration.rounds {
+                self.withdraw(&letter, id).await?;
+                continue;
+            }
             if self.post.spool.hold_of(id).is_some() || self.letters.known(&letter)?.is_some() {
                 continue;
             }
-            if migration.is_cancelled() && step.round < migration.rounds {
-                continue; // nobody is to be told any more what it says
-            }
             tracing::info!(customer, "a letter that was cut short is queued");
             self.queue(&state, migration, Claimed { letter, id }).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is to be told any more what this letter says: if no server has it, none gets it.
+    async fn withdraw(&self, letter: &MigrationLetter, id: EntryId) -> Result<(), LetterError> {
+        match self.post.spool.hold_of(id) {
+            Some(hold) if hold.is_ours() => match self.post.deliveries.withdraw(id).await {
+                Ok(()) => tracing::info!(%id, customer = letter.customer, "a letter is withdrawn"),
+                // It is tried again, and by then it may have ended.
+                Err(error) => tracing::debug!(%id, %error, "a letter is not withdrawn yet"),
+            },
+            None if self.letters.known(letter)?.is_none() => {
+                let news = News::Failed(WITHDRAWN.to_owned());
+                self.letters.keep(letter, news, wall_ms()).await?;
+            }
+            Some(_) | None => {}
         }
         Ok(())
     }
@@ -102,7 +121,7 @@ impl Mailer {
         else {
             return;
         };
-        let due: Vec<&Customer> = due::due(&state, migration).take(BATCH).collect();
+        let due: Vec<&Customer> = due::due(&state, migration, wall_ms()).take(BATCH).collect();
         if !due.is_empty() {
             self.write_to(&state, migration, &due).await;
         }

@@ -23,11 +23,9 @@ const OLD: &str = "mx-a.relay.test";
 const STAYS: &str = "mx-b.relay.test";
 const NEW: &str = "mx-c.relay.test";
 
-/// A node, and the files of its letters.
 struct Bench {
     world: World,
     mailer: Mailer,
-    _dir: tempfile::TempDir,
 }
 
 async fn must(cluster: &Cluster, command: Command) {
@@ -40,16 +38,16 @@ async fn must(cluster: &Cluster, command: Command) {
 impl Bench {
     /// A migration is announced and its new name not in DNS, so that no letter is due.
     async fn announced() -> Self {
-        let (dir, files) = (tempfile::tempdir().unwrap(), Arc::new(tempfile::tempdir().unwrap()));
-        let world = World::on(Arc::new(SimFs::new()), files, Cluster::detached(), limits());
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let letters = Letters::open(&dir.path().join("letters")).unwrap();
+        let world = World::on(Arc::new(SimFs::new()), dir, Cluster::detached(), limits());
         let post = Post {
             spool: world.spool.clone(),
             deliveries: world.deliveries.clone(),
             hostname: "mx1.relay.test".to_owned(),
         };
-        let letters = Letters::open(dir.path()).unwrap();
         let mailer = Mailer { cluster: world.cluster.clone(), post, letters, node: NODE };
-        let bench = Self { world, mailer, _dir: dir };
+        let bench = Self { world, mailer };
         for n in 1..=2_u8 {
             bench.host(n).await;
         }
@@ -114,10 +112,14 @@ impl Bench {
         self.change(MigrationCommand::Told { rows }).await;
     }
 
+    fn state_of(&self, customer: &str) -> Told {
+        self.world.cluster.view().migration_step(customer).unwrap().told.clone()
+    }
+
     fn due(&self) -> Vec<String> {
         let state = self.world.cluster.view();
         let migration = state.migrations().next().unwrap();
-        due::due(&state, migration).map(|customer| customer.id.clone()).collect()
+        due::due(&state, migration, wall_ms()).map(|customer| customer.id.clone()).collect()
     }
 
     fn queued(&self) -> usize {
@@ -162,4 +164,25 @@ async fn a_reminder_goes_to_who_is_late_and_a_first_letter_to_who_has_none() {
     assert!(bench.due().is_empty());
     bench.change(MigrationCommand::Remind).await;
     assert_eq!(bench.due(), ["bolt"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_no_server_has_is_withdrawn_when_its_migration_is_cancelled() {
+    let bench = Bench::announced().await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    bench.published(NEW, 1).await;
+    // No server takes them: neither contact's domain is in DNS.
+    wait_until("both letters are queued", || bench.queued() == 2).await;
+    bench.change(MigrationCommand::Cancel).await;
+    wait_until("they are withdrawn", || bench.queued() == 0).await;
+    let is_withdrawn = |told: &Told| match told {
+        Told::Bounced { why, .. } => why.contains("withdrawn"),
+        _ => false,
+    };
+    wait_until("the fleet knows it", || {
+        ["acme", "bolt"].iter().all(|customer| is_withdrawn(&bench.state_of(customer)))
+    })
+    .await;
+    assert!(bench.due().is_empty(), "who was told nothing is told of no cancellation");
+    running.abort();
 }

@@ -20,7 +20,7 @@ use crate::contacts::contacts;
 use crate::letters::{Known, Letters, News};
 use crate::post::{Post, PostError};
 use crate::smtp::{Letter, MigrationLetter};
-use crate::spool::EntryId;
+use crate::spool::{EntryId, Hold};
 use crate::system::clock::wall_ms;
 use crate::worker::WITHDRAWN;
 
@@ -60,6 +60,7 @@ impl Mailer {
             if let Err(error) = self.queue_claims().await {
                 tracing::warn!("letters that are this node's to send wait: {error}");
             }
+            self.tell_taken_over().await;
             self.tell_news().await;
             if self.cluster.leads() {
                 self.write().await;
@@ -188,6 +189,23 @@ impl Mailer {
         let message = message.map_err(PostError::from)?;
         let letter = Letter::Migration(letter);
         Ok(self.post.queue(message, state, &contacts(customer), &text, letter).await?)
+    }
+
+    /// Tell the fleet which letters this node has from hosts that were drained: once those hosts
+    /// are removed, they would be written again.
+    async fn tell_taken_over(&self) {
+        let state = self.cluster.view();
+        let is_here = |id| self.post.spool.hold_of(id).is_some_and(Hold::is_ours);
+        let taken_over = state.migration_steps().filter_map(|(customer, step)| {
+            let Told::Sending { node, message } = step.told else { return None };
+            let is_news = node != self.node && entry_id(message).is_some_and(is_here);
+            let told = Told::Sending { node: self.node, message };
+            is_news.then(|| (customer.to_owned(), step.round, told))
+        });
+        let rows: Vec<_> = taken_over.take(BATCH).collect();
+        if !rows.is_empty() {
+            self.propose(rows).await;
+        }
     }
 
     /// Tell the fleet what became of letters that this node had.

@@ -16,7 +16,7 @@ use crate::post::Post;
 use crate::spool::EntryId;
 use crate::spool::sim_fs::SimFs;
 use crate::system::clock::{wall_ms, wall_us};
-use crate::worker::tests::{World, limits, wait_until};
+use crate::worker::tests::{World, envelope, limits, wait_until};
 
 const NODE: u64 = 1;
 const OLD: &str = "mx-a.relay.test";
@@ -184,5 +184,19 @@ async fn a_letter_that_no_server_has_is_withdrawn_when_its_migration_is_cancelle
     })
     .await;
     assert!(bench.due().is_empty(), "who was told nothing is told of no cancellation");
+    running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_was_handed_over_is_its_new_hosts() {
+    let bench = Bench::announced().await;
+    let id = letter_of(7);
+    let mut draft = bench.world.spool.begin_copy(id, 8).unwrap();
+    draft.push(b"hello\r\n").await.unwrap();
+    draft.commit(envelope(&["ops@acme.test"])).await.unwrap();
+    bench.told("acme", 1, sending(7, id)).await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    wait_until("it is known whose it is", || bench.state_of("acme") == sending(NODE, id)).await;
+    assert!(bench.due().iter().all(|customer| customer != "acme"), "nobody writes it again");
     running.abort();
 }

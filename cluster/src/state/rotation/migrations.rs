@@ -221,9 +221,14 @@ impl State {
 
     /// Whether the mail of a round may be begun though it was before.
     fn may_begin_again(&self, step: &MigrationStep, told: &Told) -> bool {
-        // A customer that had no contact was given one.
-        let has_contact = step.told == Told::NoContact && matches!(told, Told::Sending { .. });
-        has_contact || self.is_orphaned(step)
+        let fits = match (&step.told, told) {
+            // A customer that had no contact was given one.
+            (Told::NoContact, Told::Sending { .. }) => true,
+            // The same mail, handed over to another node.
+            (Told::Sending { message, .. }, Told::Sending { message: same, .. }) => message == same,
+            _ => false,
+        };
+        fits || self.is_orphaned(step)
     }
 
     /// The next migration begins with steps of its own, so what the last one owes comes first.

@@ -110,3 +110,13 @@ fn another_migration_waits_for_a_cancellation_a_day_at_most() {
     bench.now_ms += DAY_MS;
     bench.must(next);
 }
+
+#[test]
+fn a_letter_that_was_handed_over_is_not_begun_again_when_its_first_host_is_gone() {
+    let mut bench = Bench::announced();
+    bench.must(told("c1", 1, sending(99, 7)));
+    assert_eq!(bench.must(told("c1", 1, sending(2, 7))), 1, "it is host 2's");
+    assert_eq!(bench.must(told("c1", 1, sending(3, 8))), 0);
+    assert_eq!(bench.step("c1").told, sending(2, 7));
+    assert_eq!(bench.must(told("c1", 1, sending(3, 7))), 1, "and on it goes");
+}

@@ -112,7 +112,7 @@ fn records(draft: &Draft<'_>) -> String {
 
 /// Whether the customer has something to do.
 fn moves(draft: &Draft<'_>) -> bool {
-    draft.step.before != draft.step.after
+    draft.step.before != draft.names
 }
 
 /// Whether the customer was written to before.

@@ -176,10 +176,8 @@ impl Mailer {
         let customer = state.customer(&letter.customer);
         let step = state.migration_step(&letter.customer);
         let (Some(customer), Some(step)) = (customer, step) else { return Ok(()) };
-        let names = match migration.is_cancelled() {
-            true => state.names_of(&customer.id),
-            false => &step.after,
-        };
+        // An operator may have given it others since.
+        let names = state.names_of(&customer.id);
         let domains = state.domains_of(&customer.id);
         let domains: Vec<String> = domains.map(|domain| domain.name.clone()).collect();
         let draft =

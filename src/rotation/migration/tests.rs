@@ -200,3 +200,21 @@ async fn a_letter_that_was_handed_over_is_its_new_hosts() {
     assert!(bench.due().iter().all(|customer| customer != "acme"), "nobody writes it again");
     running.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_has_the_names_that_its_customer_has_when_it_is_written() {
+    let bench = Bench::announced().await;
+    bench.must(Command::Assign { customer: "acme".into(), names: vec![STAYS.into()] }).await;
+    let id = letter_of(1);
+    bench.told("acme", 1, sending(NODE, id)).await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    wait_until("the letter is queued", || bench.world.spool.hold_of(id).is_some()).await;
+    let (message, mut text) = (bench.world.spool.load(id).unwrap().unwrap(), Vec::new());
+    let mut reader = message.text();
+    while let Some(piece) = reader.next_chunk().await.unwrap() {
+        text.extend_from_slice(&piece);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains(STAYS) && !text.contains(NEW), "{text}");
+    running.abort();
+}

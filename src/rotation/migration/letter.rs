@@ -63,27 +63,44 @@ fn body(draft: &Draft<'_>) -> String {
         migration.retire.iter().for_each(|name| add(&format!("    {name}")));
         add("");
     }
-    if !moves(draft) {
-        add("None of them is yours, and nothing changes for you. Your names are:\n");
-        names.iter().for_each(|name| add(&format!("    {name}")));
-        add("");
-    } else {
-        add("Your names from now on are:\n");
-        names.iter().for_each(|name| add(&format!("    {name}")));
-        add(&format!(
-            "\nPlease set the MX records of your domains before {}",
-            moment(migration.ends_ms)
-        ));
-        add("to exactly these:\n");
-        add(records(draft).trim_end());
-        add("\nOld and new names both work until then. After that, mail that is sent by the");
-        add("old names is lost.\n");
+    match () {
+        () if moves(draft) && names.is_empty() => {
+            add(
+                "None of your names stays, and you have no others yet. Please answer this message:",
+            );
+            add("we tell you which to take.\n");
+        }
+        () if moves(draft) => {
+            add("Your names from now on are:\n");
+            names.iter().for_each(|name| add(&format!("    {name}")));
+            let ends = moment(migration.ends_ms);
+            add(&format!("\nPlease set the MX records of your domains before {ends}"));
+            add("to exactly these:\n");
+            add(records(draft).trim_end());
+            add("\nOld and new names both work until then. After that, mail that is sent by the");
+            add("old names is lost.\n");
+        }
+        () => {
+            add("None of them is yours, and nothing changes for you.");
+            if !names.is_empty() {
+                add("Your names are:\n");
+                names.iter().for_each(|name| add(&format!("    {name}")));
+            }
+            add("");
+        }
     }
     add("Answers to this message are read by people.");
     text
 }
 
 fn cancellation(draft: &Draft<'_>) -> String {
+    if draft.names.is_empty() {
+        return "the change of MX names that we wrote to you about is cancelled. You had no names of \
+                ours\nbefore, and those that it gave you may not work any more: if they are in your \
+                MX records,\nplease take them out, and answer this message for others.\n\n\
+                Answers to this message are read by people.\n"
+            .to_owned();
+    }
     format!(
         "the change of MX names that we wrote to you about is cancelled, and your names stay.\n\
          If you have not changed your MX records, you have nothing to do. If you have, please\n\
@@ -97,6 +114,11 @@ fn cancellation(draft: &Draft<'_>) -> String {
 fn records(draft: &Draft<'_>) -> String {
     let mut text = String::new();
     let Draft { domains, names, .. } = draft;
+    if domains.is_empty() {
+        for (preference, name) in preferences().zip(*names) {
+            let _ = writeln!(text, "    IN MX {preference} {name}.");
+        }
+    }
     for domain in domains.iter().take(DOMAINS_MAX) {
         for (preference, name) in preferences().zip(*names) {
             // Writing to a string cannot fail.
@@ -143,6 +165,17 @@ mod tests {
         name: &str,
         stage: MigrationStage,
     ) -> String {
+        let before = ["mx1.relay.test", "mx-b.relay.test"];
+        let names = if matches!(stage, MigrationStage::Cancelled { .. }) { &before[..] } else { after };
+        let step = ((round, first_round), &before[..], names);
+        letter_of(step, name, stage)
+    }
+
+    fn letter_of(
+        ((round, first_round), before, names): ((u32, u32), &[&str], &[&str]),
+        name: &str,
+        stage: MigrationStage,
+    ) -> String {
         let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let migration = Migration {
             id: 7,
@@ -161,20 +194,12 @@ mod tests {
             contacts: Vec::new(),
             status: CustomerStatus::Active,
         };
-        let step = MigrationStep {
-            before: list(&["mx1.relay.test", "mx-b.relay.test"]),
-            after: list(after),
-            first_round,
-            ..MigrationStep::default()
-        };
+        let step = MigrationStep { before: list(before), first_round, ..MigrationStep::default() };
         let draft = Draft {
             migration: &migration,
             customer: &customer,
             step: &step,
-            names: match stage {
-                MigrationStage::Cancelled { .. } => &step.before,
-                _ => &step.after,
-            },
+            names: &list(names),
             domains: &list(&["acme.test", "acme.example"]),
             round,
         };
@@ -240,5 +265,18 @@ mod tests {
         let text = letter((2, 2), &["mx-e.relay.test"], "Acme", stage);
         assert!(text.contains("Subject: Change your MX records until 2010-05-31\r\n"), "{text}");
         assert!(!text.contains("before:"), "{text}");
+    }
+
+    #[test]
+    fn who_has_no_names_reads_that_and_no_empty_list() {
+        for (before, stage, part) in [
+            (&[][..], MigrationStage::Cancelled { at_ms: 0 }, "You had no names of ours"),
+            (&["mx1.relay.test"], MigrationStage::Announced { at_ms: 0 }, "you have no others yet"),
+            (&[], MigrationStage::Announced { at_ms: 0 }, "nothing changes for you"),
+        ] {
+            let text = letter_of(((1, 1), before, &[]), "Acme", stage);
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+            assert!(!text.contains("exactly") && !text.contains("Your names are"), "{text}");
+        }
     }
 }

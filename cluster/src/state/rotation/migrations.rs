@@ -357,8 +357,7 @@ impl State {
         self.rotation.assignments.count(name) > 0
             || self.rotation.migrations.steps().any(|(customer, step)| {
                 let has = |names: &[String]| names.iter().any(|known| known == name);
-                let was_told = matches!(step.told, Told::Sending { .. } | Told::Accepted { .. });
-                let may_have = was_told && matches!(step.survey, Survey::Unknown);
+                let may_have = step.was_told() && matches!(step.survey, Survey::Unknown);
                 has(&step.adopted)
                     || has(&step.after) && (may_have || self.used_lately(customer, name))
             })

@@ -120,3 +120,19 @@ fn a_letter_that_was_handed_over_is_not_begun_again_when_its_first_host_is_gone(
     assert_eq!(bench.step("c1").told, sending(2, 7));
     assert_eq!(bench.must(told("c1", 1, sending(3, 7))), 1, "and on it goes");
 }
+
+#[test]
+fn who_was_told_to_move_stays_told_when_a_reminder_comes_back() {
+    let mut bench = Bench::announced();
+    bench.accept_letters();
+    bench.must(REMIND);
+    let has_new = |(_, names): &(&str, &[String])| names.contains(&name(5));
+    let customer = bench.state.assignments().find(has_new).unwrap().0.to_owned();
+    bench.must(told(&customer, 2, sending(1, 7)));
+    bench.must(told(&customer, 2, Told::Bounced { at_ms: 1, why: "550".to_owned() }));
+    bench.must(CANCEL);
+    let migration = bench.state.migrations().next().unwrap();
+    assert!(migration.concerns(bench.step(&customer)), "it hears of the cancellation");
+    bench.settle();
+    assert_eq!(bench.state.name(&name(5)).unwrap().status(), NameStatus::Active, "and may use it");
+}

@@ -224,7 +224,12 @@ impl Migration {
 
     /// Whether the customer of this step is to be written to at all.
     pub fn concerns(&self, step: &MigrationStep) -> bool {
-        !self.is_cancelled() || (step.was_told() && step.before != step.after)
+        let moves = step.before != step.after;
+        match self.stage {
+            MigrationStage::Cancelled { .. } => moves && step.was_told(),
+            // Names that only begin are nothing to who does not get one.
+            _ => moves || !self.retire.is_empty(),
+        }
     }
 }
 

@@ -77,11 +77,11 @@ fn body(draft: &Draft<'_>) -> String {
             add(&format!("\nPlease set the MX records of your domains before {ends}"));
             add("to exactly these:\n");
             add(records(draft).trim_end());
-            add("\nOld and new names both work until then. After that, mail that is sent by the");
-            add("old names is lost.\n");
+            add(after_that(migration));
         }
         () => {
-            add("None of them is yours, and nothing changes for you.");
+            let none = if migration.retire.is_empty() { "" } else { "None of them is yours. " };
+            add(&format!("{none}Nothing changes for you."));
             if !names.is_empty() {
                 add("Your names are:\n");
                 names.iter().for_each(|name| add(&format!("    {name}")));
@@ -91,6 +91,15 @@ fn body(draft: &Draft<'_>) -> String {
     }
     add("Answers to this message are read by people.");
     text
+}
+
+/// What holds when the customer's date has passed.
+fn after_that(migration: &Migration) -> &'static str {
+    if migration.retire.is_empty() {
+        return "\nYour old names go on working; the new ones share the mail out between our hosts.\n";
+    }
+    "\nOld and new names both work until then. After that, mail that is sent by the\n\
+     old names is lost.\n"
 }
 
 fn cancellation(draft: &Draft<'_>) -> String {
@@ -166,20 +175,24 @@ mod tests {
         stage: MigrationStage,
     ) -> String {
         let before = ["mx1.relay.test", "mx-b.relay.test"];
-        let names = if matches!(stage, MigrationStage::Cancelled { .. }) { &before[..] } else { after };
-        let step = ((round, first_round), &before[..], names);
-        letter_of(step, name, stage)
+        let names =
+            if matches!(stage, MigrationStage::Cancelled { .. }) { &before[..] } else { after };
+        letter_of((round, first_round), ENDS, (&before, names), name, stage)
     }
 
+    const ENDS: &[&str] = &["mx1.relay.test", "mx2.relay.test"];
+
     fn letter_of(
-        ((round, first_round), before, names): ((u32, u32), &[&str], &[&str]),
+        (round, first_round): (u32, u32),
+        retire: &[&str],
+        (before, names): (&[&str], &[&str]),
         name: &str,
         stage: MigrationStage,
     ) -> String {
         let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let migration = Migration {
             id: 7,
-            retire: list(&["mx1.relay.test", "mx2.relay.test"]),
+            retire: list(retire),
             introduce: list(&["mx-e.relay.test"]),
             ends_ms: MAY_31_2010_MS,
             text: "mx1 leaves its data centre.\n.A dot.".to_owned(),
@@ -233,7 +246,7 @@ mod tests {
     #[test]
     fn who_has_nothing_to_do_reads_that() {
         let text = written(1, &["mx1.relay.test", "mx-b.relay.test"], "Acme");
-        assert!(text.contains("nothing changes for you"), "{text}");
+        assert!(text.contains("Nothing changes for you"), "{text}");
         assert!(!text.contains("IN MX"), "{text}");
     }
 
@@ -272,11 +285,21 @@ mod tests {
         for (before, stage, part) in [
             (&[][..], MigrationStage::Cancelled { at_ms: 0 }, "You had no names of ours"),
             (&["mx1.relay.test"], MigrationStage::Announced { at_ms: 0 }, "you have no others yet"),
-            (&[], MigrationStage::Announced { at_ms: 0 }, "nothing changes for you"),
+            (&[], MigrationStage::Announced { at_ms: 0 }, "Nothing changes for you"),
         ] {
-            let text = letter_of(((1, 1), before, &[]), "Acme", stage);
+            let text = letter_of((1, 1), ENDS, (before, &[]), "Acme", stage);
             assert!(text.contains(part), "{part:?} is not in\n{text}");
             assert!(!text.contains("exactly") && !text.contains("Your names are"), "{text}");
         }
+    }
+
+    #[test]
+    fn who_moves_for_balance_reads_that_its_old_names_go_on() {
+        let stage = MigrationStage::Announced { at_ms: 0 };
+        let names = (&["mx1.relay.test"][..], &["mx-e.relay.test"][..]);
+        let text = letter_of((1, 1), &[], names, "Acme", stage);
+        assert!(text.contains("    acme.test.  IN MX 10 mx-e.relay.test."), "{text}");
+        assert!(text.contains("Your old names go on working"), "{text}");
+        assert!(!text.contains("lost") && !text.contains("names end"), "{text}");
     }
 }

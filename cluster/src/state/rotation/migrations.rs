@@ -8,7 +8,7 @@ use super::super::migrations::{
 };
 use super::super::names::{MxName, NameStage};
 use super::super::notices::NoticeCommand;
-use super::super::plan::{SHARE_FIRST, Spread};
+use super::super::plan::{Place, SHARE_FIRST, Spread};
 use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
 use super::names::{counted, some_of};
 
@@ -118,27 +118,26 @@ impl State {
         open.sort_by_cached_key(|(load, customer, before)| {
             (before.is_empty() || moves(before), Reverse(*load), customer.clone())
         });
-        let mut left = Vec::new();
+        let (mut left, mut places) = (Vec::new(), Vec::new());
         for (load, customer, before) in open {
             let want = if before.is_empty() { want } else { before.len() };
-            let after = spread.choose(&before, want, load);
-            if after.is_empty() && !before.is_empty() {
+            let names = spread.choose(&before, want, load);
+            if names.is_empty() && !before.is_empty() {
                 left.push(customer);
                 continue;
             }
+            places.push((Place { names, load }, customer, before));
+        }
+        // With nothing that ends nobody must move, and new names would have nothing to do.
+        if migration.retire.is_empty() {
+            let places = places.iter_mut().map(|(place, ..)| place).collect();
+            spread.even_out(&migration.introduce, places);
+        }
+        for (Place { names: after, .. }, customer, before) in places {
             let step = MigrationStep { before, after, ..MigrationStep::default() };
             self.rotation.migrations.put_step(&customer, step);
         }
-        if left.is_empty() {
-            return Ok(());
-        }
-        left.sort_unstable();
-        let left: Vec<&str> = left.iter().map(String::as_str).collect();
-        Err(Refusal::conflict(format!(
-            "{} would have no name left: {}; introduce more names",
-            counted(left.len()),
-            some_of(&left)
-        )))
+        refuse_without_names(left)
     }
 
     fn announce(&mut self, title: &str, text: &str) -> Outcome {
@@ -264,10 +263,10 @@ impl State {
 
     fn remind(&mut self) -> Outcome {
         let mut migration = self.require_announced()?.clone();
-        let untold = |(customer, step): (_, &MigrationStep)| {
-            (step.round == 0 && self.is_active(customer)).then_some(customer)
-        };
-        let untold: Vec<&str> = self.rotation.migrations.steps().filter_map(untold).collect();
+        let untold = self.rotation.migrations.steps().filter(|(customer, step)| {
+            step.round == 0 && migration.concerns(step) && self.is_active(customer)
+        });
+        let untold: Vec<&str> = untold.map(|(customer, _)| customer).collect();
         if !untold.is_empty() {
             return Err(Refusal::conflict(format!(
                 "the announcement has not gone to {} yet: {}; remind when it has: \
@@ -278,7 +277,9 @@ impl State {
         }
         let late = self.migration_breaks().len();
         if late == 0 {
-            return Err(Refusal::conflict("every customer has moved"));
+            return Err(Refusal::conflict(
+                "no customer would lose mail if the old names ended now, so none is reminded",
+            ));
         }
         migration.rounds += 1;
         let text = "Customers who still use the old names are reminded by mail.";
@@ -427,4 +428,17 @@ impl State {
         }
         Ok(open)
     }
+}
+
+fn refuse_without_names(mut left: Vec<String>) -> Result<(), Refusal> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    left.sort_unstable();
+    let left: Vec<&str> = left.iter().map(String::as_str).collect();
+    Err(Refusal::conflict(format!(
+        "{} would have no name left: {}; introduce more names",
+        counted(left.len()),
+        some_of(&left)
+    )))
 }

@@ -136,3 +136,29 @@ fn who_was_told_to_move_stays_told_when_a_reminder_comes_back() {
     bench.settle();
     assert_eq!(bench.state.name(&name(5)).unwrap().status(), NameStatus::Active, "and may use it");
 }
+
+#[test]
+fn a_name_that_only_begins_takes_its_part_of_customers_and_only_they_are_told() {
+    let mut bench = Bench::new(3, 40);
+    bench.must(plan(&[], &[(5, 4)], bench.now_ms + 30 * DAY_MS));
+    let after = bench.state.fleet_after(bench.now_ms);
+    let load = |host: usize| -> u64 {
+        after.names.iter().filter(|name| name.host == Some(host)).map(|name| name.load).sum()
+    };
+    let loads: Vec<u64> = (0..4).map(load).collect();
+    let most = loads.iter().sum::<u64>().div_ceil(4) * 110 / 100;
+    assert!(loads.iter().all(|load| (1..=most).contains(load)), "{loads:?}");
+    bench.must(announce());
+    bench.settle();
+    let migration = bench.state.migrations().next().unwrap();
+    let (told, others): (Vec<_>, Vec<_>) =
+        bench.state.migration_steps().partition(|(_, step)| migration.concerns(step));
+    assert!(!told.is_empty() && told.len() < others.len(), "{} of 40 move", told.len());
+    assert!(told.iter().all(|(_, step)| step.after.contains(&name(5))));
+    let told: Vec<String> = told.into_iter().map(|(customer, _)| customer.to_owned()).collect();
+    for customer in told {
+        assert!(bench.why(REMIND).contains("has not gone to"));
+        bench.must(super::letters::told(&customer, 1, sending(1, 7)));
+    }
+    assert!(bench.why(REMIND).contains("none is reminded"), "old names do not end");
+}

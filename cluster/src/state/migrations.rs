@@ -37,6 +37,8 @@ pub struct Migration {
     pub notice: Option<u64>,
     /// How many times customers were written to: the announcement, reminders, that it is cancelled.
     pub rounds: u32,
+    /// Since when its date has come and customers keep the old names alive; `None` until then.
+    pub overdue_ms: Option<u64>,
 }
 
 /// How far a migration has gone.
@@ -172,6 +174,8 @@ pub enum MigrationCommand {
     },
     /// Everything goes back to how it was.
     Cancel,
+    /// The date has come, and customers keep the old names alive.
+    Overdue,
 }
 
 impl MigrationCommand {
@@ -188,6 +192,7 @@ impl MigrationCommand {
             Self::Finish { force: true } => "migration finish --force".to_owned(),
             Self::Finish { .. } => "migration finish".to_owned(),
             Self::Cancel => "migration cancel".to_owned(),
+            Self::Overdue => "migration overdue: customers use old names".to_owned(),
             Self::Told { .. } | Self::Surveyed { .. } => return None,
         })
     }

@@ -200,6 +200,7 @@ mod tests {
             planned_ms: 0,
             notice: None,
             rounds: round,
+            overdue_ms: None,
         };
         let customer = Customer {
             id: "acme".to_owned(),

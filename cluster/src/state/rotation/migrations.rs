@@ -28,6 +28,7 @@ impl State {
             MigrationCommand::Remind => self.remind(),
             MigrationCommand::Finish { force } => self.finish(*force),
             MigrationCommand::Cancel => self.cancel(),
+            MigrationCommand::Overdue => self.overdue(),
         }
     }
 
@@ -83,6 +84,7 @@ impl State {
             planned_ms: self.clock_ms,
             notice: None,
             rounds: 0,
+            overdue_ms: None,
         };
         self.plan_steps(&migration)?;
         self.rotation.migrations.put(migration);
@@ -300,8 +302,8 @@ impl State {
         if !force && !breaks.is_empty() {
             let breaks: Vec<&str> = breaks.iter().map(|(customer, _)| customer.as_str()).collect();
             return Err(Refusal::conflict(format!(
-                "{} would lose mail: {}; `mxfleet migration status` says why, `remind` writes to \
-                 them, --force ends the names all the same",
+                "{} would lose mail: {}; `mxfleet migration status --all` names all and says why, \
+                 `remind` writes to them, --force ends the names all the same",
                 counted(breaks.len()),
                 some_of(&breaks)
             )));
@@ -313,6 +315,20 @@ impl State {
         }
         self.resolve_notice(&migration, "The old names have ended.")?;
         migration.stage = MigrationStage::Finished { at_ms: now_ms };
+        self.rotation.migrations.put(migration);
+        Ok(1)
+    }
+
+    /// Say once that the date has come and the old names stay.
+    fn overdue(&mut self) -> Outcome {
+        let mut migration = self.require_announced()?.clone();
+        if migration.overdue_ms.is_some() || self.migration_overdue(self.clock_ms) == 0 {
+            return Err(Refusal::conflict("nothing new keeps the old names alive"));
+        }
+        migration.overdue_ms = Some(self.clock_ms);
+        let text = "The date has come, and some customers still use the old names. So these go on \
+                    working until that has ended.";
+        self.update_notice(&migration, text)?;
         self.rotation.migrations.put(migration);
         Ok(1)
     }
@@ -392,10 +408,24 @@ impl State {
     }
 
     /// The migration whose date has come.
-    pub(super) fn due_migration(&self, now_ms: u64) -> Option<Command> {
+    fn past_its_date(&self, now_ms: u64) -> Option<&Migration> {
         let open = self.rotation.migrations.open()?;
-        let due = matches!(open.stage, MigrationStage::Announced { .. }) && open.ends_ms <= now_ms;
-        due.then_some(Command::Migration(MigrationCommand::Finish { force: false }))
+        let is_announced = matches!(open.stage, MigrationStage::Announced { .. });
+        (is_announced && open.ends_ms <= now_ms).then_some(open)
+    }
+
+    /// What is due for a migration whose date has come: its end, or to say what is in the way.
+    pub(super) fn due_migration(&self, now_ms: u64) -> impl Iterator<Item = Command> {
+        let past = self.past_its_date(now_ms);
+        let finish = past.map(|_| MigrationCommand::Finish { force: false });
+        let overdue = past.filter(|migration| migration.overdue_ms.is_none());
+        let overdue = overdue.map(|_| MigrationCommand::Overdue);
+        finish.into_iter().chain(overdue).map(Command::Migration)
+    }
+
+    /// Customers who would lose mail and so keep names alive whose date has come.
+    pub fn migration_overdue(&self, now_ms: u64) -> usize {
+        self.past_its_date(now_ms).map_or(0, |_| self.migration_breaks().len())
     }
 
     fn update_notice(&mut self, migration: &Migration, text: &str) -> Outcome {

@@ -25,6 +25,18 @@ impl Bench {
         }
     }
 
+    /// The date has come and customers are in the way: that is said once.
+    pub(super) fn tell_overdue(&mut self) {
+        let overdue = Command::Migration(MigrationCommand::Overdue);
+        assert_eq!(self.state.due(self.now_ms), [overdue.clone()]);
+        self.must(overdue.clone());
+        assert!(self.state.due(self.now_ms).is_empty());
+        assert!(self.ask(overdue).is_err());
+        let notice = self.state.notices().next().unwrap();
+        assert!(notice.updates.last().unwrap().text.contains("still use the old names"));
+        assert!(self.state.migration_overdue(self.now_ms) > 0);
+    }
+
     fn step(&self, customer: &str) -> &MigrationStep {
         self.state.migration_step(customer).unwrap()
     }
@@ -161,4 +173,20 @@ fn a_name_that_only_begins_takes_its_part_of_customers_and_only_they_are_told() 
         bench.must(super::letters::told(&customer, 1, sending(1, 7)));
     }
     assert!(bench.why(REMIND).contains("none is reminded"), "old names do not end");
+}
+
+#[test]
+fn nothing_is_overdue_before_the_date_or_when_nobody_is_in_the_way() {
+    let mut bench = Bench::announced();
+    let overdue = Command::Migration(MigrationCommand::Overdue);
+    assert!(bench.ask(overdue.clone()).is_err());
+    assert_eq!(bench.state.migration_overdue(bench.now_ms), 0);
+    let customers: Vec<String> =
+        bench.state.migration_steps().map(|(customer, _)| customer.to_owned()).collect();
+    for customer in customers {
+        bench.must(surveyed(&customer, Survey::Moved { at_ms: 1 }));
+    }
+    bench.now_ms += 30 * DAY_MS;
+    assert!(bench.ask(overdue).is_err());
+    assert_eq!(bench.state.due(bench.now_ms), [FINISH]);
 }

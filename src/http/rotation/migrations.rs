@@ -184,3 +184,29 @@ fn loads(before: &Fleet, after: &Fleet) -> Vec<LoadRow> {
     };
     after.hosts.iter().enumerate().map(row).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_says_little_beside_the_names_and_the_reason() {
+        let (retire, introduce) = (vec!["a.test".to_owned()], vec!["b.test".to_owned()]);
+        let migration = Migration {
+            id: 1,
+            retire,
+            introduce,
+            ends_ms: 1_275_264_000_000,
+            text: "Why.".to_owned(),
+            stage: MigrationStage::Planned,
+            planned_ms: 0,
+            notice: None,
+            rounds: 0,
+            overdue_ms: None,
+        };
+        let (title, text) = notice(&migration);
+        assert!(title.len() < 200, "{title}");
+        // The plan of a migration is refused if more than 500 do not fit.
+        assert!(text.len() - "a.testb.testWhy.".len() < 500, "{text}");
+    }
+}

@@ -7,13 +7,15 @@ use super::super::migrations::{
     Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told,
 };
 use super::super::names::{MxName, NameStage};
-use super::super::notices::NoticeCommand;
+use super::super::notices::{self, NoticeCommand};
 use super::super::plan::{Place, SHARE_FIRST, Spread};
 use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
 use super::names::{counted, some_of};
 
 const NAMES_MAX: usize = 100;
 const TEXT_OCTETS_MAX: usize = 4000;
+/// What a notice says beside the names and the reason is shorter.
+const NOTICE_WORDS_OCTETS: usize = 500;
 const WHY_OCTETS_MAX: usize = 300;
 
 impl State {
@@ -59,6 +61,14 @@ impl State {
         }
         if text.len() > TEXT_OCTETS_MAX || text.chars().any(|c| c.is_control() && c != '\n') {
             return Err(Refusal::invalid("the reason is at most 4000 octets of plain text"));
+        }
+        // Each name is followed by a comma and a space.
+        let octets: usize = names.iter().map(|name| name.len() + 2).sum();
+        if octets + text.len() + NOTICE_WORDS_OCTETS > notices::TEXT_OCTETS_MAX {
+            return Err(Refusal::invalid(
+                "the names and the reason are too long for one notice; plan fewer names at a time, \
+                 or give the reason in fewer words",
+            ));
         }
         let id = self.rotation.migrations.last().map_or(1, |last| last.id + 1);
         for name in retire {

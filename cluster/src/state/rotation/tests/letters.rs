@@ -190,3 +190,20 @@ fn nothing_is_overdue_before_the_date_or_when_nobody_is_in_the_way() {
     assert!(bench.ask(overdue).is_err());
     assert_eq!(bench.state.due(bench.now_ms), [FINISH]);
 }
+
+#[test]
+fn a_migration_that_is_too_long_for_its_notice_is_refused_when_it_is_planned() {
+    let mut bench = Bench::new(1, 0);
+    let plan = |octets: usize| {
+        let name = |n| (format!("{}{n:03}.relay.test", "x".repeat(57)), host(1));
+        let (introduce, text) = ((0..100).map(name).collect(), "x".repeat(octets));
+        let ends_ms = 90 * DAY_MS;
+        Command::Migration(MigrationCommand::Plan { retire: Vec::new(), introduce, ends_ms, text })
+    };
+    assert!(bench.why(plan(4000)).contains("too long for one notice"));
+    bench.must(plan(2000));
+    let names: Vec<String> = bench.state.migrations().next().unwrap().introduce.clone();
+    let text = format!("{}\n{}{}", "x".repeat(2000), names.join(", "), "x".repeat(499));
+    let title = "New MX names".to_owned();
+    bench.must(Command::Migration(MigrationCommand::Announce { title, text }));
+}

@@ -260,8 +260,8 @@ impl State {
             NameStage::Retiring { at_ms } => at_ms <= self.clock_ms,
             NameStage::Active => false,
         };
-        if row.aim().is_none() && row.target.is_some() {
-            return Err(Refusal::conflict(format!("{name} is being removed already")));
+        if row.pointing.is_some() && row.aim().is_none() {
+            return Ok(0); // it is being removed, and waits for DNS to forget it
         }
         if !has_end && !force {
             return Err(Refusal::conflict(format!(

@@ -141,7 +141,7 @@ fn who_has_not_moved_is_reminded_and_holds_the_end_up() {
     await_told(node, "bolt", "accepted");
     eventually("the survey", SOON, || {
         let rows = status(node);
-        rows["acme"]["why"] == "its MX records still have an old name"
+        rows["acme"]["why"] == "its MX records still lead to an old name"
             && rows["bolt"]["would_break"] == false
     });
     node.admin(&["migration", "remind"]);

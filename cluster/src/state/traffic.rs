@@ -74,8 +74,13 @@ impl Traffic {
 
     /// When mail for the customer last came by this name.
     pub(super) fn last_by(&self, customer: &str, name: &str) -> Option<u64> {
-        let seen = &self.rows.get(customer)?.value;
-        seen.names.iter().find(|(known, _)| known == name).map(|(_, at_ms)| *at_ms)
+        self.names_of(customer).find(|(known, _)| *known == name).map(|(_, at_ms)| at_ms)
+    }
+
+    /// Names by which mail for the customer came, and when it last did.
+    pub(super) fn names_of(&self, customer: &str) -> impl Iterator<Item = (&str, u64)> {
+        let names = self.rows.get(customer).map(|row| row.value.names.as_slice());
+        names.unwrap_or_default().iter().map(|(name, at_ms)| (name.as_str(), *at_ms))
     }
 
     pub(super) fn add(&mut self, count: &TrafficCount, now_ms: u64) {

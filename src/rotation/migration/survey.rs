@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mxfleet_cluster::{
-    Cluster, Command, Migration, MigrationCommand, MigrationStage, MigrationStep, MxName,
+    Cluster, Command, Domain, Migration, MigrationCommand, MigrationStage, MigrationStep, MxName,
     NameStage, Request, State, Survey, random_id,
 };
 use tokio::sync::Semaphore;
@@ -63,7 +63,8 @@ impl Surveyor {
         }
     }
 
-    /// Ask about every customer whose names change.
+    /// Ask about every customer: what MX records have is not always what was given out. Those whose
+    /// names change come first.
     async fn survey(&self, state: &State, migration: &Migration, within: Duration) {
         let is_ours = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
         let names = Arc::new(Names {
@@ -73,15 +74,12 @@ impl Surveyor {
         });
         let until = Instant::now() + within;
         let (mut tasks, questions) = (JoinSet::new(), Arc::new(Semaphore::new(QUESTIONS_MAX)));
-        let concerned = |step: &MigrationStep| {
-            step.before != step.after || step.before.iter().any(|name| names.retire.contains(name))
-        };
-        let mut found: BTreeMap<String, Vec<Option<Records>>> = state
-            .migration_steps()
-            .filter(|(_, step)| concerned(step))
-            .map(|(customer, _)| (customer.to_owned(), Vec::new()))
-            .collect();
-        for domain in state.domains().filter(|domain| found.contains_key(&domain.customer)) {
+        let mut found: BTreeMap<String, Vec<Option<Records>>> =
+            state.customers().map(|customer| (customer.id.clone(), Vec::new())).collect();
+        let stays = |customer: &str| !state.migration_step(customer).is_some_and(changes);
+        let mut domains: Vec<&Domain> = state.domains().collect();
+        domains.sort_by_cached_key(|domain| stays(&domain.customer));
+        for domain in domains {
             let (dns, questions) = (self.dns.clone(), Arc::clone(&questions));
             let names = Arc::clone(&names);
             let (name, customer) = (domain.name.clone(), domain.customer.clone());
@@ -115,6 +113,10 @@ impl Surveyor {
             }
         }
     }
+}
+
+fn changes(step: &MigrationStep) -> bool {
+    step.before != step.after
 }
 
 fn announced(state: &State) -> Option<&Migration> {

@@ -9,7 +9,7 @@ use super::super::migrations::{
 use super::super::names::{MxName, NameStage};
 use super::super::notices::NoticeCommand;
 use super::super::plan::{SHARE_FIRST, Spread};
-use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
+use super::super::{Outcome, Refusal, State};
 use super::names::{counted, some_of};
 
 const NAMES_MAX: usize = 100;
@@ -172,20 +172,6 @@ impl State {
         Ok(1)
     }
 
-    fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
-        let Some(migration) = self.rotation.migrations.last() else { return 0 };
-        let begins = migration.introduce.clone();
-        let mut changed = 0;
-        for (customer, survey, adopted) in rows {
-            let Some(step) = self.rotation.migrations.step(customer) else { continue };
-            let adopted = begins.iter().filter(|name| adopted.contains(name)).cloned().collect();
-            let step = MigrationStep { survey: *survey, adopted, ..step.clone() };
-            self.rotation.migrations.put_step(customer, step);
-            changed += 1;
-        }
-        changed
-    }
-
     fn told(&mut self, rows: &[(String, u32, Told)]) -> Outcome {
         let rounds = self.rotation.migrations.last().map_or(0, |migration| migration.rounds);
         let mut changed = 0;
@@ -308,38 +294,9 @@ impl State {
             })
     }
 
-    /// Active customers who would lose mail if the migration's old names ended now, and why.
-    pub fn migration_breaks(&self) -> Vec<(String, String)> {
-        let Some(migration) = self.rotation.migrations.last() else { return Vec::new() };
-        let late = |(customer, step): (&str, &MigrationStep)| {
-            let active = self.customers.get(customer)?.status == CustomerStatus::Active;
-            let mut old = step.before.iter().filter(|name| migration.retire.contains(name));
-            if !active || old.clone().next().is_none() {
-                return None;
-            }
-            let why = match step.survey {
-                Survey::Old { .. } => "its MX records still have an old name".to_owned(),
-                Survey::Unknown => "its MX records are not known".to_owned(),
-                Survey::Moved { .. } | Survey::Elsewhere { .. } => {
-                    let used = old.find(|name| self.used_lately(customer, name))?;
-                    format!("mail still comes by {used}")
-                }
-            };
-            Some((customer.to_owned(), why))
-        };
-        self.rotation.migrations.steps().filter_map(late).collect()
-    }
-
     /// The step of a customer in the newest migration.
     pub fn migration_step(&self, customer: &str) -> Option<&MigrationStep> {
         self.rotation.migrations.step(customer)
-    }
-
-    /// The migration whose date has come.
-    pub(super) fn due_migration(&self, now_ms: u64) -> Option<Command> {
-        let open = self.rotation.migrations.open()?;
-        let due = matches!(open.stage, MigrationStage::Announced { .. }) && open.ends_ms <= now_ms;
-        due.then_some(Command::Migration(MigrationCommand::Finish { force: false }))
     }
 
     fn update_notice(&mut self, migration: &Migration, text: &str) -> Outcome {

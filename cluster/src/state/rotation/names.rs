@@ -337,9 +337,13 @@ impl State {
     }
 
     pub(super) fn used_lately(&self, customer: &str, name: &str) -> bool {
+        self.rotation.traffic.last_by(customer, name).is_some_and(|at_ms| self.is_lately(at_ms))
+    }
+
+    /// Whether mail that came then means that it goes on.
+    pub(super) fn is_lately(&self, at_ms: u64) -> bool {
         let quiet_ms = self.settings.duration_ms("rotation.quiet");
-        let last = self.rotation.traffic.last_by(customer, name);
-        last.is_some_and(|at_ms| at_ms.saturating_add(quiet_ms) > self.clock_ms)
+        at_ms.saturating_add(quiet_ms) > self.clock_ms
     }
 
     /// Names whose end has come.

@@ -43,3 +43,83 @@ impl Bench {
         self.must(published(&name(n), host, ttl_s));
     }
 }
+
+/// A customer whose list has, before and after, none of the names that a migration retires.
+fn apart(bench: &Bench, retired: usize) -> String {
+    let apart = |(_, step): &(&str, &MigrationStep)| {
+        step.before == step.after && !step.before.contains(&name(retired))
+    };
+    bench.state.migration_steps().find(apart).unwrap().0.to_owned()
+}
+
+fn broken(bench: &Bench) -> Vec<String> {
+    bench.state.migration_breaks().into_iter().map(|(customer, _)| customer).collect()
+}
+
+#[test]
+fn a_name_that_a_cancelled_migration_left_to_somebody_ends_only_when_it_is_not_used_any_more() {
+    let mut bench = Bench::new(4, 6);
+    bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
+    bench.must(announce());
+    bench.settle();
+    let moved = bench.state.assignments().find(|(_, names)| names.contains(&name(5)));
+    let moved = moved.unwrap().0.to_owned();
+    bench.must(surveyed_with(&moved, Survey::Moved { at_ms: 1 }, &[5]));
+    bench.must(CANCEL);
+    let ends_ms = bench.now_ms + 30 * DAY_MS;
+    bench.must(plan(&[5], &[], ends_ms));
+    bench.must(announce());
+    assert!(!bench.state.migration_step(&moved).unwrap().before.contains(&name(5)));
+    bench.must(surveyed(&moved, Survey::Old { at_ms: ends_ms }));
+    bench.now_ms = ends_ms;
+    assert_eq!(broken(&bench), [moved.clone()]);
+    assert!(bench.state.due(bench.now_ms).is_empty(), "it would lose mail");
+    assert!(bench.why(FINISH).contains(&moved));
+    bench.must(surveyed(&moved, Survey::Moved { at_ms: ends_ms }));
+    assert_eq!(bench.state.due(bench.now_ms), [FINISH]);
+}
+
+#[test]
+fn mail_by_a_name_holds_its_end_up_for_whom_it_comes_whatever_names_he_was_given() {
+    let mut bench = Bench::new(4, 6);
+    let ends_ms = bench.now_ms + DAY_MS;
+    bench.must(plan(&[1], &[], ends_ms));
+    bench.must(announce());
+    let customer = apart(&bench, 1);
+    let everybody: Vec<String> = bench.state.customers().map(|known| known.id.clone()).collect();
+    for known in &everybody {
+        bench.must(surveyed(known, Survey::Moved { at_ms: 1 }));
+    }
+    bench.now_ms = ends_ms;
+    let counts =
+        vec![TrafficCount { customer: customer.clone(), name: Some(name(1)), messages: 1 }];
+    bench.must(Command::Traffic { counts });
+    let why = format!("mail still comes by {}", name(1));
+    assert_eq!(bench.state.migration_breaks(), [(customer, why)]);
+    bench.now_ms += 4 * DAY_MS;
+    bench.ask(Command::Tick).unwrap();
+    assert!(broken(&bench).is_empty());
+}
+
+#[test]
+fn who_came_after_the_announcement_with_an_old_name_holds_its_end_up_too() {
+    let mut bench = Bench::new(4, 4);
+    bench.must(plan(&[1], &[], bench.now_ms + DAY_MS));
+    bench.must(announce());
+    for id in ["late", "later"] {
+        bench.must(Command::CustomerAdd(Customer {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            contacts: vec![format!("ops@{id}.test")],
+            status: CustomerStatus::Active,
+        }));
+    }
+    bench.must(surveyed("late", Survey::Old { at_ms: 1 }));
+    bench.must(surveyed("later", Survey::Moved { at_ms: 1 }));
+    assert_eq!(bench.must(surveyed("nobody", Survey::Old { at_ms: 1 })), 0);
+    assert!(broken(&bench).contains(&"late".to_owned()), "{:?}", broken(&bench));
+    assert!(!broken(&bench).contains(&"later".to_owned()));
+    let step = bench.state.migration_step("late").unwrap();
+    assert_eq!((step.round, &step.after[..]), (0, bench.state.names_of("late")), "it is told");
+    assert!(bench.state.migration_step("later").is_none(), "there is nothing to tell");
+}

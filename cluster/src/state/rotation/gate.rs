@@ -1,0 +1,73 @@
+//! Who would lose mail if the names that a migration retires ended now, as far as anybody can see:
+//! by customers' MX records, and by the names mail came by.
+
+use std::collections::BTreeSet;
+
+use super::super::migrations::{MigrationCommand, MigrationStage, MigrationStep, Survey};
+use super::super::{Command, CustomerStatus, State};
+
+impl State {
+    /// Take in what MX records say; how many rows that changed.
+    pub(super) fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
+        let newest = self.rotation.migrations.last();
+        let Some(begins) = newest.map(|migration| migration.introduce.clone()) else { return 0 };
+        let mut changed = 0;
+        for (customer, survey, adopted) in rows {
+            let Some(step) = self.step_of(customer, *survey) else { continue };
+            let adopted = begins.iter().filter(|name| adopted.contains(name)).cloned().collect();
+            let step = MigrationStep { survey: *survey, adopted, ..step };
+            self.rotation.migrations.put_step(customer, step);
+            changed += 1;
+        }
+        changed
+    }
+
+    /// A customer's step. Who came after the announcement has none until it has an old name.
+    fn step_of(&self, customer: &str, survey: Survey) -> Option<MigrationStep> {
+        if let Some(step) = self.rotation.migrations.step(customer) {
+            return Some(step.clone());
+        }
+        let has_old = matches!(survey, Survey::Old { .. });
+        self.customers.get(customer).filter(|_| has_old)?;
+        let names = self.names_of(customer).to_vec();
+        Some(MigrationStep { before: names.clone(), after: names, ..MigrationStep::default() })
+    }
+
+    /// Active customers who would lose mail if the migration's old names ended now, and why, in
+    /// order of customer.
+    pub fn migration_breaks(&self) -> Vec<(String, String)> {
+        let Some(migration) = self.rotation.migrations.last() else { return Vec::new() };
+        let retire: BTreeSet<&str> = migration.retire.iter().map(String::as_str).collect();
+        let customers =
+            self.customers.iter().filter(|customer| customer.status == CustomerStatus::Active);
+        let broken = customers.filter_map(|customer| {
+            Some((customer.id.clone(), self.break_of(&customer.id, &retire)?))
+        });
+        broken.collect()
+    }
+
+    /// Why a customer would lose mail without these names. What names it was given is no proof: its
+    /// MX records may have others.
+    fn break_of(&self, customer: &str, retire: &BTreeSet<&str>) -> Option<String> {
+        let step = self.rotation.migrations.step(customer);
+        let had_old =
+            step.is_some_and(|step| step.before.iter().any(|name| retire.contains(name.as_str())));
+        match step.map_or(Survey::Unknown, |step| step.survey) {
+            Survey::Old { .. } => Some("its MX records still lead to an old name".to_owned()),
+            Survey::Unknown if had_old => Some("its MX records are not known".to_owned()),
+            _ => {
+                let names = self.rotation.traffic.names_of(customer);
+                let used = names.filter(|(name, _)| retire.contains(name));
+                let used = used.filter(|(_, at_ms)| self.is_lately(*at_ms)).min();
+                used.map(|(name, _)| format!("mail still comes by {name}"))
+            }
+        }
+    }
+
+    /// The migration whose date has come.
+    pub(super) fn due_migration(&self, now_ms: u64) -> Option<Command> {
+        let open = self.rotation.migrations.open()?;
+        let due = matches!(open.stage, MigrationStage::Announced { .. }) && open.ends_ms <= now_ms;
+        due.then_some(Command::Migration(MigrationCommand::Finish { force: false }))
+    }
+}

@@ -154,6 +154,11 @@ fn who_has_not_moved_is_reminded_and_holds_the_end_up() {
         String::from_utf8_lossy(&finish.stderr).contains("1 customer would lose mail: acme")
     });
     assert_eq!(node.json(&["name", "show", OLD])["state"], "retiring", "nobody broke");
+    eventually("the status page says that the date has come", SOON, || {
+        let updates = node.json(&["notice", "list"])[0]["updates"].as_array().unwrap().clone();
+        updates.iter().any(|row| row["text"].as_str().unwrap().contains("still use the old names"))
+    });
+    assert_eq!(node.metric("mxfleet_migration_overdue_customers"), 1.0);
     dns.replace("acme.test", new);
     eventually("the migration ends by itself", SOON, || {
         node.json(&["migration", "status"])["state"] == "finished"

@@ -184,6 +184,7 @@ fn rotation() -> Vec<Command> {
         MigrationCommand::Remind,
         MigrationCommand::Finish { force: true },
         MigrationCommand::Cancel,
+        MigrationCommand::Overdue,
     ];
     let (text, component) = (title(), None);
     let notices = vec![

@@ -24,7 +24,8 @@ pub(super) enum Verb {
         /// A name that ends; may be repeated.
         #[arg(long, value_name = "NAME")]
         retire: Vec<String>,
-        /// A name that begins, and its host; may be repeated.
+        /// A name that begins, and its host; may be repeated. Where none ends, customers change to
+        /// it for balance, as few as that takes, and only they are told.
         #[arg(long, value_name = "NAME=HOST", value_parser = introduced)]
         introduce: Vec<(String, String)>,
         /// When names end: a time, a day, or 35d from now.
@@ -100,6 +101,7 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
     let told = |word: &str| row.customers.iter().filter(|step| step.told == word).count();
     let breaks = row.customers.iter().filter(|step| step.would_break).count();
     let records = |word: &str| row.customers.iter().filter(|step| step.records == word).count();
+    let moves = row.customers.iter().filter(|step| step.before != step.after).count();
     write_out(&clean(&format!(
         "migration {}, {}: {} end {}, {} begin",
         row.id,
@@ -109,9 +111,11 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
         listed(&row.introduce)
     )))?;
     write_out(&format!(
-        "{}: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
+        "names change for {}\n\
+         {}: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
          MX records: {} moved, {} with old names, {} with none of ours, {} not known\n\
          {breaks} would lose mail if the old names ended now\n",
+        counted(moves as u64, "customer"),
         counted(row.customers.len() as u64, "customer"),
         told("accepted"),
         told("sending"),

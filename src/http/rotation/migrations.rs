@@ -101,7 +101,11 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
     );
     let step = |(customer, step): (&str, &MigrationStep)| {
         let why = breaks.get(customer).filter(|_| !over).cloned();
-        step_row(customer, step, why)
+        let told = match step.told {
+            Told::NotYet if migration.retire.is_empty() && step.before == step.after => "-",
+            _ => told(&step.told),
+        };
+        StepRow { told: told.to_owned(), ..step_row(customer, step, why) }
     };
     let stage = match migration.stage {
         MigrationStage::Planned => "planned",
@@ -135,13 +139,20 @@ fn letters_wait_for(state: &State, migration: &Migration, now_ms: u64) -> Option
     Some(format!("{}, which waits for {what}", missing.name))
 }
 
+fn told(told: &Told) -> &'static str {
+    match told {
+        Told::NotYet => "not yet",
+        Told::NoContact => "no contact",
+        Told::Sending { .. } => "sending",
+        Told::Accepted { .. } => "accepted",
+        Told::Bounced { .. } => "bounced",
+    }
+}
+
 fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRow {
-    let (told, why_not_told) = match &step.told {
-        Told::NotYet => ("not yet", None),
-        Told::NoContact => ("no contact", None),
-        Told::Sending { .. } => ("sending", None),
-        Told::Accepted { .. } => ("accepted", None),
-        Told::Bounced { why, .. } => ("bounced", Some(why.clone())),
+    let why_not_told = match &step.told {
+        Told::Bounced { why, .. } => Some(why.clone()),
+        _ => None,
     };
     let records = match step.survey {
         Survey::Unknown => "unknown",
@@ -153,7 +164,7 @@ fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRo
         customer: customer.to_owned(),
         before: step.before.clone(),
         after: step.after.clone(),
-        told: told.to_owned(),
+        told: told(&step.told).to_owned(),
         why_not_told,
         records: records.to_owned(),
         would_break: why.is_some(),
@@ -172,4 +183,30 @@ fn loads(before: &Fleet, after: &Fleet) -> Vec<LoadRow> {
         after: load(after, at),
     };
     after.hosts.iter().enumerate().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_says_little_beside_the_names_and_the_reason() {
+        let (retire, introduce) = (vec!["a.test".to_owned()], vec!["b.test".to_owned()]);
+        let migration = Migration {
+            id: 1,
+            retire,
+            introduce,
+            ends_ms: 1_275_264_000_000,
+            text: "Why.".to_owned(),
+            stage: MigrationStage::Planned,
+            planned_ms: 0,
+            notice: None,
+            rounds: 0,
+            overdue_ms: None,
+        };
+        let (title, text) = notice(&migration);
+        assert!(title.len() < 200, "{title}");
+        // The plan of a migration is refused if more than 500 do not fit.
+        assert!(text.len() - "a.testb.testWhy.".len() < 500, "{text}");
+    }
 }

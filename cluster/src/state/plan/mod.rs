@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-pub(super) use self::customers::Spread;
+pub(super) use self::customers::{Place, Spread};
 pub use self::moves::{Fleet, FleetHost, FleetName, Move, Plan};
 use super::names::{MxName, NameStage};
 use super::service::HostState;

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::super::migrations::{MigrationCommand, MigrationStage, MigrationStep, Survey};
+use super::super::migrations::{
+    Migration, MigrationCommand, MigrationStage, MigrationStep, Survey,
+};
 use super::super::{Command, CustomerStatus, State};
 
 impl State {
@@ -65,9 +67,23 @@ impl State {
     }
 
     /// The migration whose date has come.
-    pub(super) fn due_migration(&self, now_ms: u64) -> Option<Command> {
+    fn past_its_date(&self, now_ms: u64) -> Option<&Migration> {
         let open = self.rotation.migrations.open()?;
-        let due = matches!(open.stage, MigrationStage::Announced { .. }) && open.ends_ms <= now_ms;
-        due.then_some(Command::Migration(MigrationCommand::Finish { force: false }))
+        let is_announced = matches!(open.stage, MigrationStage::Announced { .. });
+        (is_announced && open.ends_ms <= now_ms).then_some(open)
+    }
+
+    /// What is due for a migration whose date has come: its end, or to say what is in the way.
+    pub(super) fn due_migration(&self, now_ms: u64) -> impl Iterator<Item = Command> {
+        let past = self.past_its_date(now_ms);
+        let finish = past.map(|_| MigrationCommand::Finish { force: false });
+        let overdue = past.filter(|migration| migration.overdue_ms.is_none());
+        let overdue = overdue.map(|_| MigrationCommand::Overdue);
+        finish.into_iter().chain(overdue).map(Command::Migration)
+    }
+
+    /// Customers who would lose mail and so keep names alive whose date has come.
+    pub fn migration_overdue(&self, now_ms: u64) -> usize {
+        self.past_its_date(now_ms).map_or(0, |_| self.migration_breaks().len())
     }
 }

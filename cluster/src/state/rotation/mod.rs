@@ -242,9 +242,8 @@ impl State {
     pub fn due(&self, now_ms: u64) -> Vec<Command> {
         let possible =
             |command: &Command| self.clone().at(now_ms).change_rotation(0, command).is_ok();
-        let migration = self.due_migration(now_ms).into_iter();
         let names = self.due_names(now_ms).chain(self.due_hosts());
-        migration.chain(names).filter(possible).collect()
+        self.due_migration(now_ms).chain(names).filter(possible).collect()
     }
 
     fn at(mut self, now_ms: u64) -> Self {

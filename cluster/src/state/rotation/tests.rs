@@ -1,6 +1,7 @@
 //! Names, hosts, migrations: what is refused, what cancels, and invariant 7 over random commands.
 
 mod gate;
+mod letters;
 mod places;
 
 use proptest::collection::vec;
@@ -280,13 +281,14 @@ fn a_migration_ends_names_only_when_nobody_would_break() {
     }
     assert_eq!(bench.state.notices().count(), 1);
     bench.settle();
+    bench.accept_letters();
     assert!(bench.why(FINISH).contains("date has not come"));
     bench.now_ms = ends_ms;
     let affected: Vec<_> =
         before.iter().filter(|(_, n)| n.contains(&name(1)) || n.contains(&name(2))).collect();
     let why = bench.why(FINISH);
     assert!(affected.iter().all(|(customer, _)| why.contains(customer)), "{why}");
-    assert!(bench.state.due(bench.now_ms).is_empty());
+    bench.tell_overdue();
     assert_eq!(
         bench.must(Command::Migration(MigrationCommand::Remind)),
         u64::try_from(affected.len()).unwrap()

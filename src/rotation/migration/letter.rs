@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mxfleet_cluster::{Customer, Migration, MigrationStep};
+use mxfleet_cluster::{Customer, Migration, MigrationStep, Survey};
 
 use crate::post::{Text, moment};
 use crate::rotation::records::preferences;
@@ -143,7 +143,8 @@ fn records(draft: &Draft<'_>) -> String {
 
 /// Whether the customer has something to do.
 fn moves(draft: &Draft<'_>) -> bool {
-    draft.step.before != draft.names
+    let has_old = matches!(draft.step.survey, Survey::Old { .. });
+    draft.step.before != draft.names || has_old || reminds(draft)
 }
 
 /// Whether the customer was written to before.
@@ -189,7 +190,21 @@ mod tests {
         name: &str,
         stage: MigrationStage,
     ) -> String {
-        let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let step = MigrationStep { before: list(before), first_round, ..MigrationStep::default() };
+        letter_to(step, round, (retire, stage), names, name)
+    }
+
+    fn list(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn letter_to(
+        step: MigrationStep,
+        round: u32,
+        (retire, stage): (&[&str], MigrationStage),
+        names: &[&str],
+        name: &str,
+    ) -> String {
         let migration = Migration {
             id: 7,
             retire: list(retire),
@@ -208,7 +223,6 @@ mod tests {
             contacts: Vec::new(),
             status: CustomerStatus::Active,
         };
-        let step = MigrationStep { before: list(before), first_round, ..MigrationStep::default() };
         let draft = Draft {
             migration: &migration,
             customer: &customer,
@@ -302,5 +316,22 @@ mod tests {
         assert!(text.contains("    acme.test.  IN MX 10 mx-e.relay.test."), "{text}");
         assert!(text.contains("Your old names go on working"), "{text}");
         assert!(!text.contains("lost") && !text.contains("names end"), "{text}");
+    }
+
+    #[test]
+    fn who_has_an_old_name_that_was_not_given_out_reads_what_the_records_are_to_be() {
+        let names = &["mx-b.relay.test"];
+        let stage = MigrationStage::Announced { at_ms: 0 };
+        for (survey, first_round, subject) in [
+            (Survey::Old { at_ms: 1 }, 2, "Subject: Change your MX records until"),
+            (Survey::Moved { at_ms: 1 }, 1, "Subject: Reminder: change"), // mail comes by it
+        ] {
+            let before = list(names);
+            let step = MigrationStep { before, first_round, survey, ..MigrationStep::default() };
+            let text = letter_to(step, 2, (ENDS, stage), names, "Acme");
+            assert!(text.contains(subject), "{text}");
+            assert!(text.contains("    acme.test.  IN MX 10 mx-b.relay.test."), "{text}");
+            assert!(!text.contains("Nothing changes"), "{text}");
+        }
     }
 }

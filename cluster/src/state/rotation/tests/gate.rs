@@ -73,14 +73,14 @@ fn a_name_that_a_cancelled_migration_left_to_somebody_ends_only_when_it_is_not_u
     bench.must(surveyed(&moved, Survey::Old { at_ms: ends_ms }));
     bench.now_ms = ends_ms;
     assert_eq!(broken(&bench), [moved.clone()]);
-    assert!(bench.state.due(bench.now_ms).is_empty(), "it would lose mail");
+    assert!(!bench.state.due(bench.now_ms).contains(&FINISH), "it would lose mail");
     assert!(bench.why(FINISH).contains(&moved));
     bench.must(surveyed(&moved, Survey::Moved { at_ms: ends_ms }));
-    assert_eq!(bench.state.due(bench.now_ms), [FINISH]);
+    assert!(bench.state.due(bench.now_ms).contains(&FINISH));
 }
 
 #[test]
-fn mail_by_a_name_holds_its_end_up_for_whom_it_comes_whatever_names_he_was_given() {
+fn mail_by_a_name_holds_its_end_up_whatever_names_the_customer_was_given() {
     let mut bench = Bench::new(4, 6);
     let ends_ms = bench.now_ms + DAY_MS;
     bench.must(plan(&[1], &[], ends_ms));

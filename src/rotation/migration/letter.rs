@@ -51,7 +51,13 @@ fn body(draft: &Draft<'_>) -> String {
         text.push('\n');
     };
     if reminds(draft) {
-        add("your MX records still have a name that ends soon, or mail still comes by it.");
+        add(match draft.step.survey {
+            Survey::Unknown => {
+                "we could not see whether your MX records still have a name that ends soon: your\n\
+                 name servers did not answer us. If you have changed them, you have nothing to do."
+            }
+            _ => "your MX records still have a name that ends soon, or mail still comes by it.",
+        });
         add("We wrote to you about this before:\n");
     }
     if !migration.text.is_empty() {
@@ -282,9 +288,19 @@ mod tests {
 
     #[test]
     fn a_reminder_says_what_it_is() {
-        let text = written(2, &["mx-e.relay.test"], "Acme");
-        assert!(text.contains("Subject: Reminder: "), "{text}");
-        assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
+        for (survey, says, leaves_out) in [
+            (Survey::Old { at_ms: 1 }, "your MX records still have", "could not see"),
+            (Survey::Unknown, "we could not see whether", "your MX records still have a name"),
+        ] {
+            let before = list(&["mx1.relay.test"]);
+            let step = MigrationStep { before, first_round: 1, survey, ..MigrationStep::default() };
+            let stage = MigrationStage::Announced { at_ms: 0 };
+            let text = letter_to(step, 2, (ENDS, stage), &["mx-e.relay.test"], "Acme");
+            assert!(text.contains("Subject: Reminder: "), "{text}");
+            assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
+            assert!(text.contains(&format!("\r\n{says}")), "{text}");
+            assert!(!text.contains(&format!("\r\n{leaves_out}")), "{text}");
+        }
     }
 
     #[test]

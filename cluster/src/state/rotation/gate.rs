@@ -8,6 +8,9 @@ use super::super::migrations::{
 };
 use super::super::{Command, CustomerStatus, State};
 
+/// How long it counts that a customer had no old name, while nobody answers any more.
+const SEEN_MS_MAX: u64 = 3 * 86_400_000;
+
 impl State {
     /// Take in what MX records say; how many rows that changed.
     pub(super) fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
@@ -16,8 +19,19 @@ impl State {
         let mut changed = 0;
         for (customer, survey, adopted) in rows {
             let Some(step) = self.step_of(customer, *survey) else { continue };
-            let adopted = begins.iter().filter(|name| adopted.contains(name)).cloned().collect();
-            let step = MigrationStep { survey: *survey, adopted, ..step };
+            let unseen = matches!(survey, Survey::Unknown);
+            let survey = match step.survey {
+                known @ (Survey::Moved { at_ms } | Survey::Elsewhere { at_ms })
+                    if unseen && self.counts(at_ms) =>
+                {
+                    known
+                }
+                _ => *survey,
+            };
+            let has =
+                |name: &&String| adopted.contains(name) || unseen && step.adopted.contains(name);
+            let adopted = begins.iter().filter(has).cloned().collect();
+            let step = MigrationStep { survey, adopted, ..step };
             self.rotation.migrations.put_step(customer, step);
             changed += 1;
         }
@@ -33,6 +47,10 @@ impl State {
         self.customers.get(customer).filter(|_| has_old)?;
         let names = self.names_of(customer).to_vec();
         Some(MigrationStep { before: names.clone(), after: names, ..MigrationStep::default() })
+    }
+
+    fn counts(&self, at_ms: u64) -> bool {
+        at_ms.saturating_add(SEEN_MS_MAX) > self.clock_ms
     }
 
     /// Active customers who would lose mail if the migration's old names ended now, and why, in

@@ -123,3 +123,31 @@ fn who_came_after_the_announcement_with_an_old_name_holds_its_end_up_too() {
     assert_eq!((step.round, &step.after[..]), (0, bench.state.names_of("late")), "it is told");
     assert!(bench.state.migration_step("later").is_none(), "there is nothing to tell");
 }
+
+#[test]
+fn who_was_seen_to_have_moved_is_not_late_because_a_name_server_does_not_answer() {
+    let mut bench = Bench::new(4, 6);
+    let ends_ms = bench.now_ms + DAY_MS;
+    bench.must(plan(&[1], &[(5, 1)], ends_ms));
+    bench.must(announce());
+    bench.settle();
+    let late = broken(&bench);
+    let customer = late[0].clone();
+    let other = late[1].clone();
+    let seen_ms = bench.now_ms;
+    bench.must(surveyed_with(&customer, Survey::Moved { at_ms: seen_ms }, &[5]));
+    bench.must(surveyed(&other, Survey::Unknown));
+    for (now_ms, expected) in [
+        (seen_ms + 2 * DAY_MS, Survey::Moved { at_ms: seen_ms }),
+        (seen_ms + 4 * DAY_MS, Survey::Unknown),
+    ] {
+        bench.now_ms = now_ms;
+        bench.must(surveyed(&customer, Survey::Unknown));
+        let step = bench.state.migration_step(&customer).unwrap();
+        assert_eq!((step.survey, &step.adopted[..]), (expected, &[name(5)][..]));
+        assert_eq!(broken(&bench).contains(&customer), expected == Survey::Unknown);
+        assert!(broken(&bench).contains(&other), "nobody has ever seen it move");
+    }
+    bench.must(surveyed(&customer, Survey::Old { at_ms: bench.now_ms }));
+    assert!(broken(&bench).contains(&customer), "it went back");
+}

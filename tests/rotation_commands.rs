@@ -142,6 +142,31 @@ fn a_migration_is_planned_announced_and_cancelled() {
 }
 
 #[test]
+fn who_publishes_by_hand_is_told_how_to_say_that_a_name_is_gone() {
+    let fleet = fleet();
+    let node = &fleet.nodes[1];
+    let (old, new) = ("mx-a.relay.example", "mx-c.relay.example");
+    let says = |name: &str, words: &str| {
+        let waits = node.json(&["name", "show", name])["waits_for"].clone();
+        let waits = waits.as_str().unwrap();
+        assert!(waits.contains(&format!("`mxfleet name {words}`")), "{waits}");
+        node.admin(&["name"].into_iter().chain(words.split(' ')).collect::<Vec<_>>());
+    };
+    let plan = ["migration", "plan", "--ends", "35d", "--introduce", "mx-c.relay.example=mx1"];
+    node.admin(&plan);
+    node.admin(&["migration", "announce"]);
+    says(new, &format!("point {new} mx1 --published"));
+    node.admin(&["migration", "cancel"]);
+    says(new, &format!("remove {new} --published"));
+    refused(&node.try_admin(&["name", "show", new]), "there is no MX name");
+    node.admin(&["migration", "plan", "--ends", "35d", "--retire", old]);
+    node.admin(&["migration", "announce"]);
+    node.admin(&["migration", "finish", "--force"]);
+    says(old, &format!("remove {old} --published"));
+    assert_eq!(node.json(&["name", "show", old])["state"], "removed");
+}
+
+#[test]
 fn notices_are_opened_updated_and_resolved_on_any_node() {
     let fleet = Fleet::start(2);
     let (one, two) = (&fleet.nodes[0], &fleet.nodes[1]);

@@ -2,7 +2,7 @@
 
 use mxfleet_cluster::{
     Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
-    NameStatus, Plan, State,
+    NameStatus, Plan, Pointing, State,
 };
 
 use super::super::call::{Refused, Terms};
@@ -230,7 +230,8 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
             Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
             None if manual => format!(
                 "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, \
-                 then say it again with --published"
+                 then say so: `mxfleet name {}`",
+                published(state, row, pointing)
             ),
             None => what,
         });
@@ -247,4 +248,14 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         }
         _ => None,
     }
+}
+
+/// What an operator says who has seen the change in DNS, whatever began it.
+fn published(state: &State, row: &MxName, pointing: &Pointing) -> String {
+    let name = &row.name;
+    let Some(host) = pointing.to.map(|host| host_name(state, host)) else {
+        return format!("remove {name} --published");
+    };
+    let home = if pointing.rehome && row.stage != NameStage::Planned { " --home" } else { "" };
+    format!("point {name} {host}{home} --published")
 }

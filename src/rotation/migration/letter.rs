@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mxfleet_cluster::{Customer, Migration, MigrationStep};
+use mxfleet_cluster::{Customer, Migration, MigrationStage, MigrationStep, Survey};
 
 use crate::post::{Text, moment};
 use crate::rotation::records::preferences;
@@ -29,6 +29,7 @@ pub(super) fn compose(draft: &Draft<'_>) -> Text {
     let Draft { migration, customer, round, .. } = draft;
     let subject = match (moves(draft), reminds(draft)) {
         _ if migration.is_cancelled() => "MX names stay: the change is cancelled".to_owned(),
+        _ if has_ended(migration) => "Change your MX records now: names have ended".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
         (true, false) => format!("Change your MX records until {}", day(migration.ends_ms)),
         (true, true) => {
@@ -51,7 +52,13 @@ fn body(draft: &Draft<'_>) -> String {
         text.push('\n');
     };
     if reminds(draft) {
-        add("your MX records still have a name that ends soon, or mail still comes by it.");
+        add(match draft.step.survey {
+            Survey::Unknown => {
+                "we could not see whether your MX records still have a name that ends soon: your\n\
+                 name servers did not answer us. If you have changed them, you have nothing to do."
+            }
+            _ => "your MX records still have a name that ends soon, or mail still comes by it.",
+        });
         add("We wrote to you about this before:\n");
     }
     if !migration.text.is_empty() {
@@ -59,7 +66,10 @@ fn body(draft: &Draft<'_>) -> String {
         add("");
     }
     if !migration.retire.is_empty() {
-        add(&format!("These names end on {}:\n", moment(migration.ends_ms)));
+        add(&match has_ended(migration) {
+            true => "These names have ended:\n".to_owned(),
+            false => format!("These names end on {}:\n", moment(migration.ends_ms)),
+        });
         migration.retire.iter().for_each(|name| add(&format!("    {name}")));
         add("");
     }
@@ -73,8 +83,11 @@ fn body(draft: &Draft<'_>) -> String {
         () if moves(draft) => {
             add("Your names from now on are:\n");
             names.iter().for_each(|name| add(&format!("    {name}")));
-            let ends = moment(migration.ends_ms);
-            add(&format!("\nPlease set the MX records of your domains before {ends}"));
+            let until = match has_ended(migration) {
+                true => "now".to_owned(),
+                false => format!("before {}", moment(migration.ends_ms)),
+            };
+            add(&format!("\nPlease set the MX records of your domains {until}"));
             add("to exactly these:\n");
             add(records(draft).trim_end());
             add(after_that(migration));
@@ -97,6 +110,9 @@ fn body(draft: &Draft<'_>) -> String {
 fn after_that(migration: &Migration) -> &'static str {
     if migration.retire.is_empty() {
         return "\nYour old names go on working; the new ones share the mail out between our hosts.\n";
+    }
+    if has_ended(migration) {
+        return "\nUntil then, mail that is sent by the old names is lost.\n";
     }
     "\nOld and new names both work until then. After that, mail that is sent by the\n\
      old names is lost.\n"
@@ -141,9 +157,14 @@ fn records(draft: &Draft<'_>) -> String {
     text
 }
 
+fn has_ended(migration: &Migration) -> bool {
+    matches!(migration.stage, MigrationStage::Finished { .. })
+}
+
 /// Whether the customer has something to do.
 fn moves(draft: &Draft<'_>) -> bool {
-    draft.step.before != draft.names
+    let has_old = matches!(draft.step.survey, Survey::Old { .. });
+    draft.step.before != draft.names || has_old || reminds(draft)
 }
 
 /// Whether the customer was written to before.
@@ -157,7 +178,7 @@ fn day(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::{CustomerStatus, MigrationStage};
+    use mxfleet_cluster::CustomerStatus;
 
     use super::*;
     use crate::smtp::Address;
@@ -189,7 +210,21 @@ mod tests {
         name: &str,
         stage: MigrationStage,
     ) -> String {
-        let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let step = MigrationStep { before: list(before), first_round, ..MigrationStep::default() };
+        letter_to(step, round, (retire, stage), names, name)
+    }
+
+    fn list(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn letter_to(
+        step: MigrationStep,
+        round: u32,
+        (retire, stage): (&[&str], MigrationStage),
+        names: &[&str],
+        name: &str,
+    ) -> String {
         let migration = Migration {
             id: 7,
             retire: list(retire),
@@ -208,7 +243,6 @@ mod tests {
             contacts: Vec::new(),
             status: CustomerStatus::Active,
         };
-        let step = MigrationStep { before: list(before), first_round, ..MigrationStep::default() };
         let draft = Draft {
             migration: &migration,
             customer: &customer,
@@ -268,9 +302,19 @@ mod tests {
 
     #[test]
     fn a_reminder_says_what_it_is() {
-        let text = written(2, &["mx-e.relay.test"], "Acme");
-        assert!(text.contains("Subject: Reminder: "), "{text}");
-        assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
+        for (survey, says, leaves_out) in [
+            (Survey::Old { at_ms: 1 }, "your MX records still have", "could not see"),
+            (Survey::Unknown, "we could not see whether", "your MX records still have a name"),
+        ] {
+            let before = list(&["mx1.relay.test"]);
+            let step = MigrationStep { before, first_round: 1, survey, ..MigrationStep::default() };
+            let stage = MigrationStage::Announced { at_ms: 0 };
+            let text = letter_to(step, 2, (ENDS, stage), &["mx-e.relay.test"], "Acme");
+            assert!(text.contains("Subject: Reminder: "), "{text}");
+            assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
+            assert!(text.contains(&format!("\r\n{says}")), "{text}");
+            assert!(!text.contains(&format!("\r\n{leaves_out}")), "{text}");
+        }
     }
 
     #[test]
@@ -302,5 +346,40 @@ mod tests {
         assert!(text.contains("    acme.test.  IN MX 10 mx-e.relay.test."), "{text}");
         assert!(text.contains("Your old names go on working"), "{text}");
         assert!(!text.contains("lost") && !text.contains("names end"), "{text}");
+    }
+
+    #[test]
+    fn who_has_an_old_name_that_was_not_given_out_reads_what_the_records_are_to_be() {
+        let names = &["mx-b.relay.test"];
+        let stage = MigrationStage::Announced { at_ms: 0 };
+        for (survey, first_round, subject) in [
+            (Survey::Old { at_ms: 1 }, 2, "Subject: Change your MX records until"),
+            (Survey::Moved { at_ms: 1 }, 1, "Subject: Reminder: change"), // mail comes by it
+        ] {
+            let before = list(names);
+            let step = MigrationStep { before, first_round, survey, ..MigrationStep::default() };
+            let text = letter_to(step, 2, (ENDS, stage), names, "Acme");
+            assert!(text.contains(subject), "{text}");
+            assert!(text.contains("    acme.test.  IN MX 10 mx-b.relay.test."), "{text}");
+            assert!(!text.contains("Nothing changes"), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_is_resumed_after_the_end_reads_that_names_have_ended() {
+        let before = list(&["mx1.relay.test"]);
+        let step = MigrationStep { before, ..MigrationStep::default() };
+        let stage = MigrationStage::Finished { at_ms: MAY_31_2010_MS };
+        let text = letter_to(step, 1, (ENDS, stage), &["mx-e.relay.test"], "Acme");
+        for part in [
+            "Subject: Change your MX records now: names have ended\r\n",
+            "These names have ended:\r\n\r\n    mx1.relay.test\r\n",
+            "set the MX records of your domains now\r\n",
+            "    acme.test.  IN MX 10 mx-e.relay.test.\r\n",
+            "Until then, mail that is sent by the old names is lost.",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.contains("2010-05-31"), "{text}");
     }
 }

@@ -152,7 +152,7 @@ async fn a_claim_that_is_decided_late_is_queued_without_a_restart() {
 async fn a_reminder_goes_to_who_is_late_and_a_first_letter_to_who_has_none() {
     let bench = Bench::announced().await;
     let moved = ("acme".to_owned(), Survey::Moved { at_ms: 1 }, Vec::new());
-    bench.change(MigrationCommand::Surveyed { rows: vec![moved] }).await;
+    bench.change(MigrationCommand::Surveyed { migration: 1, rows: vec![moved] }).await;
     bench.told("acme", 1, Told::NoContact).await;
     bench.told("bolt", 1, Told::NoContact).await;
     bench.change(MigrationCommand::Remind).await;
@@ -216,5 +216,27 @@ async fn a_letter_has_the_names_that_its_customer_has_when_it_is_written() {
     }
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains(STAYS) && !text.contains(NEW), "{text}");
+    running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_suspended_until_after_the_end_is_told_when_it_is_resumed() {
+    let bench = Bench::announced().await;
+    let status = |id: &str, status| Command::CustomerStatus { id: id.to_owned(), status };
+    for id in ["acme", "bolt"] {
+        bench.must(status(id, CustomerStatus::Suspended)).await;
+    }
+    let rows = [("acme", Survey::Old { at_ms: 1 }), ("bolt", Survey::Moved { at_ms: 1 })];
+    let rows = rows.map(|(id, survey)| (id.to_owned(), survey, Vec::new())).to_vec();
+    bench.change(MigrationCommand::Surveyed { migration: 1, rows }).await;
+    bench.change(MigrationCommand::Finish { force: true }).await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    for id in ["acme", "bolt"] {
+        bench.must(status(id, CustomerStatus::Active)).await;
+    }
+    wait_until("the letter is queued", || bench.queued() == 1).await;
+    assert!(matches!(bench.state_of("acme"), Told::Sending { .. }));
+    assert_eq!(bench.state_of("bolt"), Told::NotYet, "it has moved");
+    assert!(bench.due().is_empty());
     running.abort();
 }

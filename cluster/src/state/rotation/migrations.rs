@@ -9,7 +9,7 @@ use super::super::migrations::{
 use super::super::names::{MxName, NameStage};
 use super::super::notices::{self, NoticeCommand};
 use super::super::plan::{Place, SHARE_FIRST, Spread};
-use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
+use super::super::{CustomerStatus, Outcome, Refusal, State};
 use super::names::{counted, some_of};
 
 const NAMES_MAX: usize = 100;
@@ -26,7 +26,7 @@ impl State {
             }
             MigrationCommand::Announce { title, text } => self.announce(title, text),
             MigrationCommand::Told { rows } => self.told(rows),
-            MigrationCommand::Surveyed { rows } => Ok(self.surveyed(rows)),
+            MigrationCommand::Surveyed { migration, rows } => Ok(self.surveyed(*migration, rows)),
             MigrationCommand::Remind => self.remind(),
             MigrationCommand::Finish { force } => self.finish(*force),
             MigrationCommand::Cancel => self.cancel(),
@@ -182,20 +182,6 @@ impl State {
         migration.rounds = 1;
         self.rotation.migrations.put(migration);
         Ok(1)
-    }
-
-    fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
-        let Some(migration) = self.rotation.migrations.last() else { return 0 };
-        let begins = migration.introduce.clone();
-        let mut changed = 0;
-        for (customer, survey, adopted) in rows {
-            let Some(step) = self.rotation.migrations.step(customer) else { continue };
-            let adopted = begins.iter().filter(|name| adopted.contains(name)).cloned().collect();
-            let step = MigrationStep { survey: *survey, adopted, ..step.clone() };
-            self.rotation.migrations.put_step(customer, step);
-            changed += 1;
-        }
-        changed
     }
 
     fn told(&mut self, rows: &[(String, u32, Told)]) -> Outcome {
@@ -392,52 +378,9 @@ impl State {
             })
     }
 
-    /// Active customers who would lose mail if the migration's old names ended now, and why.
-    pub fn migration_breaks(&self) -> Vec<(String, String)> {
-        let Some(migration) = self.rotation.migrations.last() else { return Vec::new() };
-        let late = |(customer, step): (&str, &MigrationStep)| {
-            let active = self.customers.get(customer)?.status == CustomerStatus::Active;
-            let mut old = step.before.iter().filter(|name| migration.retire.contains(name));
-            if !active || old.clone().next().is_none() {
-                return None;
-            }
-            let why = match step.survey {
-                Survey::Old { .. } => "its MX records still have an old name".to_owned(),
-                Survey::Unknown => "its MX records are not known".to_owned(),
-                Survey::Moved { .. } | Survey::Elsewhere { .. } => {
-                    let used = old.find(|name| self.used_lately(customer, name))?;
-                    format!("mail still comes by {used}")
-                }
-            };
-            Some((customer.to_owned(), why))
-        };
-        self.rotation.migrations.steps().filter_map(late).collect()
-    }
-
     /// The step of a customer in the newest migration.
     pub fn migration_step(&self, customer: &str) -> Option<&MigrationStep> {
         self.rotation.migrations.step(customer)
-    }
-
-    /// The migration whose date has come.
-    fn past_its_date(&self, now_ms: u64) -> Option<&Migration> {
-        let open = self.rotation.migrations.open()?;
-        let is_announced = matches!(open.stage, MigrationStage::Announced { .. });
-        (is_announced && open.ends_ms <= now_ms).then_some(open)
-    }
-
-    /// What is due for a migration whose date has come: its end, or to say what is in the way.
-    pub(super) fn due_migration(&self, now_ms: u64) -> impl Iterator<Item = Command> {
-        let past = self.past_its_date(now_ms);
-        let finish = past.map(|_| MigrationCommand::Finish { force: false });
-        let overdue = past.filter(|migration| migration.overdue_ms.is_none());
-        let overdue = overdue.map(|_| MigrationCommand::Overdue);
-        finish.into_iter().chain(overdue).map(Command::Migration)
-    }
-
-    /// Customers who would lose mail and so keep names alive whose date has come.
-    pub fn migration_overdue(&self, now_ms: u64) -> usize {
-        self.past_its_date(now_ms).map_or(0, |_| self.migration_breaks().len())
     }
 
     fn update_notice(&mut self, migration: &Migration, text: &str) -> Outcome {

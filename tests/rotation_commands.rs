@@ -83,7 +83,13 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     refuse(&["name", "add", "mx-c.relay.example", "--host", "mx9"], "there is no host mx9");
     refuse(&["name", "retire", "mx-a.relay.example", "--at", "2010-05-31"], "in the past");
     refuse(&["name", "remove", "mx-a.relay.example"], "was not announced");
-    refuse(&["host", "set", "mx1", "--address", "0.0.0.0"], "all its own");
+    let address = |ip: &str, why: &str| refuse(&["host", "set", "mx1", "--address", ip], why);
+    address("0.0.0.0", "it is no host's");
+    address("::ffff:192.0.2.1", "write it as 192.0.2.1");
+    address("fe80::1", "good on one link only");
+    address("127.0.0.12", "is an address of host mx2");
+    let twice = ["host", "set", "mx1", "--address", "127.0.0.11", "--address", "127.0.0.11"];
+    refuse(&twice, "is given twice");
     refuse(&["host", "retire", "mx1"], "is not drained");
     refuse(&["cluster", "remove", "mx1"], "mail may come to mx1 by mx-a.relay.example");
     refuse(&["settings", "set", "rotation.zone", "other.test"], "there are MX names");

@@ -4,17 +4,12 @@ use super::super::names::{MxName, NameStage};
 use super::super::service::{Drain, HostCommand, HostState, MovedName};
 use super::super::{Command, Host, Outcome, Refusal, State};
 
-const ADDRESSES_MAX: usize = 16;
-
 impl State {
     pub(super) fn change_service(&mut self, command: &HostCommand) -> Outcome {
         match command {
             HostCommand::Set { name, addresses } => {
-                let usable = |ip: &std::net::IpAddr| !ip.is_unspecified() && !ip.is_multicast();
-                if addresses.len() > ADDRESSES_MAX || !addresses.iter().all(usable) {
-                    return Err(Refusal::invalid("a host has at most 16 addresses, all its own"));
-                }
                 let id = self.hosts.require(name)?;
+                self.check_addresses(id, addresses)?;
                 if addresses.is_empty() && self.aimed_at(id).next().is_some() {
                     return Err(Refusal::conflict(format!("names point at {name}")));
                 }

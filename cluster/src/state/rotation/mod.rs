@@ -4,6 +4,7 @@
 //! **Invariant:** a refused command changes nothing. **Invariant 7:** a name that is in DNS points
 //! at a host that accepts mail, unless an operator forced it otherwise.
 
+mod addresses;
 mod hosts;
 mod migrations;
 mod names;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use clap::Subcommand;
 
-use super::output::{print_one, write_out};
+use super::output::{counted, print_one, write_out};
 use super::when::when;
 use super::{Output, drain};
 use crate::http::call::{Call, Changed, HostCall, HostRow};
@@ -105,7 +105,7 @@ fn warn_of_loss(name: &str, admin: &Admin) -> anyhow::Result<()> {
     let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
     let left = row.drain.and_then(|drain| drain.mail_left);
     let mail = match left {
-        Some(left) => format!("{left} messages in its queue"),
+        Some(left) => format!("{} in its queue", counted(left, "message")),
         None => "whatever is in its queue".to_owned(),
     };
     let names = match row.names.is_empty() {

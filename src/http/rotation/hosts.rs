@@ -155,7 +155,10 @@ fn drain_row(
             ("mail", what)
         }
         (None, None) => ("mail", format!("{} to count its queue", host.name)),
-        (None, Some(left)) => ("mail", format!("{left} messages to be handed over")),
+        (None, Some(left)) => {
+            let plural = if left == 1 { "" } else { "s" };
+            ("mail", format!("{left} message{plural} to be handed over"))
+        }
     };
     DrainRow {
         step: step.to_owned(),

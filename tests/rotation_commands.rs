@@ -48,6 +48,18 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
         "$ORIGIN relay.example.\nmx-a 3600 IN A 127.0.0.11\nmx-b 3600 IN A 127.0.0.12\n"
     );
     assert_eq!(two.json(&["customer", "show", "acme"])["names"].as_array().unwrap().len(), 2);
+    let point = ["name", "point", "mx-a.relay.example"];
+    let says = |rest: &[&str]| {
+        let said = two.try_admin(&[&point[..], rest].concat());
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stderr).unwrap()
+    };
+    assert_eq!(says(&["mx1"]), "mx-a.relay.example points at mx1 already\n");
+    let later = says(&["mx2", "--at", "2100-01-01"]);
+    assert!(later.contains("will point at mx2 from 2100-01-01T00:00:00Z on"), "{later}");
+    assert!(later.contains("warning: 3 customers then have two of their names at mx2"), "{later}");
+    let back = says(&["mx1"]);
+    assert!(!back.contains("warning"), "{back}");
     one.admin(&["name", "point", "mx-a.relay.example", "mx2"]);
     let names = two.json(&["name", "list"]);
     let name = row(&names, "name", "mx-a.relay.example");
@@ -55,7 +67,8 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     let waits = name["waits_for"].as_str().unwrap();
     assert!(waits.contains("rotation.dns_servers is not set"), "{waits}");
     assert!(two.admin(&["name", "list"]).contains("mx1 -> mx2"));
-    two.admin(&["name", "point", "mx-a.relay.example", "mx2", "--published"]);
+    let now = says(&["mx2", "--published"]);
+    assert!(now.starts_with("mx-a.relay.example points at mx2\n"), "{now}");
     let name = one.json(&["name", "show", "mx-a.relay.example"]);
     assert_eq!((&name["state"], &name["home"]), (&"redirected".into(), &"mx1".into()));
     assert!(name["waits_for"].as_str().unwrap().contains("resolvers to forget mx1"), "{name}");

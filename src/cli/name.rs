@@ -166,16 +166,22 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             rebalance(&admin.call(&Call::Name(NameCall::Rebalance { dry_run }))?, output)
         }
         Verb::Add { name, host, from_ms, published } => {
-            let words = format!("{name} will point at {host} once DNS says so");
-            change(NameCall::Add { name, host, from_ms, published }, words)
+            let add = NameCall::Add { name: name.clone(), host: host.clone(), from_ms, published };
+            point_at(&name, &host, add, admin, output)
         }
         Verb::Point { name, host: None, .. } => {
             let words = format!("{name} stays where it is");
             change(NameCall::Stay { name }, words)
         }
         Verb::Point { name, host: Some(host), from_ms, home, published, .. } => {
-            let words = format!("{name} will point at {host} once DNS says so");
-            change(NameCall::Point { name, host, from_ms, home, published }, words)
+            let point = NameCall::Point {
+                name: name.clone(),
+                host: host.clone(),
+                from_ms,
+                home,
+                published,
+            };
+            point_at(&name, &host, point, admin, output)
         }
         Verb::Retire { name, at_ms: Some(at_ms), .. } => {
             let words = format!("{name} has an end; `mxfleet name list` shows it");
@@ -189,6 +195,40 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let words = format!("{name} is gone once DNS has forgotten it");
             change(NameCall::Remove { name, force, published }, words)
         }
+    }
+}
+
+/// Point a name, new or not, at a host, and say what comes of it.
+fn point_at(
+    name: &str,
+    host: &str,
+    call: NameCall,
+    admin: &Admin,
+    output: Output,
+) -> anyhow::Result<()> {
+    let changed: Changed = admin.call(&Call::Name(call))?;
+    let row: NameRow = admin.call(&Call::Name(NameCall::Show { name: name.to_owned() }))?;
+    output.say(&changed, &pointed(&row, host, changed.changed))?;
+    if row.customers_on_one_host > 0 {
+        let customers = counted(row.customers_on_one_host, "customer");
+        let words = format!(
+            "warning: {customers} then have two of their names at {host}, and no mail when it fails"
+        );
+        eprintln!("{}", clean(&words));
+    }
+    Ok(())
+}
+
+/// What comes of pointing a name at a host.
+fn pointed(row: &NameRow, host: &str, changed: u64) -> String {
+    let name = &row.name;
+    match (&row.moves_to, &row.moves_from) {
+        (Some(_), Some(date)) => {
+            format!("{name} will point at {host} from {date} on, once DNS says so")
+        }
+        (Some(_), None) => format!("{name} will point at {host} once DNS says so"),
+        (None, _) if changed == 0 => format!("{name} points at {host} already"),
+        (None, _) => format!("{name} points at {host}"),
     }
 }
 

@@ -276,6 +276,8 @@ pub struct NameRow {
     pub ends: Option<String>,
     /// How many customers have it.
     pub customers: u64,
+    /// How many of them have another of their names where it leads, or will.
+    pub customers_on_one_host: u64,
     /// The time to live DNS was last seen to give, in seconds.
     pub ttl_seconds: u32,
 }

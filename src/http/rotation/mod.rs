@@ -5,6 +5,7 @@ mod hosts;
 mod migrations;
 mod names;
 mod notices;
+mod together;
 
 pub(super) use self::notices::notice_row;
 

@@ -1,5 +1,7 @@
 //! Calls about MX names.
 
+use std::collections::BTreeMap;
+
 use mxfleet_cluster::{
     Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
     NameStatus, Plan, State,
@@ -7,6 +9,7 @@ use mxfleet_cluster::{
 
 use super::super::call::{Refused, Terms};
 use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::together::together;
 use super::{Answer, Answers, RotationAdmin, host_name, time};
 use crate::rotation::certificates;
 use crate::rotation::records::{records, zone_file};
@@ -18,9 +21,9 @@ impl RotationAdmin {
         let command = match call {
             NameCall::List => {
                 let (state, answers) = (self.view(), self.answers().await?);
-                let rows: Vec<_> =
-                    state.names().map(|row| name_row(&state, row, &answers)).collect();
-                return Ok(serde_json::json!(rows));
+                let together = together(&state);
+                let row = |row: &MxName| name_row(&state, row, (&answers, &together));
+                return Ok(serde_json::json!(state.names().map(row).collect::<Vec<_>>()));
             }
             NameCall::Show { name } => {
                 let (state, name) = (self.view(), spelling(&name)?);
@@ -28,7 +31,8 @@ impl RotationAdmin {
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no MX name {}", name.escape_debug()))
                 })?;
-                return Ok(serde_json::json!(name_row(&state, row, &self.answers().await?)));
+                let (answers, together) = (self.answers().await?, together(&state));
+                return Ok(serde_json::json!(name_row(&state, row, (&answers, &together))));
             }
             NameCall::Zone => return self.zone(),
             NameCall::CertList => {
@@ -173,7 +177,11 @@ pub(super) fn spelling(text: &str) -> Result<String, Refused> {
         .map_err(|_| Refused::invalid(format!("{} is not a host name", text.escape_debug())))
 }
 
-fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
+fn name_row(
+    state: &State,
+    row: &MxName,
+    (answers, together): (&Answers, &BTreeMap<String, u64>),
+) -> NameRow {
     let now_ms = wall_ms();
     let pending = row.pointing.as_ref();
     let ends = match row.stage {
@@ -209,6 +217,7 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
         certificate_fault: uncertified.map(fault),
         ends,
         customers: state.customers_of_name(&row.name),
+        customers_on_one_host: together.get(&row.name).copied().unwrap_or_default(),
         ttl_seconds: row.ttl_s,
     }
 }

@@ -119,6 +119,10 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     let drain = &row(&hosts, "name", "mx1")["drain"];
     assert_eq!(drain["step"], "names", "{drain}");
     assert!(node.admin(&["host", "show", "mx1"]).contains("to be empty by"));
+    refuse(&["host", "drain", "mx1"], "is being drained already; --deadline");
+    node.admin(&["host", "drain", "mx1", "--deadline", "2100-01-01"]);
+    let hosts = node.json(&["host", "list"]);
+    assert_eq!(row(&hosts, "name", "mx1")["drain"]["deadline"], "2100-01-01T00:00:00Z");
     node.admin(&["host", "resume", "mx1"]);
     assert_eq!(row(&node.json(&["host", "list"]), "name", "mx1")["state"], "in service");
 }
@@ -229,6 +233,11 @@ fn a_drained_host_takes_no_mail_is_retired_and_can_come_back() {
     assert_eq!(waiting.command("MAIL FROM:<a@b.test>").code, 421, "nor in an open session");
     assert!(!leaving.is_ready());
     eventually("the end", SOON, || state(node) == "retired");
+    let shown = node.admin(&["host", "show", name]);
+    assert!(shown.contains("it was empty, and may be switched off"), "{shown}");
+    for again in [["host", "drain", name], ["host", "retire", name]] {
+        refused(&node.try_admin(&again), "may be switched off; `mxfleet host resume");
+    }
     eventually("a host that says it is gone", SOON, || banner().is(521, "5.3.2"));
     node.admin(&["host", "resume", name]);
     eventually("mail again", SOON, || banner().code == 220);

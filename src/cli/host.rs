@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
+use anyhow::bail;
 use clap::Subcommand;
 
 use super::output::{counted, print_one, write_out};
@@ -32,7 +33,8 @@ pub(super) enum Verb {
         addresses: Vec<IpAddr>,
     },
     /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
-    /// then its lead and its vote. `host resume` takes it back at any time.
+    /// then its lead and its vote. `host resume` takes it back at any time. Again with --deadline,
+    /// it is given another deadline.
     Drain {
         /// Its name.
         name: String,
@@ -76,6 +78,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(HostCall::Set { name, addresses }, words)
         }
         Verb::Drain { name, deadline, watch } => {
+            refuse_retired(&name, admin)?;
             let drain = HostCall::Drain { name: name.clone(), deadline_ms: deadline };
             let person = output == Output::Table && std::io::stderr().is_terminal();
             if !watch && !person {
@@ -91,6 +94,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(HostCall::Resume { name }, words)
         }
         Verb::Retire { name, force } => {
+            refuse_retired(&name, admin)?;
             if force {
                 warn_of_loss(&name, admin)?;
             }
@@ -98,6 +102,27 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(HostCall::Retire { name, force }, words)
         }
     }
+}
+
+/// Whoever empties a host that is out already hears how it is.
+fn refuse_retired(name: &str, admin: &Admin) -> anyhow::Result<()> {
+    let row = admin.call::<HostRow>(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
+    match retired(&row) {
+        Some(words) => bail!("{words}; `mxfleet host resume {name}` takes it into service again"),
+        None => Ok(()),
+    }
+}
+
+/// How a retired host is.
+fn retired(row: &HostRow) -> Option<String> {
+    let (name, since) = (&row.name, row.retired.as_ref()?);
+    Some(match row.retired_empty {
+        true => format!("{name} is retired since {since}: it was empty, and may be switched off"),
+        false => format!(
+            "{name} is retired since {since}, by force: mail that was in its queue is on its disk, \
+             and only there"
+        ),
+    })
 }
 
 /// What is lost by force is said, whatever comes of it.
@@ -136,6 +161,9 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         hosts.iter().map(row).collect()
     })?;
     if output == Output::Table {
+        for words in hosts.iter().filter_map(retired) {
+            write_out(&super::output::clean(&format!("\n{words}")))?;
+        }
         for host in hosts {
             let Some(drain) = &host.drain else { continue };
             let by = drain

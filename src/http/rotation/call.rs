@@ -226,6 +226,10 @@ pub struct HostRow {
     pub load: u64,
     /// The version of the program it runs.
     pub version: String,
+    /// Since when it is retired, if so.
+    pub retired: Option<String>,
+    /// Whether it was retired with nothing in its queue.
+    pub retired_empty: bool,
     /// How its drain goes.
     pub drain: Option<DrainRow>,
 }

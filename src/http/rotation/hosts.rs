@@ -125,6 +125,11 @@ fn host_row(state: &State, host: &Host, load: u64, answers: &str) -> HostRow {
         names,
         load,
         version: host.version.clone(),
+        retired: match host.state {
+            HostState::Retired { at_ms, .. } => Some(time(at_ms)),
+            _ => None,
+        },
+        retired_empty: matches!(host.state, HostState::Retired { empty: true, .. }),
         drain,
     }
 }

@@ -48,6 +48,9 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
         "$ORIGIN relay.example.\nmx-a 3600 IN A 127.0.0.11\nmx-b 3600 IN A 127.0.0.12\n"
     );
     assert_eq!(two.json(&["customer", "show", "acme"])["names"].as_array().unwrap().len(), 2);
+    let set = one.try_admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
+    let said = String::from_utf8(set.stderr).unwrap();
+    assert!(said.contains("DNS is still to say them of mx-a.relay.example"), "{said}");
     let point = ["name", "point", "mx-a.relay.example"];
     let says = |rest: &[&str]| {
         let said = two.try_admin(&[&point[..], rest].concat());

@@ -22,7 +22,8 @@ pub(super) enum Verb {
         /// Its name.
         name: String,
     },
-    /// Say where mail reaches a host: the addresses of the MX names that point at it.
+    /// Say where mail reaches a host: the addresses that DNS shall say of the MX names that point
+    /// at it.
     #[command(after_help = "Example: mxfleet host set mx1 --address 192.0.2.1 \
         --address 2001:db8::1")]
     Set {
@@ -74,8 +75,18 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             print_one(row, output, rows)
         }
         Verb::Set { name, addresses } => {
-            let words = format!("names that point at {name} have its addresses now");
-            change(HostCall::Set { name, addresses }, words)
+            let set = Call::Host(HostCall::Set { name: name.clone(), addresses });
+            let changed: Changed = admin.call(&set)?;
+            let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.clone() }))?;
+            let words = match row.names.is_empty() {
+                true => format!("{name} has these addresses; no MX name points at it yet"),
+                false => format!(
+                    "{name} has these addresses. DNS is still to say them of {}; `mxfleet name \
+                     list` shows what is in its way, if anything is",
+                    row.names.join(", ")
+                ),
+            };
+            output.say(&changed, &words)
         }
         Verb::Drain { name, deadline, watch } => {
             refuse_retired(&name, admin)?;

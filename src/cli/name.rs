@@ -14,7 +14,8 @@ use crate::http::client::Admin;
 /// What can be done with MX names.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Add a name. It goes into DNS, and once it is there customers are given it.
+    /// Add a name. It goes into DNS, and once it is there new customers are given it; those who have
+    /// too few names get it by `name rebalance`.
     #[command(after_help = "Example: mxfleet name add mx-a.relay.example --host mx1")]
     Add {
         /// The name, below the service's zone (the setting rotation.zone).
@@ -76,7 +77,8 @@ pub(super) enum Verb {
     Remove {
         /// Which.
         name: String,
-        /// Even before its end, and if customers still use it: their mail is lost.
+        /// Even before its end, and if customers still use it: their mail is lost. They are not
+        /// told; `name rebalance` gives them another.
         #[arg(long)]
         force: bool,
         /// DNS has forgotten it already, on every server: I made sure.
@@ -88,7 +90,8 @@ pub(super) enum Verb {
     /// Certificates of names: every node shows them, wherever the names point.
     #[command(subcommand)]
     Cert(CertVerb),
-    /// Move the fewest names so that no host has much more to do than it must.
+    /// Move the fewest names so that no host has much more to do than it must, and give more names
+    /// to customers who have fewer than rotation.names_per_customer.
     Rebalance {
         /// Only show what would be done.
         #[arg(long)]
@@ -283,7 +286,7 @@ fn rebalance(row: &RebalanceRow, output: Output) -> anyhow::Result<()> {
     if row.customers > 0 {
         let get = if row.done { "got" } else { "get" };
         let customers = counted(row.customers, "customer");
-        write_out(&format!("\n{customers} without names {will}{get} some"))?;
+        write_out(&format!("\n{customers} with too few names {will}{get} more"))?;
     }
     if row.moves.is_empty() {
         return write_out("\nno name needs to move");

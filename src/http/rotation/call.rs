@@ -304,7 +304,7 @@ pub struct RebalanceRow {
     pub moves: Vec<MoveRow>,
     /// What each host has.
     pub loads: Vec<LoadRow>,
-    /// Customers that had no names and have some now, or will.
+    /// Customers that had too few names and have more now, or will.
     pub customers: u64,
 }
 

@@ -119,8 +119,8 @@ impl RotationAdmin {
             state.host_named(name).is_some_and(|host| host.state == HostState::InService)
         };
         let fleet = self.answers_in_time(serves).await?.without_down(state.fleet(now_ms));
-        let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
-        let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
+        let short = state.customers_short_of_names().count();
+        let mut customers = u64::try_from(short).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.
         let plan = tokio::task::spawn_blocking(move || fleet.rebalance()).await;
         let plan = plan.map_err(|error| Refused::unavailable(error.to_string()))?;

@@ -16,6 +16,9 @@ use crate::http::client::Admin;
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// All hosts: whether they serve, what they carry, how a drain goes.
+    ///
+    /// LOAD is what comes now: messages a day of the customers of a host's names, three parts for a
+    /// customer's first name, one for each other, and one message for a customer who gets none.
     List,
     /// One host.
     Show {

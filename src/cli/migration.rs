@@ -37,6 +37,8 @@ pub(super) enum Verb {
     /// Put new names into DNS, tell every active customer by mail, open a notice.
     Announce,
     /// Who was told, who has moved, who would break.
+    ///
+    /// LOAD is what hosts carry now (see `host list`), LOAD AFTER when all customers have moved.
     Status {
         /// Every customer, and not only those there is something to say about.
         #[arg(long)]

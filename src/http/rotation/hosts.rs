@@ -95,7 +95,7 @@ fn quorum_objection(members: &[Member], host: &str) -> Option<String> {
 }
 
 fn host_rows(state: &State, answers: &Answers) -> Vec<HostRow> {
-    let fleet = state.fleet(wall_ms());
+    let fleet = state.fleet_as_seen(wall_ms());
     let load = |name: &str| {
         let at = fleet.hosts.iter().position(|host| host.name == name);
         let on = fleet.names.iter().filter(|row| row.host.is_some() && row.host == at);

@@ -1,11 +1,11 @@
 //! Admin calls about names, hosts, migrations and notices.
 
 pub mod call;
+mod holders;
 mod hosts;
 mod migrations;
 mod names;
 mod notices;
-mod together;
 
 pub(super) use self::notices::notice_row;
 

@@ -32,3 +32,31 @@ fn nobody_is_short_of_names_that_no_further_host_could_give() {
     bench.must(plan(&[], &[(5, 3)], bench.now_ms + 30 * DAY_MS));
     assert_eq!(bench.state.customers_short_of_names().count(), 0, "the plan says who has which");
 }
+
+/// What each host has.
+fn loads(fleet: &Fleet) -> [u64; 4] {
+    [0, 1, 2, 3].map(|at| {
+        let here = fleet.names.iter().filter(|name| name.host == Some(at));
+        here.map(|name| name.load).sum()
+    })
+}
+
+#[test]
+fn loads_are_told_where_they_are_until_customers_and_names_have_moved() {
+    let mut bench = Bench::new(4, 8);
+    let seen = |bench: &Bench| loads(&bench.state.fleet_as_seen(bench.now_ms));
+    let before = seen(&bench);
+    bench.must(plan(&[1], &[(5, 2)], bench.now_ms + 30 * DAY_MS));
+    bench.must(announce());
+    bench.settle();
+    assert_eq!(seen(&bench), before, "nobody has moved");
+    assert_eq!(loads(&bench.state.fleet(bench.now_ms))[0], 0, "the planner looks ahead");
+    for n in 1..=8 {
+        let survey = Survey::Moved { at_ms: bench.now_ms };
+        bench.must(surveyed(&format!("c{n}"), survey));
+    }
+    let after = seen(&bench);
+    assert_eq!((after[0], after), (0, loads(&bench.state.fleet_after(bench.now_ms))));
+    bench.must(point(3, 4, Some(bench.now_ms + DAY_MS), false));
+    assert_eq!(seen(&bench), after, "its date has not come");
+}

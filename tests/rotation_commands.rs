@@ -109,6 +109,8 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     refuse(&["host", "retire", "mx1"], "is not drained");
     refuse(&["cluster", "remove", "mx1"], "mail may come to mx1 by mx-a.relay.example");
     refuse(&["settings", "set", "rotation.zone", "other.test"], "there are MX names");
+    let two = "192.0.2.53:53,192.0.2.54:53";
+    refuse(&["settings", "set", "rotation.dns_primary", two], "one address with its port");
     let plan = ["migration", "plan", "--ends", "30d", "--retire", "mx-a.relay.example"];
     let all = [&plan[..], &["--retire", "mx-b.relay.example"]].concat();
     refuse(&all, "3 customers would have no name left: acme, bolt, corp");
@@ -136,7 +138,7 @@ fn a_migration_is_planned_announced_and_cancelled() {
     let node = &fleet.nodes[1];
     let names = |customer: &str| node.json(&["customer", "show", customer])["names"].clone();
     let before = names("acme");
-    let plan = node.json(&[
+    let planned = [
         "migration",
         "plan",
         "--ends",
@@ -147,12 +149,17 @@ fn a_migration_is_planned_announced_and_cancelled() {
         "mx-c.relay.example=mx1",
         "--text",
         "mx1 leaves its data centre.",
-    ]);
+    ];
+    let plan = node.json(&planned);
     assert_eq!(plan["state"], "planned");
     let step = row(&plan["customers"], "customer", "acme");
     assert_eq!(step["before"], before);
     assert!(step["after"].to_string().contains("mx-c.relay.example"), "{step}");
     assert_eq!(names("acme"), before, "nothing changed yet");
+    let dropped = node.try_admin(&["migration", "cancel"]);
+    let said = String::from_utf8_lossy(&dropped.stderr).into_owned();
+    assert!(said.contains("nobody was told of the plan"), "{said}");
+    node.admin(&planned);
     node.admin(&["migration", "announce"]);
     assert_eq!(names("acme"), step["after"]);
     let notices = fleet.nodes[0].json(&["notice", "list"]);

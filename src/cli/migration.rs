@@ -79,10 +79,14 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         Verb::Finish { force } => {
             change(MigrationCall::Finish { force }, "the old names leave DNS")
         }
-        Verb::Cancel => change(
-            MigrationCall::Cancel,
-            "cancelled: everything goes back; who was written to is told by mail",
-        ),
+        Verb::Cancel => {
+            let row: MigrationRow = admin.call(&Call::Migration(MigrationCall::Status))?;
+            let words = match row.state.as_str() {
+                "planned" => "cancelled: nobody was told of the plan, and nothing had changed",
+                _ => "cancelled: everything goes back; who was written to is told by mail",
+            };
+            change(MigrationCall::Cancel, words)
+        }
     }
 }
 

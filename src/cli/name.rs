@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use super::Output;
 use super::output::{clean, counted, print_one, write_out};
 use super::when::when;
+use crate::connection::CertificatePair;
 use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
 use crate::http::client::Admin;
 
@@ -31,7 +32,11 @@ pub(super) enum Verb {
         published: bool,
     },
     /// All names: where they point, who has them, what they wait for.
-    List,
+    List {
+        /// Those that were removed, too; they are never used again.
+        #[arg(long)]
+        all: bool,
+    },
     /// One name.
     Show {
         /// Which.
@@ -128,9 +133,11 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     match verb {
         CertVerb::Add { cert, key } => {
             let (chain_pem, key_pem) = (read(&cert)?, KeyPem(read(&key)?));
+            let names = names_in(&chain_pem, &key_pem)?;
             let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem });
             let changed: Changed = admin.call(&call)?;
-            output.say(&changed, "every node shows the certificate from now on")
+            output.say(&changed, "every node shows the certificate from now on")?;
+            warn_of_foreign(&names, admin)
         }
         CertVerb::Remove { name } => {
             let words = format!("the certificate called by {name} is removed");
@@ -146,13 +153,47 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     }
 }
 
+/// The names a certificate is for.
+fn names_in(chain_pem: &str, key_pem: &KeyPem) -> anyhow::Result<Vec<String>> {
+    let names = CertificatePair::parse(chain_pem.as_bytes(), key_pem.0.as_bytes())?.names;
+    if names.is_empty() {
+        bail!(
+            "the certificate has no DNS name among its subject alternative names, and senders look \
+             at nothing else, also at no CN"
+        );
+    }
+    Ok(names)
+}
+
+/// A certificate for names of others is of use only if they become ours.
+fn warn_of_foreign(names: &[String], admin: &Admin) -> anyhow::Result<()> {
+    let rows: Vec<NameRow> = admin.call(&Call::Name(NameCall::List))?;
+    let is_ours = |name: &&String| {
+        rows.iter().any(|row| {
+            let parent = row.name.split_once('.').map_or("", |(_, parent)| parent);
+            row.name == **name || name.strip_prefix("*.") == Some(parent)
+        })
+    };
+    let foreign: Vec<&str> =
+        names.iter().filter(|name| !is_ours(name)).map(String::as_str).collect();
+    if !foreign.is_empty() {
+        let words = format!("warning: the fleet has no MX name {}", foreign.join(", "));
+        eprintln!("{}", clean(&words));
+    }
+    Ok(())
+}
+
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     let change = |call: NameCall, words: String| {
         let changed: Changed = admin.call(&Call::Name(call))?;
         output.say(&changed, &words)
     };
     match verb {
-        Verb::List => rows(&admin.call(&Call::Name(NameCall::List))?, output),
+        Verb::List { all } => {
+            let mut names: Vec<NameRow> = admin.call(&Call::Name(NameCall::List))?;
+            names.retain(|row| all || row.state != "removed");
+            rows(&names, output)
+        }
         Verb::Show { name } => {
             let row: NameRow = admin.call(&Call::Name(NameCall::Show { name }))?;
             print_one(row, output, rows)

@@ -14,7 +14,8 @@ impl State {
             let step = self.migration_step(&customer.id).filter(|step| {
                 open && !step.before.is_empty() && !matches!(step.survey, Survey::Moved { .. })
             });
-            let names = step.map_or_else(|| self.names_of(&customer.id), |step| &step.before);
+            let names =
+                step.map_or_else(|| self.names_of(&customer.id), |step| step.before.as_slice());
             (customer.id.as_str(), names)
         })
     }

@@ -40,6 +40,8 @@ pub(super) enum Verb {
     /// Put new names into DNS, tell every active customer by mail, open a notice.
     Announce,
     /// Who was told, who has moved, who would break.
+    ///
+    /// LOAD is what hosts carry now (see `host list`), LOAD AFTER when all customers have moved.
     Status {
         /// Every customer, and not only those there is something to say about.
         #[arg(long)]
@@ -81,10 +83,14 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let row: FinishRow = admin.call(&Call::Migration(MigrationCall::Finish { force }))?;
             output.say(&row, &format!("the old names leave DNS{}", left_out(&row.left_out)))
         }
-        Verb::Cancel => change(
-            MigrationCall::Cancel,
-            "cancelled: everything goes back; who was written to is told by mail",
-        ),
+        Verb::Cancel => {
+            let row: MigrationRow = admin.call(&Call::Migration(MigrationCall::Status))?;
+            let words = match row.state.as_str() {
+                "planned" => "cancelled: nobody was told of the plan, and nothing had changed",
+                _ => "cancelled: everything goes back; who was written to is told by mail",
+            };
+            change(MigrationCall::Cancel, words)
+        }
     }
 }
 

@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use super::Output;
 use super::output::{clean, counted, print_one, write_out};
 use super::when::when;
+use crate::connection::CertificatePair;
 use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
 use crate::http::client::Admin;
 
 /// What can be done with MX names.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Add a name. It goes into DNS, and once it is there customers are given it.
+    /// Add a name. It goes into DNS, and once it is there new customers are given it; those who have
+    /// too few names get it by `name rebalance`.
     #[command(after_help = "Example: mxfleet name add mx-a.relay.example --host mx1")]
     Add {
         /// The name, below the service's zone (the setting rotation.zone).
@@ -30,7 +32,11 @@ pub(super) enum Verb {
         published: bool,
     },
     /// All names: where they point, who has them, what they wait for.
-    List,
+    List {
+        /// Those that were removed, too; they are never used again.
+        #[arg(long)]
+        all: bool,
+    },
     /// One name.
     Show {
         /// Which.
@@ -76,7 +82,8 @@ pub(super) enum Verb {
     Remove {
         /// Which.
         name: String,
-        /// Even before its end, and if customers still use it: their mail is lost.
+        /// Even before its end, and if customers still use it: their mail is lost. They are not
+        /// told; `name rebalance` gives them another.
         #[arg(long)]
         force: bool,
         /// DNS has forgotten it already, on every server: I made sure.
@@ -88,7 +95,8 @@ pub(super) enum Verb {
     /// Certificates of names: every node shows them, wherever the names point.
     #[command(subcommand)]
     Cert(CertVerb),
-    /// Move the fewest names so that no host has much more to do than it must.
+    /// Move the fewest names so that no host has much more to do than it must, and give more names
+    /// to customers who have fewer than rotation.names_per_customer.
     Rebalance {
         /// Only show what would be done.
         #[arg(long)]
@@ -125,9 +133,11 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     match verb {
         CertVerb::Add { cert, key } => {
             let (chain_pem, key_pem) = (read(&cert)?, KeyPem(read(&key)?));
+            let names = names_in(&chain_pem, &key_pem)?;
             let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem });
             let changed: Changed = admin.call(&call)?;
-            output.say(&changed, "every node shows the certificate from now on")
+            output.say(&changed, "every node shows the certificate from now on")?;
+            warn_of_foreign(&names, admin)
         }
         CertVerb::Remove { name } => {
             let words = format!("the certificate called by {name} is removed");
@@ -143,13 +153,47 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     }
 }
 
+/// The names a certificate is for.
+fn names_in(chain_pem: &str, key_pem: &KeyPem) -> anyhow::Result<Vec<String>> {
+    let names = CertificatePair::parse(chain_pem.as_bytes(), key_pem.0.as_bytes())?.names;
+    if names.is_empty() {
+        bail!(
+            "the certificate has no DNS name among its subject alternative names, and senders look \
+             at nothing else, also at no CN"
+        );
+    }
+    Ok(names)
+}
+
+/// A certificate for names of others is of use only if they become ours.
+fn warn_of_foreign(names: &[String], admin: &Admin) -> anyhow::Result<()> {
+    let rows: Vec<NameRow> = admin.call(&Call::Name(NameCall::List))?;
+    let is_ours = |name: &&String| {
+        rows.iter().any(|row| {
+            let parent = row.name.split_once('.').map_or("", |(_, parent)| parent);
+            row.name == **name || name.strip_prefix("*.") == Some(parent)
+        })
+    };
+    let foreign: Vec<&str> =
+        names.iter().filter(|name| !is_ours(name)).map(String::as_str).collect();
+    if !foreign.is_empty() {
+        let words = format!("warning: the fleet has no MX name {}", foreign.join(", "));
+        eprintln!("{}", clean(&words));
+    }
+    Ok(())
+}
+
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
     let change = |call: NameCall, words: String| {
         let changed: Changed = admin.call(&Call::Name(call))?;
         output.say(&changed, &words)
     };
     match verb {
-        Verb::List => rows(&admin.call(&Call::Name(NameCall::List))?, output),
+        Verb::List { all } => {
+            let mut names: Vec<NameRow> = admin.call(&Call::Name(NameCall::List))?;
+            names.retain(|row| all || row.state != "removed");
+            rows(&names, output)
+        }
         Verb::Show { name } => {
             let row: NameRow = admin.call(&Call::Name(NameCall::Show { name }))?;
             print_one(row, output, rows)
@@ -166,16 +210,22 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             rebalance(&admin.call(&Call::Name(NameCall::Rebalance { dry_run }))?, output)
         }
         Verb::Add { name, host, from_ms, published } => {
-            let words = format!("{name} will point at {host} once DNS says so");
-            change(NameCall::Add { name, host, from_ms, published }, words)
+            let add = NameCall::Add { name: name.clone(), host: host.clone(), from_ms, published };
+            point_at(&name, &host, add, admin, output)
         }
         Verb::Point { name, host: None, .. } => {
             let words = format!("{name} stays where it is");
             change(NameCall::Stay { name }, words)
         }
         Verb::Point { name, host: Some(host), from_ms, home, published, .. } => {
-            let words = format!("{name} will point at {host} once DNS says so");
-            change(NameCall::Point { name, host, from_ms, home, published }, words)
+            let point = NameCall::Point {
+                name: name.clone(),
+                host: host.clone(),
+                from_ms,
+                home,
+                published,
+            };
+            point_at(&name, &host, point, admin, output)
         }
         Verb::Retire { name, at_ms: Some(at_ms), .. } => {
             let words = format!("{name} has an end; `mxfleet name list` shows it");
@@ -189,6 +239,40 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             let words = format!("{name} is gone once DNS has forgotten it");
             change(NameCall::Remove { name, force, published }, words)
         }
+    }
+}
+
+/// Point a name, new or not, at a host, and say what comes of it.
+fn point_at(
+    name: &str,
+    host: &str,
+    call: NameCall,
+    admin: &Admin,
+    output: Output,
+) -> anyhow::Result<()> {
+    let changed: Changed = admin.call(&Call::Name(call))?;
+    let row: NameRow = admin.call(&Call::Name(NameCall::Show { name: name.to_owned() }))?;
+    output.say(&changed, &pointed(&row, host, changed.changed))?;
+    if row.customers_on_one_host > 0 {
+        let customers = counted(row.customers_on_one_host, "customer");
+        let words = format!(
+            "warning: {customers} then have two of their names at {host}, and no mail when it fails"
+        );
+        eprintln!("{}", clean(&words));
+    }
+    Ok(())
+}
+
+/// What comes of pointing a name at a host.
+fn pointed(row: &NameRow, host: &str, changed: u64) -> String {
+    let name = &row.name;
+    match (&row.moves_to, &row.moves_from) {
+        (Some(_), Some(date)) => {
+            format!("{name} will point at {host} from {date} on, once DNS says so")
+        }
+        (Some(_), None) => format!("{name} will point at {host} once DNS says so"),
+        (None, _) if changed == 0 => format!("{name} points at {host} already"),
+        (None, _) => format!("{name} points at {host}"),
     }
 }
 
@@ -243,7 +327,7 @@ fn rebalance(row: &RebalanceRow, output: Output) -> anyhow::Result<()> {
     if row.customers > 0 {
         let get = if row.done { "got" } else { "get" };
         let customers = counted(row.customers, "customer");
-        write_out(&format!("\n{customers} without names {will}{get} some"))?;
+        write_out(&format!("\n{customers} with too few names {will}{get} more"))?;
     }
     if row.moves.is_empty() {
         return write_out("\nno name needs to move");

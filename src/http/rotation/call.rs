@@ -222,10 +222,15 @@ pub struct HostRow {
     pub addresses: Vec<IpAddr>,
     /// Names that lead to it, or will.
     pub names: Vec<String>,
-    /// Its part of all mail, in messages a day of customers, weighted by the place of its names.
+    /// Its part of all mail as it comes now: messages a day of the customers of its names, three
+    /// parts for a customer's first name and one for each other; one message for who gets none.
     pub load: u64,
     /// The version of the program it runs.
     pub version: String,
+    /// Since when it is retired, if so.
+    pub retired: Option<String>,
+    /// Whether it was retired with nothing in its queue.
+    pub retired_empty: bool,
     /// How its drain goes.
     pub drain: Option<DrainRow>,
 }
@@ -274,8 +279,10 @@ pub struct NameRow {
     pub certificate_fault: Option<String>,
     /// When it ends or ended.
     pub ends: Option<String>,
-    /// How many customers have it.
+    /// How many customers are to have it, or are not seen to have left it for another.
     pub customers: u64,
+    /// How many of them have another of their names where it leads, or will.
+    pub customers_on_one_host: u64,
     /// The time to live DNS was last seen to give, in seconds.
     pub ttl_seconds: u32,
 }
@@ -298,7 +305,7 @@ pub struct RebalanceRow {
     pub moves: Vec<MoveRow>,
     /// What each host has.
     pub loads: Vec<LoadRow>,
-    /// Customers that had no names and have some now, or will.
+    /// Customers that had too few names and have more now, or will.
     pub customers: u64,
 }
 

@@ -151,7 +151,7 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         notice: migration.notice,
         rounds: migration.rounds,
         waits_for: letters_wait_for(state, migration, now_ms),
-        loads: loads(&state.fleet(now_ms), &state.fleet_after(now_ms)),
+        loads: loads(&state.fleet_as_seen(now_ms), &state.fleet_after(now_ms)),
         customers: state.migration_steps().map(step).chain(later).collect(),
     }
 }

@@ -1,6 +1,7 @@
 //! Admin calls about names, hosts, migrations and notices.
 
 pub mod call;
+mod holders;
 mod hosts;
 mod migrations;
 mod names;

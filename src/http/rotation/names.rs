@@ -1,5 +1,7 @@
 //! Calls about MX names.
 
+use std::collections::BTreeMap;
+
 use mxfleet_cluster::{
     Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
     NameStatus, Plan, Pointing, State,
@@ -7,6 +9,7 @@ use mxfleet_cluster::{
 
 use super::super::call::{Refused, Terms};
 use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::holders::{Holders, holders};
 use super::{Answer, Answers, RotationAdmin, host_name, time};
 use crate::rotation::certificates;
 use crate::rotation::records::{records, zone_file};
@@ -18,9 +21,9 @@ impl RotationAdmin {
         let command = match call {
             NameCall::List => {
                 let (state, answers) = (self.view(), self.answers().await?);
-                let rows: Vec<_> =
-                    state.names().map(|row| name_row(&state, row, &answers)).collect();
-                return Ok(serde_json::json!(rows));
+                let holders = holders(&state);
+                let row = |row: &MxName| name_row(&state, row, (&answers, &holders));
+                return Ok(serde_json::json!(state.names().map(row).collect::<Vec<_>>()));
             }
             NameCall::Show { name } => {
                 let (state, name) = (self.view(), spelling(&name)?);
@@ -28,7 +31,8 @@ impl RotationAdmin {
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no MX name {}", name.escape_debug()))
                 })?;
-                return Ok(serde_json::json!(name_row(&state, row, &self.answers().await?)));
+                let (answers, holders) = (self.answers().await?, holders(&state));
+                return Ok(serde_json::json!(name_row(&state, row, (&answers, &holders))));
             }
             NameCall::Zone => return self.zone(),
             NameCall::CertList => {
@@ -115,8 +119,8 @@ impl RotationAdmin {
             state.host_named(name).is_some_and(|host| host.state == HostState::InService)
         };
         let fleet = self.answers_in_time(serves).await?.without_down(state.fleet(now_ms));
-        let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
-        let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
+        let short = state.customers_short_of_names().count();
+        let mut customers = u64::try_from(short).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.
         let plan = tokio::task::spawn_blocking(move || fleet.rebalance()).await;
         let plan = plan.map_err(|error| Refused::unavailable(error.to_string()))?;
@@ -173,8 +177,13 @@ pub(super) fn spelling(text: &str) -> Result<String, Refused> {
         .map_err(|_| Refused::invalid(format!("{} is not a host name", text.escape_debug())))
 }
 
-fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
+fn name_row(
+    state: &State,
+    row: &MxName,
+    (answers, holders): (&Answers, &BTreeMap<&str, Holders>),
+) -> NameRow {
     let now_ms = wall_ms();
+    let held = holders.get(row.name.as_str()).copied().unwrap_or_default();
     let pending = row.pointing.as_ref();
     let ends = match row.stage {
         NameStage::Retiring { at_ms } | NameStage::Removed { at_ms } => Some(time(at_ms)),
@@ -189,6 +198,7 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
     };
     let from_ms = pending.map(|pointing| pointing.from_ms).filter(|from_ms| *from_ms > now_ms);
     let is_removed = matches!(row.stage, NameStage::Removed { .. });
+    let moves_to = pending.and_then(|pointing| pointing.to).filter(|to| Some(*to) != row.target);
     let points_at = row.target.map(|host| host_name(state, host));
     let fault = |fault: &Fault| format!("{} (since {})", fault.text, time(fault.since_ms));
     let ends_ms = state.certificates().filter(|known| known.covers(&row.name));
@@ -201,14 +211,15 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
         home: host_name(state, row.home),
         is_down: points_at.as_ref().is_some_and(|host| answers.is_down(host)),
         points_at,
-        moves_to: pending.and_then(|pointing| pointing.to).map(|host| host_name(state, host)),
+        moves_to: moves_to.map(|host| host_name(state, host)),
         moves_from: from_ms.map(time),
         waits_for: waits_for(state, row, now_ms),
         dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
         certificate_ends: ends_ms.map(time),
         certificate_fault: uncertified.map(fault),
         ends,
-        customers: state.customers_of_name(&row.name),
+        customers: held.all,
+        customers_on_one_host: held.on_one_host,
         ttl_seconds: row.ttl_s,
     }
 }

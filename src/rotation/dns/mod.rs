@@ -12,7 +12,7 @@ mod sets;
 mod update;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,11 @@ pub(super) enum Fault {
     NoPrimary,
     #[error("{server} says other than it shall: {what}")]
     Differs { server: SocketAddr, what: String },
+}
+
+/// Whether there is a key in this file.
+pub(super) fn check_key(file: &Path) -> Result<(), KeyError> {
+    key::read(file).map(drop)
 }
 
 impl DnsPublisher {

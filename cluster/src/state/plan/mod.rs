@@ -5,6 +5,7 @@
 mod balance;
 mod customers;
 mod moves;
+mod seen;
 #[cfg(test)]
 mod tests;
 

@@ -4,12 +4,15 @@
 //! **Invariant:** a refused command changes nothing. **Invariant 7:** a name that is in DNS points
 //! at a host that accepts mail, unless an operator forced it otherwise.
 
+mod addresses;
 mod gate;
 mod hosts;
 mod migrations;
 mod names;
 #[cfg(test)]
 mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -172,16 +175,31 @@ impl State {
         self.rotation.assignments.put(customer, names);
     }
 
-    /// Every customer without names gets some; how many did.
-    fn assign_all_without(&mut self) -> u64 {
+    /// Customers with fewer names than they could be given, on hosts of their own.
+    pub fn customers_short_of_names(&self) -> impl Iterator<Item = &str> {
+        let offered: BTreeMap<&str, u64> =
+            self.names_on_offer().map(|(row, host)| (row.name.as_str(), host)).collect();
+        let hosts: BTreeSet<u64> = offered.values().copied().collect();
+        let want = self.names_wanted().min(hosts.len());
+        // While a migration is under way it says who has which names.
+        let is_planned = self.rotation.migrations.open().is_some();
+        let is_short = move |names: &[String]| {
+            let stay = || names.iter().all(|name| offered.contains_key(name.as_str()));
+            names.len() < want && (names.is_empty() || (!is_planned && stay()))
+        };
+        let ids = self.customers.iter().map(|customer| customer.id.as_str());
+        ids.filter(move |id| is_short(self.rotation.assignments.of(id)))
+    }
+
+    /// Every customer that is short of names gets more; how many did.
+    fn assign_all_short(&mut self) -> u64 {
         let mut spread = self.spread();
-        let without = |id: &&str| self.rotation.assignments.of(id).is_empty();
-        let ids = self.customers.iter().map(|customer| customer.id.as_str()).filter(without);
-        let ids: Vec<String> = ids.map(Into::into).collect();
+        let ids: Vec<String> = self.customers_short_of_names().map(Into::into).collect();
         let mut changed = 0;
         for id in ids {
-            let names = spread.choose(&[], self.names_wanted(), 1);
-            changed += u64::from(!names.is_empty());
+            let before = self.rotation.assignments.of(&id).to_vec();
+            let names = spread.choose(&before, self.names_wanted(), 1);
+            changed += u64::from(names != before);
             self.rotation.assignments.put(&id, names);
         }
         changed

@@ -73,7 +73,7 @@ pub enum NameCommand {
         /// In plain words.
         text: Option<String>,
     },
-    /// Give names to customers that have none.
+    /// Give names to customers that have too few.
     Spread,
 }
 
@@ -95,7 +95,7 @@ impl NameCommand {
                 format!("{name} is in DNS for host {host}, {ttl_s} s")
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
-            Self::Spread => "name rebalance: names for customers without".to_owned(),
+            Self::Spread => "name rebalance: names for customers with too few".to_owned(),
             Self::DnsFault { .. } => return None,
         })
     }
@@ -139,7 +139,7 @@ impl State {
                 let (known, now_ms) = (&mut self.rotation.dns_fault, self.clock_ms);
                 Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
             }
-            NameCommand::Spread => Ok(self.assign_all_without()),
+            NameCommand::Spread => Ok(self.assign_all_short()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod gate;
 mod letters;
+mod loads;
 mod places;
 
 use proptest::collection::vec;

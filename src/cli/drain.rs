@@ -88,7 +88,11 @@ fn end(row: &HostRow, output: Output) -> anyhow::Result<()> {
         bail!("{} is {} again: the drain was cancelled", row.name, row.state);
     }
     if output == Output::Table {
-        eprintln!("{} is empty and retired; it may be switched off", clean(&row.name));
+        let name = clean(&row.name);
+        match &row.vote_waits_for {
+            None => eprintln!("{name} is empty and retired; it may be switched off"),
+            Some(what) => eprintln!("{name} is retired by force, and still votes: {}", clean(what)),
+        }
     }
     Ok(())
 }

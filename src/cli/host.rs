@@ -94,10 +94,23 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             if force {
                 warn_of_loss(&name, admin)?;
             }
-            let words = format!("{name} is out of service; it may be switched off");
-            change(HostCall::Retire { name, force }, words)
+            retire(name, force, admin, output)
         }
     }
+}
+
+fn retire(name: String, force: bool, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let retire = Call::Host(HostCall::Retire { name: name.clone(), force });
+    let changed: Changed = admin.call(&retire)?;
+    let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.clone() }))?;
+    let words = match row.vote_waits_for {
+        Some(what) if row.answers != "down" => format!(
+            "{name} is out of service; it still votes, so leave it on until `mxfleet host show \
+             {name}` says no more of that; it waits for {what}"
+        ),
+        _ => format!("{name} is out of service; it may be switched off"),
+    };
+    output.say(&changed, &words)
 }
 
 /// What is lost by force is said, whatever comes of it.
@@ -144,6 +157,12 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
                 .map_or(String::new(), |by| format!(", to be empty by {by}"));
             let line =
                 format!("\n{} drains since {}{by}: {}", host.name, drain.since, drain.waits_for);
+            write_out(&super::output::clean(&line))?;
+        }
+        for host in hosts.iter().filter(|host| host.drain.is_none()) {
+            let Some(what) = &host.vote_waits_for else { continue };
+            let line =
+                format!("\n{} still votes: leave it on; its vote waits for {what}", host.name);
             write_out(&super::output::clean(&line))?;
         }
     }

@@ -23,7 +23,7 @@ pub enum HostState {
 
 impl HostState {
     /// Whether the host shall follow the others, and not vote: it is empty, or out of service.
-    pub(crate) fn stands_down(&self) -> bool {
+    pub fn stands_down(&self) -> bool {
         match self {
             Self::InService => false,
             Self::Draining(drain) => drain.mail_left == Some(0),

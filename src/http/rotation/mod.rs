@@ -5,6 +5,7 @@ mod hosts;
 mod migrations;
 mod names;
 mod notices;
+mod votes;
 
 pub(super) use self::notices::notice_row;
 
@@ -27,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 struct Answers(BTreeMap<String, &'static str>);
 
 impl Answers {
+    fn of_members(members: &[Member]) -> Self {
+        Self(members.iter().map(|member| (member.name.clone(), member.state)).collect())
+    }
+
     fn of(&self, host: &str) -> &'static str {
         self.0.get(host).copied().unwrap_or("unknown")
     }
@@ -88,8 +93,7 @@ impl RotationAdmin {
 
     /// Whether each host answers the leader, by name.
     async fn answers(&self) -> Result<Answers, Refused> {
-        let members = self.members().await?.into_iter();
-        Ok(Answers(members.map(|member| (member.name, member.state)).collect()))
+        Ok(Answers::of_members(&self.members().await?))
     }
 
     /// The same, when it matters: a leader that has just begun has not heard everybody, so hosts

@@ -5,6 +5,7 @@ mod hosts;
 mod migrations;
 mod names;
 mod notices;
+mod removal;
 mod votes;
 
 pub(super) use self::notices::notice_row;
@@ -68,6 +69,7 @@ impl RotationAdmin {
     pub async fn answer(&self, call: &Call, terms: &Terms) -> Option<Answer> {
         Some(match call.clone() {
             Call::Host(call) => self.host(call, terms).await,
+            Call::ClusterRemove { name, force } => self.remove(&name, force, terms).await,
             Call::Name(call) => self.name(call, terms).await,
             Call::Migration(call) => self.migration(call, terms).await,
             Call::Notice(call) => self.notice(call, terms).await,

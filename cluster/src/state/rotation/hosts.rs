@@ -184,18 +184,26 @@ impl State {
         self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
     }
 
-    /// Before a host is removed for good: nothing leads to it, and nothing has it as its home.
-    pub(in crate::state) fn release_host(&mut self, name: &str) -> Outcome {
+    /// Before a host is removed for good: nothing leads to it, its queue is empty or given up, and
+    /// nothing has it as its home.
+    pub(in crate::state) fn release_host(&mut self, name: &str, force: bool) -> Outcome {
         let id = self.hosts.require(name)?;
-        let forced = |host: &Host| matches!(host.state, HostState::Retired { .. });
-        let forced = self.hosts.get(id).is_some_and(forced);
+        let is_retired = |host: &Host| matches!(host.state, HostState::Retired { .. });
+        let is_retired = self.hosts.get(id).is_some_and(is_retired);
         if let Some(carried) = self.names_on(id, self.clock_ms).next()
-            && !forced
+            && !is_retired
         {
             return Err(Refusal::conflict(format!(
                 "mail may come to {name} by {}; `mxfleet host drain {name}` moves its names, or \
                  `mxfleet host retire {name} --force` if it is lost",
                 carried.name
+            )));
+        }
+        if !is_retired && !force {
+            return Err(Refusal::conflict(format!(
+                "host {name} is not retired, and mail may be in its queue; `mxfleet host drain \
+                 {name}` first, which retires it when it is empty; if it is lost, `mxfleet cluster \
+                 remove {name} --force` gives up what is on its disk"
             )));
         }
         for row in self.rotation.names.iter_mut().filter(|row| row.home == id) {

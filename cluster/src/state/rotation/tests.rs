@@ -1,5 +1,6 @@
 //! Names, hosts, migrations: what is refused, what cancels, and invariant 7 over random commands.
 
+mod leaving;
 mod places;
 
 use proptest::collection::vec;
@@ -147,6 +148,10 @@ fn point(n: usize, to: usize, from_ms: Option<u64>, rehome: bool) -> Command {
     Command::Name(NameCommand::Point { moves: vec![(name(n), host(to))], from_ms, rehome })
 }
 
+fn remove_host(n: usize, force: bool) -> Command {
+    Command::HostRemove { name: host(n), force }
+}
+
 fn published(name: &str, host: Option<u64>, ttl_s: u32) -> Command {
     Command::Name(NameCommand::Published { name: name.to_owned(), host, ttl_s })
 }
@@ -201,7 +206,8 @@ fn bad_names_hosts_and_dates_are_refused_with_the_reason() {
         (plan(&[], &[(1, 2)], DAY_MS * 9), "in use"),
         (plan(&[1, 2, 3, 4], &[], DAY_MS * 9), "would have no name left"),
         (announce(), "no migration is under way"),
-        (Command::HostRemove { name: host(1) }, "mail may come to mx1 by mx-1.relay.test"),
+        (remove_host(1, false), "mail may come to mx1 by mx-1.relay.test"),
+        (remove_host(1, true), "mail may come to mx1 by mx-1.relay.test"),
     ];
     for (command, reason) in expect {
         let why = bench.why(command.clone());
@@ -424,7 +430,7 @@ impl Bench {
                 let (name, force, moves) = (host(*h), false, Vec::new());
                 service(HostCommand::Retire { name, force, moves })
             }
-            Op::RemoveHost(h) => Some(Command::HostRemove { name: host(*h) }),
+            Op::RemoveHost(h) => Some(remove_host(*h, true)),
             Op::Assign(c, a, b) => {
                 let names = vec![name(*a), name(*b)];
                 Some(Command::Assign { customer: format!("c{c}"), names })

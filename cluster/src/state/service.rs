@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Pointing;
+
 /// Whether a host serves.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum HostState {
@@ -52,8 +54,12 @@ pub struct Drain {
 pub struct MovedName {
     /// Which.
     pub name: String,
-    /// Whether the host was about to become its home.
-    pub rehome: bool,
+    /// Whether it pointed at the host, or was to at once; otherwise it was to at a date.
+    pub was_here: bool,
+    /// What was to come of it.
+    pub before: Option<Pointing>,
+    /// The id of its home.
+    pub home: u64,
     /// The id of the host it went to.
     pub to: u64,
 }

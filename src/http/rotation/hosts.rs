@@ -87,7 +87,7 @@ impl RotationAdmin {
 /// Where the names of a host that leaves go: to hosts that answer. What is wrong with that, the
 /// state says.
 fn moves_from(state: &State, host: &str, answers: &Answers) -> Vec<(String, String)> {
-    let plan = answers.without_down(state.fleet(wall_ms())).evacuate(host);
+    let plan = answers.without_down(state.fleet_left_by(host, wall_ms())).evacuate(host);
     let moves = plan.map(|plan| plan.moves).unwrap_or_default();
     moves.into_iter().map(|step| (step.name, step.to)).collect()
 }

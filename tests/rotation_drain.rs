@@ -209,7 +209,7 @@ fn a_vote_stays_until_the_fleet_can_do_without_it() {
     // mx1 is emptied once mx2 is lost, which was up when that was asked for.
     fleet.nodes[0].kill();
     eventually("a leader without mx1", SOON, || {
-        fleet.nodes[2].try_admin(&["host", "drain", "mx1"]).status.success()
+        fleet.nodes[2].try_admin(&["host", "drain", "mx1", "--deadline", "2s"]).status.success()
     });
     fleet.nodes[1].kill();
     fleet.nodes[0].begin();
@@ -229,10 +229,14 @@ fn a_vote_stays_until_the_fleet_can_do_without_it() {
     std::thread::sleep(Duration::from_secs(3));
     let table = three.admin(&["host", "show", "mx1"]);
     assert!(table.contains("mxfleet host retire mx2 --force"), "{table}");
+    assert!(table.contains("LATE, it was to be empty by"), "{table}");
+    assert_eq!(host(three, "mx1")["drain"]["late"], true);
+    assert_eq!(three.metric("mxfleet_drains_late"), 1.0);
     three.admin(&["customer", "add", "later", "--contact", "a@later.test"]);
     fleet.nodes[1].begin();
     let three = &fleet.nodes[2];
     eventually("it goes on by itself", SOON, || host(three, "mx1")["state"] == "retired");
     assert_eq!(host(three, "mx1")["vote_waits_for"], Value::Null);
+    assert_eq!(three.metric("mxfleet_drains_late"), 0.0);
     three.admin(&["customer", "add", "last", "--contact", "a@last.test"]);
 }

@@ -68,6 +68,7 @@ struct Picture {
 /// vote is left.
 fn picture(drain: &DrainRow) -> Picture {
     let late = match &drain.deadline {
+        Some(by) if drain.late => format!(" (late: it was to be empty by {by})"),
         Some(by) => format!(" (by {by})"),
         None => String::new(),
     };
@@ -108,10 +109,27 @@ mod tests {
             waits_for: "it".to_owned(),
             since: String::new(),
             deadline: None,
+            late: false,
             mail_first,
             mail_left,
         });
         (picture.position, picture.length, picture.words)
+    }
+
+    #[test]
+    fn who_is_past_the_deadline_is_told_in_every_step() {
+        for (step, mail_left) in
+            [("names", None), ("mail", None), ("mail", Some(5)), ("votes", Some(0))]
+        {
+            let words = |late| {
+                let (step, waits_for, mail_first) = (step.into(), "it".into(), Some(20));
+                let (since, deadline) = (String::new(), Some("noon".into()));
+                picture(&DrainRow { step, waits_for, since, deadline, late, mail_first, mail_left })
+                    .words
+            };
+            assert!(words(false).ends_with("it (by noon)"), "{step}");
+            assert!(words(true).ends_with("it (late: it was to be empty by noon)"), "{step}");
+        }
     }
 
     #[test]

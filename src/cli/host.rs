@@ -36,7 +36,8 @@ pub(super) enum Verb {
     Drain {
         /// Its name.
         name: String,
-        /// When it must be empty: a time, or 48h from now. Shown beside the progress.
+        /// When it must be empty: a time, or 48h from now. Shown beside the progress; past it the
+        /// drain goes on, is shown as late, and raises an alert.
         #[arg(long, value_name = "TIME", value_parser = when)]
         deadline: Option<u64>,
         /// Show how far it is until it is done, as on a terminal anyway; with --output json a line
@@ -151,10 +152,11 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
     if output == Output::Table {
         for host in hosts {
             let Some(drain) = &host.drain else { continue };
-            let by = drain
-                .deadline
-                .as_ref()
-                .map_or(String::new(), |by| format!(", to be empty by {by}"));
+            let by = match &drain.deadline {
+                Some(by) if drain.late => format!(", LATE, it was to be empty by {by}"),
+                Some(by) => format!(", to be empty by {by}"),
+                None => String::new(),
+            };
             let line =
                 format!("\n{} drains since {}{by}: {}", host.name, drain.since, drain.waits_for);
             write_out(&super::output::clean(&line))?;

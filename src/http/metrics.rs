@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use mxfleet_cluster::{Cluster, Gauges, NameStage};
+use mxfleet_cluster::{Cluster, Gauges, Host, HostState, NameStage};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,7 @@ impl Sources {
             METRICS.certificate_expiry_timestamp_seconds.with_label_values(&["smtp"]).set(ends);
         }
         METRICS.names_uncertified.set(whole(names_uncertified(&self.cluster.view())));
+        METRICS.drains_late.set(whole(drains_late(&self.cluster.view(), wall_ms())));
         look_at_runtime();
     }
 
@@ -122,6 +123,14 @@ fn names_uncertified(state: &mxfleet_cluster::State) -> u64 {
         !is_removed && state.certificate_fault(&row.name).is_some()
     });
     failing.count() as u64
+}
+
+fn drains_late(state: &mxfleet_cluster::State, now_ms: u64) -> u64 {
+    let is_late = |host: &&Host| match &host.state {
+        HostState::Draining(drain) => drain.is_late(now_ms),
+        HostState::InService | HostState::Retired { .. } => false,
+    };
+    state.hosts().filter(is_late).count() as u64
 }
 
 fn look_at_fleet(gauges: &Gauges) {

@@ -39,7 +39,7 @@ impl HostState {
 pub struct Drain {
     /// Since when: milliseconds since 1970, UTC.
     pub since_ms: u64,
-    /// When it is to be empty, for people to compare with.
+    /// When it is to be empty; if it is not, people are told.
     pub deadline_ms: Option<u64>,
     /// The names it had; they come back if the host does.
     pub moved: Vec<MovedName>,
@@ -47,6 +47,13 @@ pub struct Drain {
     pub mail_first: Option<u64>,
     /// Messages in its queue when it was last counted.
     pub mail_left: Option<u64>,
+}
+
+impl Drain {
+    /// Whether the host should be empty and retired by `now_ms`.
+    pub fn is_late(&self, now_ms: u64) -> bool {
+        self.deadline_ms.is_some_and(|by| now_ms > by)
+    }
 }
 
 /// A name that a host had.

@@ -244,6 +244,8 @@ pub struct DrainRow {
     pub since: String,
     /// When it is to be empty.
     pub deadline: Option<String>,
+    /// Whether that has passed.
+    pub late: bool,
     /// Messages in its queue when it was first counted.
     pub mail_first: Option<u64>,
     /// Messages in its queue when it was last counted.

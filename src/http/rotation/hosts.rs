@@ -148,8 +148,8 @@ fn drain_row(
     let (step, waits_for) = match (name, drain.mail_left) {
         (Some(name), _) => {
             let what = waits_for(state, name, now_ms).unwrap_or_else(|| "its turn".to_owned());
-            let is_late = drain.deadline_ms.is_some_and(|by| name.caches_until_ms > by);
-            let late = if is_late { ", after the deadline" } else { "" };
+            let late =
+                if drain.is_late(name.caches_until_ms) { ", after the deadline" } else { "" };
             ("names", format!("{} waits for {what}{late}", name.name))
         }
         (None, Some(0)) if !is_down => {
@@ -171,6 +171,7 @@ fn drain_row(
         waits_for,
         since: time(drain.since_ms),
         deadline: drain.deadline_ms.map(time),
+        late: drain.is_late(now_ms),
         mail_first: drain.mail_first,
         mail_left: drain.mail_left,
     }

@@ -30,8 +30,8 @@ pub(super) struct Set {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Data {
     Address(IpAddr),
-    /// TLSA 3 1 1 with this hash.
-    Key([u8; 32]),
+    /// TLSA: usage, selector, matching type and data; ours is [`Data::key`].
+    Tlsa(u8, u8, u8, Vec<u8>),
     /// TXT with this one string.
     Text(String),
     /// Something we never publish, as text.
@@ -44,14 +44,22 @@ pub(super) type Sets = BTreeMap<SetName, Set>;
 const KINDS: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 
 impl Data {
+    /// TLSA 3 1 1 with this hash (RFC 7671 section 5.1).
+    fn key(hash: [u8; 32]) -> Self {
+        let (usage, selector, matching) = (CertUsage::DaneEe, Selector::Spki, Matching::Sha256);
+        Self::Tlsa(usage.into(), selector.into(), matching.into(), hash.to_vec())
+    }
+
     pub(super) fn of(data: &RData) -> Self {
         match data {
             RData::A(A(ip)) => Self::Address((*ip).into()),
             RData::AAAA(AAAA(ip)) => Self::Address((*ip).into()),
-            RData::TLSA(tlsa) => match key_hash(tlsa) {
-                Some(hash) => Self::Key(hash),
-                None => Self::Other(tlsa.to_string()),
-            },
+            RData::TLSA(TLSA { cert_usage, selector, matching, cert_data, .. }) => Self::Tlsa(
+                (*cert_usage).into(),
+                (*selector).into(),
+                (*matching).into(),
+                cert_data.clone(),
+            ),
             RData::TXT(text) => {
                 let text = text.txt_data.concat();
                 Self::Text(String::from_utf8_lossy(&text).into_owned())
@@ -65,11 +73,11 @@ impl Data {
         match self {
             Self::Address(IpAddr::V4(ip)) => Some(RData::A(A(*ip))),
             Self::Address(IpAddr::V6(ip)) => Some(RData::AAAA(AAAA(*ip))),
-            Self::Key(hash) => Some(RData::TLSA(TLSA::new(
-                CertUsage::DaneEe,
-                Selector::Spki,
-                Matching::Sha256,
-                hash.to_vec(),
+            Self::Tlsa(usage, selector, matching, data) => Some(RData::TLSA(TLSA::new(
+                (*usage).into(),
+                (*selector).into(),
+                (*matching).into(),
+                data.clone(),
             ))),
             Self::Text(text) => Some(RData::TXT(TXT::new(vec![text.clone()]))),
             Self::Other(_) => None,
@@ -81,16 +89,12 @@ impl std::fmt::Display for Data {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Address(ip) => ip.fmt(f),
-            Self::Key(hash) => write!(f, "3 1 1 {}", HEXLOWER.encode(hash)),
+            Self::Tlsa(usage, selector, matching, data) => {
+                write!(f, "{usage} {selector} {matching} {}", HEXLOWER.encode(data))
+            }
             Self::Text(text) | Self::Other(text) => text.fmt(f),
         }
     }
-}
-
-fn key_hash(tlsa: &TLSA) -> Option<[u8; 32]> {
-    let ours = (tlsa.cert_usage, tlsa.selector, tlsa.matching)
-        == (CertUsage::DaneEe, Selector::Spki, Matching::Sha256);
-    tlsa.cert_data.as_slice().try_into().ok().filter(|_| ours)
 }
 
 /// What name servers shall have at `now_ms` of every name that is theirs to know, also of those
@@ -116,7 +120,7 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
         let (kind, data) = match record.data {
             RecordData::Address(ip @ IpAddr::V4(_)) => (RecordType::A, Data::Address(ip)),
             RecordData::Address(ip @ IpAddr::V6(_)) => (RecordType::AAAA, Data::Address(ip)),
-            RecordData::Key(hash) => (RecordType::TLSA, Data::Key(hash)),
+            RecordData::Key(hash) => (RecordType::TLSA, Data::key(hash)),
         };
         let set = sets.entry(SetName { name: record.name, kind }).or_default();
         set.ttl_s = record.ttl_s;
@@ -164,7 +168,8 @@ mod tests {
         for data in [
             Data::Address("192.0.2.1".parse().unwrap()),
             Data::Address("2001:db8::1".parse().unwrap()),
-            Data::Key([7; 32]),
+            Data::key([7; 32]),
+            Data::Tlsa(2, 0, 1, vec![9; 32]), // somebody else's, to be known again
             Data::Text("token".to_owned()),
         ] {
             assert_eq!(Data::of(&data.to_rdata().unwrap()), data);

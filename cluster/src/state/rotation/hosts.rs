@@ -208,7 +208,7 @@ impl State {
             }
         }
         let (at_ms, moved) = (self.clock_ms, drain.moved.clone());
-        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
+        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved, empty: true })
     }
 
     fn retire_by_force(&mut self, name: &str, moves: &[(String, String)]) -> Outcome {
@@ -221,7 +221,7 @@ impl State {
         self.require_another(id, name)?;
         moved.extend(self.move_names(id, name, moves)?);
         let at_ms = self.clock_ms;
-        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
+        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved, empty: false })
     }
 
     /// Before a host is removed for good: nothing leads to it, its queue is empty or given up, and

@@ -31,7 +31,15 @@ fn a_fourth_and_a_fifth_node_join_under_load_and_a_voter_is_removed() {
     let leader = fleet.await_leader();
     let voter = (0..3).find(|&index| index != leader).unwrap();
     let name = fleet.nodes[voter].name().to_owned();
-    fleet.nodes[leader].admin(&["cluster", "remove", &name]);
+    let remove = ["cluster", "remove", &name];
+    refused(&fleet.nodes[leader].try_admin(&remove), "is not retired");
+    let forced = fleet.nodes[leader].try_admin(&["cluster", "remove", &name, "--force"]);
+    refused(&forced, "answers, so it is not lost");
+    fleet.nodes[leader].admin(&["host", "drain", &name]);
+    eventually("a retired host", SOON, || {
+        fleet.nodes[leader].json(&["host", "show", &name])["state"] == "retired"
+    });
+    fleet.nodes[leader].admin(&remove);
     eventually("the end of a removed node", SOON, || !fleet.nodes[voter].is_running());
     let status = fleet.nodes[voter].process().wait();
     assert_eq!(status.code(), Some(1));
@@ -63,7 +71,10 @@ fn the_certificate_of_a_node_removed_while_it_was_down_no_longer_works() {
     let absent = (leader + 1) % 3;
     let name = fleet.nodes[absent].name().to_owned();
     fleet.nodes[absent].kill();
-    fleet.nodes[leader].admin(&["cluster", "remove", &name]);
+    refused(&fleet.nodes[leader].try_admin(&["cluster", "remove", &name]), "is not retired");
+    let done = fleet.nodes[leader].try_admin(&["cluster", "remove", &name, "--force"]);
+    assert!(said(&done).contains("on its disk, and only there"), "{}", said(&done));
+    succeeded("remove", &done);
     eventually("a fleet without it", SOON, || role(&fleet, leader, &name).is_none());
     let term = fleet.status(leader)["term"].as_u64().unwrap();
     fleet.nodes[absent].begin();
@@ -142,9 +153,9 @@ fn a_wiped_node_comes_back_only_as_a_new_host() {
     let words = fleet.nodes[wiped].process().words();
     assert!(words.contains("belongs to no fleet"), "{words}");
     let done = fleet.nodes[leader].try_admin(&["cluster", "token", &name]);
-    refused(&done, &format!("`mxfleet cluster remove {name}` first"));
+    refused(&done, &format!("`mxfleet cluster remove {name} --force` first"));
 
-    fleet.nodes[leader].admin(&["cluster", "remove", &name]);
+    fleet.nodes[leader].admin(&["cluster", "remove", &name, "--force"]);
     let secret = token(&fleet.nodes[leader], &name);
     let peer = fleet.nodes[leader].cluster();
     succeeded("join again", &join(&fleet.nodes[wiped], peer, &secret));

@@ -199,5 +199,44 @@ fn a_drain_that_would_break_the_quorum_is_refused() {
         std::thread::sleep(Duration::from_millis(50));
     }
     refused(&fleet.nodes[leader].try_admin(&["host", "drain", &name]), &down);
+    refused(&fleet.nodes[leader].try_admin(&["host", "retire", &name, "--force"]), &down);
     assert_eq!(host(&fleet.nodes[leader], &name)["state"], "in service");
+}
+
+#[test]
+fn a_vote_stays_until_the_fleet_can_do_without_it() {
+    let mut fleet = Fleet::start(3);
+    // mx1 is emptied once mx2 is lost, which was up when that was asked for.
+    fleet.nodes[0].kill();
+    eventually("a leader without mx1", SOON, || {
+        fleet.nodes[2].try_admin(&["host", "drain", "mx1", "--deadline", "2s"]).status.success()
+    });
+    fleet.nodes[1].kill();
+    fleet.nodes[0].begin();
+    let three = &fleet.nodes[2];
+    let waits_for = |name: &str| {
+        let done = three.try_admin(&["host", "show", name, "--output", "json"]);
+        let row: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+        let drain = &row["drain"];
+        let is_empty = drain["step"] == "votes" && drain["mail_left"] == 0;
+        is_empty.then(|| drain["waits_for"].as_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    eventually("mx1 is empty, and its vote waits for mx2", SOON, || {
+        waits_for("mx1").starts_with("mx2 to answer")
+    });
+    refused(&three.try_admin(&["host", "retire", "mx1"]), "still votes");
+    // Long enough for the leader to have taken its vote many times.
+    std::thread::sleep(Duration::from_secs(3));
+    let table = three.admin(&["host", "show", "mx1"]);
+    assert!(table.contains("mxfleet host retire mx2 --force"), "{table}");
+    assert!(table.contains("LATE, it was to be empty by"), "{table}");
+    assert_eq!(host(three, "mx1")["drain"]["late"], true);
+    assert_eq!(three.metric("mxfleet_drains_late"), 1.0);
+    three.admin(&["customer", "add", "later", "--contact", "a@later.test"]);
+    fleet.nodes[1].begin();
+    let three = &fleet.nodes[2];
+    eventually("it goes on by itself", SOON, || host(three, "mx1")["state"] == "retired");
+    assert_eq!(host(three, "mx1")["vote_waits_for"], Value::Null);
+    assert_eq!(three.metric("mxfleet_drains_late"), 0.0);
+    three.admin(&["customer", "add", "last", "--contact", "a@last.test"]);
 }

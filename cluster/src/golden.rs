@@ -114,7 +114,7 @@ fn commands() -> Vec<Command> {
         Command::HostJoin { token: [2; 32], host: host() },
         Command::HostAnnounce { id: 2, address: name(), version: name(), speaks: 1 },
         Command::HostPrefer { name: name(), preferred: true },
-        Command::HostRemove { name: name() },
+        Command::HostRemove { name: name(), force: true },
         Command::Tick,
         Command::BlacklistReport {
             node: 1,

@@ -218,10 +218,11 @@ impl Cluster {
         home.settle(&who, &authority, &certificate, &key.serialize_pem()).map_err(io)
     }
 
-    /// Remove a host for good. Its certificate is refused from then on; it can come back only as a
-    /// new host. The leader takes it out of the consensus.
-    pub async fn remove(&self, name: &str, actor: &str) -> Result<(), ManageError> {
-        self.manage(actor, Command::HostRemove { name: name.to_owned() }).await
+    /// Remove a host for good: one that is retired, or with `force` one that is lost. Its
+    /// certificate is refused from then on; it can come back only as a new host. The leader takes
+    /// it out of the consensus.
+    pub async fn remove(&self, name: &str, force: bool, actor: &str) -> Result<(), ManageError> {
+        self.manage(actor, Command::HostRemove { name: name.to_owned(), force }).await
     }
 
     /// Let a host vote before others.

@@ -44,6 +44,7 @@ mod vault;
 pub use cluster::{Cluster, ClusterConfig, Detached};
 pub use gauges::{Event, Gauges, Observer, PeerGauges, Proposed};
 pub use join::{JoinError, ManageError, Token, TokenError, random_id};
+pub use membership::votes_missing;
 pub use peer::{PeerError, PeerHandler, PeerTail, Topic};
 pub use propose::{Clock, ProposeError};
 pub use recovery::{Recovered, RecoveryError};

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::raft::NodeId;
+use crate::status::Member;
 
 /// A voter this silent is replaced by a learner that is up, if there is one. A leader that has just
 /// begun has not heard anybody: silence before that does not count.
@@ -88,6 +89,24 @@ fn voters_wanted(hosts: usize, voters_max: usize) -> usize {
     }
 }
 
+/// Whether so many that answer are most of those that vote, and of those that are to vote.
+fn is_quorum(up: usize, voters: usize, wanted: usize) -> bool {
+    2 * up > voters.max(wanted)
+}
+
+/// Hosts that must answer first, if the fleet would have no quorum with the votes of these alone;
+/// empty when it would. `voters_max` is the setting `cluster.voters_max`.
+pub fn votes_missing<'a>(stay: &[&'a Member], voters_max: u64) -> Vec<&'a str> {
+    let wanted = voters_wanted(stay.len(), usize::try_from(voters_max).unwrap_or(usize::MAX));
+    let down: Vec<&str> = stay
+        .iter()
+        .filter(|member| member.state != "up")
+        .map(|member| member.name.as_str())
+        .collect();
+    let up = (stay.len() - down.len()).min(wanted);
+    if is_quorum(up, wanted, wanted) { Vec::new() } else { down }
+}
+
 /// The next step, if one is due. `me` leads, since `led_ms`.
 pub(crate) fn next_step(
     nodes: &BTreeMap<NodeId, Seen>,
@@ -111,15 +130,8 @@ pub(crate) fn next_step(
     let hosts = nodes.values().filter(|seen| seen.wanted && !seen.stands_down).count();
     let voters = nodes.values().filter(|seen| seen.votes()).count();
     let wanted = voters_wanted(hosts, voters_max);
-    // Its place is filled before a voter leaves, so that the quorum does not shrink on the way.
-    let leaving = find(&|id, seen| *id != me && seen.votes() && !seen.keeps_vote());
-    match (leaving, candidate) {
-        (Some(down), Some(up)) if voters <= wanted => return Some(Step::Swap { up, down }),
-        (Some(down), _) if voters > 1 => {
-            let stays = nodes.get(&down).is_some_and(|seen| seen.wanted);
-            return Some(if stays { Step::Demote(down) } else { Step::RemoveVoter(down) });
-        }
-        _ => {}
+    if let Some(step) = leave(nodes, me, wanted, candidate) {
+        return Some(step);
     }
     if nodes.get(&me).is_some_and(|seen| !seen.keeps_vote()) {
         // The next leader takes this one's vote: openraft cannot take its own leader away.
@@ -128,13 +140,11 @@ pub(crate) fn next_step(
             None => candidate.map(Step::Promote),
         };
     }
-    if voters > wanted {
+    if nodes.values().filter(|seen| seen.keeps_vote()).count() > wanted {
         return nodes
             .iter()
-            .filter(|(id, seen)| **id != me && seen.votes())
-            .max_by_key(|(id, seen)| {
-                (seen.silent_ms.is_none_or(|ms| ms > UP_MS), !seen.preferred, **id)
-            })
+            .filter(|(id, seen)| **id != me && seen.keeps_vote())
+            .max_by_key(|(id, seen)| (!seen.is_up(), !seen.preferred, **id))
             .map(|(id, _)| Step::Demote(*id));
     }
     let up = candidate?;
@@ -149,9 +159,48 @@ pub(crate) fn next_step(
     Some(Step::Swap { up, down })
 }
 
+/// How a voter that is to vote no more leaves, if one can.
+///
+/// **Invariant:** one that answers keeps its vote until most of those that vote after it answer, so
+/// that whoever is lost while a host is emptied, the fleet can still decide.
+fn leave(
+    nodes: &BTreeMap<NodeId, Seen>,
+    me: NodeId,
+    wanted: usize,
+    candidate: Option<NodeId>,
+) -> Option<Step> {
+    let voters = nodes.values().filter(|seen| seen.votes()).count();
+    let up = nodes.values().filter(|seen| seen.votes() && seen.is_up()).count();
+    let mut leaving: Vec<(NodeId, &Seen)> = nodes
+        .iter()
+        .filter(|(id, seen)| **id != me && seen.votes() && !seen.keeps_vote())
+        .map(|(id, seen)| (*id, seen))
+        .collect();
+    // Without a vote that nobody hears, more of the others can be done without.
+    leaving.sort_by_key(|(_, seen)| seen.is_up());
+    leaving.into_iter().find_map(|(down, seen)| {
+        // A removed one ends by itself.
+        let is_lost = !seen.wanted || !seen.is_up();
+        let swap = candidate.map(|up| Step::Swap { up, down });
+        let swap = swap.filter(|_| is_lost || is_quorum(up, voters, wanted));
+        let leave = if seen.wanted { Step::Demote(down) } else { Step::RemoveVoter(down) };
+        let leave = Some(leave).filter(|_| {
+            voters > 1 && (is_lost || is_quorum(up.saturating_sub(1), voters - 1, wanted))
+        });
+        // Its place is filled before a voter leaves, so that the quorum does not shrink on the way.
+        if voters <= wanted { swap.or(leave) } else { leave.or(swap) }
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{BTreeMap, LED_LEAST_MS, LOST_MS, NodeId, Role, Seen, Step, UP_MS, voters_wanted};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::{
+        BTreeMap, LED_LEAST_MS, LOST_MS, Member, NodeId, Role, Seen, Step, UP_MS, voters_wanted,
+        votes_missing,
+    };
 
     /// Under a leader of long standing.
     fn next_step(nodes: &BTreeMap<NodeId, Seen>, me: NodeId, max: usize) -> Option<Step> {
@@ -245,6 +294,134 @@ mod tests {
         assert_eq!(next_step(&nodes, 2, 5), None, "and is not promoted again");
     }
 
+    const SILENT: Option<u64> = Some(UP_MS + 1);
+
+    #[test]
+    fn a_voter_that_answers_stays_until_most_of_those_after_it_do() {
+        let drained = Seen { stands_down: true, ..seen(Some(Role::Voter)) };
+        let silent = Seen { silent_ms: SILENT, ..seen(Some(Role::Voter)) };
+        let mut nodes = fleet(3, 0);
+        nodes.extend([(1, drained), (2, silent)]);
+        assert_eq!(next_step(&nodes, 3, 5), None, "3 alone is no quorum of 2 and 3");
+        // Nor is the silent one's vote taken so that the drained one's may be.
+        let retired = Seen { stands_down: true, ..seen(Some(Role::Learner)) };
+        nodes.insert(4, retired);
+        assert_eq!(next_step(&nodes, 3, 5), None, "4 is out of service, and takes no vote");
+        nodes.insert(4, seen(Some(Role::Learner)));
+        assert_eq!(next_step(&nodes, 3, 5), Some(Step::Swap { up: 4, down: 1 }));
+        nodes.insert(4, retired);
+        nodes.insert(2, seen(Some(Role::Voter)));
+        assert_eq!(next_step(&nodes, 3, 5), Some(Step::Demote(1)), "2 is back");
+        // An operator gives the silent one up: it goes first.
+        nodes.insert(2, Seen { stands_down: true, ..silent });
+        assert_eq!(next_step(&nodes, 3, 5), Some(Step::Demote(2)));
+    }
+
+    #[test]
+    fn of_many_that_leave_as_many_do_as_can() {
+        let mut nodes = fleet(5, 0);
+        nodes.insert(5, Seen { silent_ms: SILENT, ..seen(Some(Role::Voter)) });
+        for id in 1..=3 {
+            nodes.insert(id, Seen { stands_down: true, ..seen(Some(Role::Voter)) });
+        }
+        settle(&mut nodes, 4);
+        let votes = |nodes: &BTreeMap<NodeId, Seen>| -> Vec<NodeId> {
+            nodes.iter().filter(|(_, seen)| seen.votes()).map(|(id, _)| *id).collect()
+        };
+        assert_eq!(votes(&nodes), [3, 4, 5], "3 stays, for 4 and 5 are no quorum without 5");
+        nodes.insert(5, Seen { silent_ms: Some(0), ..nodes[&5] });
+        settle(&mut nodes, 4);
+        assert_eq!(votes(&nodes), [4, 5]);
+    }
+
+    /// Take all steps there are, under whoever leads.
+    fn settle(nodes: &mut BTreeMap<NodeId, Seen>, mut me: NodeId) {
+        for _ in 0..60 {
+            let Some(step) = next_step(nodes, me, 5) else { return };
+            if step == Step::TransferLead {
+                let next = nodes.iter().find(|(_, seen)| seen.keeps_vote() && seen.is_up());
+                me = *next.unwrap().0;
+            }
+            take(nodes, step);
+            let voters = || nodes.values().filter(|seen| seen.votes());
+            let up = voters().filter(|seen| seen.is_up()).count();
+            assert!(2 * up > voters().count(), "no quorum after {step:?}: {nodes:#?}");
+        }
+        panic!("it does not come to rest: {nodes:#?}");
+    }
+
+    fn take(nodes: &mut BTreeMap<NodeId, Seen>, step: Step) {
+        let mut set = |id, role| {
+            nodes.insert(id, Seen { role: Some(role), ..nodes[&id] });
+        };
+        match step {
+            Step::TransferLead => {}
+            Step::AddLearner(id) | Step::Demote(id) => set(id, Role::Learner),
+            Step::Promote(id) => set(id, Role::Voter),
+            Step::Swap { up, down } => {
+                set(up, Role::Voter);
+                set(down, Role::Learner);
+            }
+            Step::RemoveVoter(id) | Step::RemoveLearner(id) => {
+                nodes.remove(&id);
+            }
+        }
+    }
+
+    /// Up, stands down, voter.
+    fn hosts() -> impl Strategy<Value = Vec<(bool, bool, bool)>> {
+        let up = prop::bool::weighted(0.6);
+        vec((up, any::<bool>(), any::<bool>()), 1..9)
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_leaves_a_quorum_answers_at_every_step(hosts in hosts()) {
+            let of = |(up, stands_down, votes): &(bool, bool, bool)| Seen {
+                stands_down: *stands_down,
+                silent_ms: if *up { Some(0) } else { SILENT },
+                ..seen(Some(if *votes { Role::Voter } else { Role::Learner }))
+            };
+            let mut nodes: BTreeMap<NodeId, Seen> = (1..).zip(hosts.iter().map(of)).collect();
+            let leader = 1;
+            nodes.insert(leader, Seen { silent_ms: Some(0), ..seen(Some(Role::Voter)) });
+            // There is a quorum at first: of those that are silent so many follow only.
+            for id in 2..=hosts.len() as u64 {
+                let voters = || nodes.values().filter(|seen| seen.votes());
+                let up = voters().filter(|seen| seen.is_up()).count();
+                if 2 * up <= voters().count() && !nodes[&id].is_up() {
+                    nodes.insert(id, Seen { role: Some(Role::Learner), ..nodes[&id] });
+                }
+            }
+            let first = nodes[&leader];
+            nodes.insert(leader, Seen { stands_down: hosts[0].1, ..first });
+            settle(&mut nodes, leader);
+
+            // Whoever waits then does so for what operators are told.
+            let member = |id: &NodeId, seen: &Seen| Member {
+                name: format!("mx{id}"),
+                id: *id,
+                address: String::new(),
+                role: "voter",
+                state: if seen.is_up() { "up" } else { "down" },
+                lag_entries: None,
+                last_contact_seconds: None,
+                version: String::new(),
+                speaks: None,
+            };
+            let stay: Vec<Member> = nodes
+                .iter()
+                .filter(|(_, seen)| !seen.stands_down)
+                .map(|(id, seen)| member(id, seen))
+                .collect();
+            let missing = votes_missing(&stay.iter().collect::<Vec<_>>(), 5);
+            let waits = nodes.values().any(|s| s.votes() && s.stands_down && s.is_up());
+            if waits && !stay.is_empty() {
+                prop_assert!(!missing.is_empty(), "for nothing: {:#?}", nodes);
+            }
+        }
+    }
+
     #[test]
     fn a_new_leader_gives_everybody_time_to_be_heard() {
         for silent_ms in [None, Some(LOST_MS * 10)] {
@@ -269,22 +446,9 @@ mod tests {
         for (voters, learners, max) in [(1, 6, 5), (5, 4, 3), (3, 0, 1), (2, 2, 5)] {
             let mut nodes = fleet(voters, learners);
             for _ in 0..20 {
-                let set = |nodes: &mut BTreeMap<NodeId, Seen>, id, role| {
-                    nodes.insert(id, Seen { role, ..nodes[&id] });
-                };
                 match next_step(&nodes, 1, max) {
                     None | Some(Step::TransferLead) => break,
-                    Some(Step::AddLearner(id) | Step::Demote(id)) => {
-                        set(&mut nodes, id, Some(Role::Learner));
-                    }
-                    Some(Step::Promote(id)) => set(&mut nodes, id, Some(Role::Voter)),
-                    Some(Step::Swap { up, down }) => {
-                        set(&mut nodes, up, Some(Role::Voter));
-                        set(&mut nodes, down, Some(Role::Learner));
-                    }
-                    Some(Step::RemoveVoter(id) | Step::RemoveLearner(id)) => {
-                        nodes.remove(&id);
-                    }
+                    Some(step) => take(&mut nodes, step),
                 }
             }
             assert_eq!(next_step(&nodes, 1, max), None);

@@ -49,8 +49,8 @@ pub enum StartError {
     /// What it must never forget is damaged or gone.
     #[error(
         "{what}. This node must not take part again under its old id, or the fleet could lose \
-         what it agreed on. Move {dir} away, `mxfleet cluster remove {name}` on another node, \
-         and join with a new token; if no quorum is left, see `mxfleet cluster recover`"
+         what it agreed on. Move {dir} away, `mxfleet cluster remove {name} --force` on another \
+         node, and join with a new token; if no quorum is left, see `mxfleet cluster recover`"
     )]
     Damaged {
         /// What is wrong.

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::cluster::{Cluster, Node, Shared};
@@ -22,6 +23,8 @@ use crate::vault;
 const LEAD_EVERY: Duration = Duration::from_millis(250);
 /// A step of the membership needs two log entries on a quorum.
 const STEP: Duration = Duration::from_secs(5);
+/// How long the voters that stay may take to say that they are there.
+const HEAR: Duration = Duration::from_secs(1);
 /// How soon after its time a date acts.
 const DATES_EVERY: Duration = Duration::from_secs(1);
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
@@ -208,13 +211,33 @@ async fn take(
             entrust(node, up).await?;
             voters.insert(up);
             voters.remove(&down);
+            hear(node, &voters).await?;
             change(node, ChangeMembers::ReplaceAllVoters(voters)).await
         }
         Step::Demote(down) | Step::RemoveVoter(down) => {
             voters.remove(&down);
+            hear(node, &voters).await?;
             change(node, ChangeMembers::ReplaceAllVoters(voters)).await
         }
     }
+}
+
+/// Before a vote is taken away most of those that vote then say that they are there: one that was
+/// heard a second ago may be lost since, and nothing could be decided without it.
+async fn hear(node: &Node, voters: &BTreeSet<NodeId>) -> Result<(), String> {
+    let mut asked = JoinSet::new();
+    for id in voters.iter().copied().filter(|id| *id != node.who.node) {
+        let forwarder = node.forwarder.clone();
+        asked.spawn(async move {
+            matches!(timeout(HEAR, forwarder.ask(id, Ask::Members)).await, Ok(Ok(_)))
+        });
+    }
+    let others = asked.join_all().await.into_iter().filter(|answers| *answers).count();
+    let up = others + usize::from(voters.contains(&node.who.node));
+    if 2 * up > voters.len() {
+        return Ok(());
+    }
+    Err("too few of the hosts that would vote after it answer".to_owned())
 }
 
 async fn change(node: &Node, change: ChangeMembers<NodeId, Peer>) -> Result<(), String> {

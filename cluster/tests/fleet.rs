@@ -96,7 +96,7 @@ async fn hosts_join_under_load_and_a_removed_one_stays_out() {
     fleet.eventually_voters(5).await;
     fleet.eventually_equal().await;
 
-    fleet.node(1).remove("mx5", "ops").await.unwrap();
+    fleet.node(1).remove("mx5", true, "ops").await.unwrap();
     fleet.eventually("mx5 is out", async |f| f.view(1).host_named("mx5").is_none()).await;
     let why = tokio::time::timeout(Duration::from_secs(20), fleet.node(5).failed()).await.unwrap();
     assert_eq!(why, "mx5 was removed from the fleet");
@@ -335,7 +335,7 @@ async fn a_leader_that_is_drained_hands_over_its_lead_before_it_is_retired() {
 
     // Who leads may also be taken out.
     let next = fleet.leader().await;
-    fleet.node(leader).remove(&name(next), "ops").await.unwrap();
+    fleet.node(leader).remove(&name(next), true, "ops").await.unwrap();
     let out = fleet.node(next).failed();
     let why = tokio::time::timeout(Duration::from_secs(20), out).await.unwrap();
     assert_eq!(why, format!("{} was removed from the fleet", name(next)));

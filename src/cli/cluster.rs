@@ -63,10 +63,14 @@ pub(super) enum Verb {
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// Remove a host for good; it can come back only as a new host.
+    /// Remove a host for good; it can come back only as a new host. It must be retired, which
+    /// `host drain` does when it is empty.
     Remove {
         /// Its name.
         name: String,
+        /// It is lost: it does not answer, and the mail in its queue is given up with its disk.
+        #[arg(long)]
+        force: bool,
     },
     /// Let a host vote before others.
     Promote {
@@ -166,9 +170,13 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
                 Output::Json => write_out(&serde_json::to_string_pretty(&row)?),
             }
         }
-        Verb::Remove { name } => {
-            let words = format!("{name} is removed; its certificate is refused from now on");
-            change(Call::ClusterRemove { name }, words)
+        Verb::Remove { name, force } => {
+            let lost = match force {
+                true => "; mail that was in its queue is on its disk, and only there",
+                false => "",
+            };
+            let words = format!("{name} is removed; its certificate is refused from now on{lost}");
+            change(Call::ClusterRemove { name, force }, words)
         }
         Verb::Promote { name } => {
             let words = format!("{name} votes before others");

@@ -76,6 +76,7 @@ struct Picture {
 /// vote is left.
 fn picture(drain: &DrainRow) -> Picture {
     let late = match &drain.deadline {
+        Some(by) if drain.late => format!(" (late: it was to be empty by {by})"),
         Some(by) => format!(" (by {by})"),
         None => String::new(),
     };
@@ -97,7 +98,11 @@ fn end(row: &HostRow, output: Output) -> anyhow::Result<()> {
         bail!("{} is {} again: the drain was cancelled", row.name, row.state);
     }
     if output == Output::Table {
-        eprintln!("{} is empty and retired; it may be switched off", clean(&row.name));
+        let name = clean(&row.name);
+        match &row.vote_waits_for {
+            None => eprintln!("{name} is empty and retired; it may be switched off"),
+            Some(what) => eprintln!("{name} is retired by force, and still votes: {}", clean(what)),
+        }
     }
     Ok(())
 }
@@ -113,10 +118,27 @@ mod tests {
             waits_for: "it".to_owned(),
             since: String::new(),
             deadline: None,
+            late: false,
             mail_first,
             mail_left,
         });
         (picture.position, picture.length, picture.words)
+    }
+
+    #[test]
+    fn who_is_past_the_deadline_is_told_in_every_step() {
+        for (step, mail_left) in
+            [("names", None), ("mail", None), ("mail", Some(5)), ("votes", Some(0))]
+        {
+            let words = |late| {
+                let (step, waits_for, mail_first) = (step.into(), "it".into(), Some(20));
+                let (since, deadline) = (String::new(), Some("noon".into()));
+                picture(&DrainRow { step, waits_for, since, deadline, late, mail_first, mail_left })
+                    .words
+            };
+            assert!(words(false).ends_with("it (by noon)"), "{step}");
+            assert!(words(true).ends_with("it (late: it was to be empty by noon)"), "{step}");
+        }
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub(super) enum Verb {
     Drain {
         /// Its name.
         name: String,
-        /// When it must be empty: a time, or 48h from now. Shown beside the progress.
+        /// When it must be empty: a time, or 48h from now. Shown beside the progress; past it the
+        /// drain goes on, is shown as late, and raises an alert.
         #[arg(long, value_name = "TIME", value_parser = when)]
         deadline: Option<u64>,
         /// Show how far it is until it is done, as on a terminal anyway; with --output json a line
@@ -112,8 +113,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             if force {
                 warn_of_loss(&name, admin)?;
             }
-            let words = format!("{name} is out of service; it may be switched off");
-            change(HostCall::Retire { name, force }, words)
+            retire(name, force, admin, output)
         }
     }
 }
@@ -130,13 +130,33 @@ fn refuse_retired(name: &str, admin: &Admin) -> anyhow::Result<()> {
 /// How a retired host is.
 fn retired(row: &HostRow) -> Option<String> {
     let (name, since) = (&row.name, row.retired.as_ref()?);
-    Some(match row.retired_empty {
-        true => format!("{name} is retired since {since}: it was empty, and may be switched off"),
-        false => format!(
+    Some(match (row.retired_empty, &row.vote_waits_for) {
+        (true, None) => {
+            format!("{name} is retired since {since}: it was empty, and may be switched off")
+        }
+        (true, Some(what)) => format!(
+            "{name} is retired since {since}: it was empty; it still votes, so leave it on: that \
+             waits for {what}"
+        ),
+        (false, _) => format!(
             "{name} is retired since {since}, by force: mail that was in its queue is on its disk, \
              and only there"
         ),
     })
+}
+
+fn retire(name: String, force: bool, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let retire = Call::Host(HostCall::Retire { name: name.clone(), force });
+    let changed: Changed = admin.call(&retire)?;
+    let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.clone() }))?;
+    let words = match row.vote_waits_for {
+        Some(what) if row.answers != "down" => format!(
+            "{name} is out of service; it still votes, so leave it on until `mxfleet host show \
+             {name}` says no more of that; it waits for {what}"
+        ),
+        _ => format!("{name} is out of service; it may be switched off"),
+    };
+    output.say(&changed, &words)
 }
 
 /// What is lost by force is said, whatever comes of it.
@@ -180,12 +200,19 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         }
         for host in hosts {
             let Some(drain) = &host.drain else { continue };
-            let by = drain
-                .deadline
-                .as_ref()
-                .map_or(String::new(), |by| format!(", to be empty by {by}"));
+            let by = match &drain.deadline {
+                Some(by) if drain.late => format!(", LATE, it was to be empty by {by}"),
+                Some(by) => format!(", to be empty by {by}"),
+                None => String::new(),
+            };
             let line =
                 format!("\n{} drains since {}{by}: {}", host.name, drain.since, drain.waits_for);
+            write_out(&super::output::clean(&line))?;
+        }
+        for host in hosts.iter().filter(|host| host.drain.is_none()) {
+            let Some(what) = &host.vote_waits_for else { continue };
+            let line =
+                format!("\n{} still votes: leave it on; its vote waits for {what}", host.name);
             write_out(&super::output::clean(&line))?;
         }
     }

@@ -174,6 +174,8 @@ pub enum Call {
     ClusterRemove {
         /// Its name.
         name: String,
+        /// Even if it is not retired, as when it is lost.
+        force: bool,
     },
     /// Let a host vote before others.
     ClusterPromote {

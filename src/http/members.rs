@@ -45,7 +45,6 @@ pub async fn answer(
             Err(error) => Err(Refused::unavailable(error.to_string())),
         },
         Call::ClusterToken { name, life_ms } => token(cluster, name, *life_ms, actor).await,
-        Call::ClusterRemove { name } => done(cluster.remove(name, actor).await),
         Call::ClusterPromote { name } => done(cluster.promote(name, actor).await),
         Call::ClusterAudit { limit } => {
             let rows: Vec<AuditRow> =
@@ -67,7 +66,8 @@ async fn token(
     Ok(serde_json::json!(TokenRow { name: name.to_owned(), token, life_seconds: life_ms / 1000 }))
 }
 
-fn done(outcome: Result<(), ManageError>) -> Result<serde_json::Value, Refused> {
+/// The answer to a change of one host.
+pub(super) fn done(outcome: Result<(), ManageError>) -> Result<serde_json::Value, Refused> {
     outcome?;
     Ok(serde_json::json!(Changed { changed: 1 }))
 }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use mxfleet_cluster::{Cluster, Gauges, NameStage};
+use mxfleet_cluster::{Cluster, Gauges, Host, HostState, NameStage};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,7 @@ impl Sources {
         METRICS.names_uncertified.set(whole(names_uncertified(&state)));
         let overdue = state.migration_overdue(wall_ms()) as u64;
         METRICS.migration_overdue_customers.set(whole(overdue));
+        METRICS.drains_late.set(whole(drains_late(&state, wall_ms())));
         look_at_runtime();
     }
 
@@ -125,6 +126,14 @@ fn names_uncertified(state: &mxfleet_cluster::State) -> u64 {
         !is_removed && state.certificate_fault(&row.name).is_some()
     });
     failing.count() as u64
+}
+
+fn drains_late(state: &mxfleet_cluster::State, now_ms: u64) -> u64 {
+    let is_late = |host: &&Host| match &host.state {
+        HostState::Draining(drain) => drain.is_late(now_ms),
+        HostState::InService | HostState::Retired { .. } => false,
+    };
+    state.hosts().filter(is_late).count() as u64
 }
 
 fn look_at_fleet(gauges: &Gauges) {

@@ -200,6 +200,7 @@ declare! {
     dns_stale: gauge(), "1 while this node leads and DNS is not as it shall be";
     dns_updates_total: counter(), "Updates of DNS that were made";
     dns_drift_total: counter(), "Updates of DNS that put right what somebody else had changed";
+    drains_late: gauge(), "Hosts that are still being emptied after their deadline";
     names_uncertified: gauge(), "MX names that the ACME server gave no certificate when last asked";
     migration_overdue_customers: gauge(),
         "Customers that still use MX names whose end was announced for a time that has passed";

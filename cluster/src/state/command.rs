@@ -124,6 +124,8 @@ pub enum Command {
     HostRemove {
         /// Which host.
         name: String,
+        /// Even if it is not retired: it is lost, with the mail that is in its queue.
+        force: bool,
     },
     /// Moves the fleet's clock on, and forgets some of what no longer matters.
     Tick,
@@ -275,7 +277,8 @@ impl Command {
             Self::HostToken { name, .. } => format!("cluster token {name}"),
             Self::HostJoin { host, .. } => format!("cluster join {}", host.name),
             Self::HostPrefer { name, .. } => format!("cluster promote {name}"),
-            Self::HostRemove { name } => format!("cluster remove {name}"),
+            Self::HostRemove { name, force: true } => format!("cluster remove {name} --force"),
+            Self::HostRemove { name, .. } => format!("cluster remove {name}"),
             Self::BlacklistPardon { address } => format!("blacklist pardon {address}"),
             Self::BlacklistExempt { address, exemption: Some(exemption) } => {
                 format!("blacklist exempt {address}: {}", exemption.reason)

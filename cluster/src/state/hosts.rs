@@ -131,7 +131,8 @@ impl Hosts {
         check_name(name)?;
         if self.named(name).is_some() {
             return Err(Refusal::conflict(format!(
-                "host {name} is in the fleet; `mxfleet cluster remove {name}` first if it is lost"
+                "host {name} is in the fleet; if it is lost, `mxfleet cluster remove {name} \
+                 --force` first"
             )));
         }
         if expires_ms <= now || expires_ms - now > TOKEN_LIFE_MS_MAX {

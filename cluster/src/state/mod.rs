@@ -248,8 +248,8 @@ impl State {
             }
             Command::ClusterVersion { to } => self.raise_version(*to),
             Command::HostPrefer { name, preferred } => self.hosts.prefer(name, *preferred),
-            Command::HostRemove { name } => {
-                self.release_host(name)?;
+            Command::HostRemove { name, force } => {
+                self.release_host(name, *force)?;
                 self.hosts.remove(name)
             }
             _ => Err(Refusal::invalid("this command is not one about hosts")),

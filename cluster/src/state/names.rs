@@ -58,6 +58,8 @@ pub struct Pointing {
     pub from_ms: u64,
     /// Whether the host becomes its home.
     pub rehome: bool,
+    /// The id of the host DNS shall say until then, while it has not been seen to.
+    pub meanwhile: Option<u64>,
 }
 
 /// How a name is, in one word.
@@ -115,9 +117,26 @@ impl MxName {
         self.pointing.as_ref().map_or(self.target, |pointing| pointing.to)
     }
 
+    /// The host DNS shall say at `now_ms`; `None` when it shall not have the name.
+    pub(super) fn host_at(&self, now_ms: u64) -> Option<u64> {
+        match &self.pointing {
+            Some(pointing) if pointing.from_ms <= now_ms => pointing.to,
+            Some(pointing) => pointing.meanwhile.or(self.target),
+            None => self.target,
+        }
+    }
+
+    /// Whether DNS shall say something at `now_ms` that it has not been seen to say.
+    pub fn is_moving(&self, now_ms: u64) -> bool {
+        let moves =
+            |pointing: &Pointing| pointing.from_ms <= now_ms || pointing.meanwhile.is_some();
+        self.pointing.as_ref().is_some_and(moves)
+    }
+
     /// The hosts that may get mail by this name at `now_ms`: where DNS says, shall say, or said.
     pub fn hosts(&self, now_ms: u64) -> impl Iterator<Item = u64> {
-        let pending = self.pointing.as_ref().and_then(|pointing| pointing.to);
+        let pending = self.pointing.iter().flat_map(|pointing| [pointing.to, pointing.meanwhile]);
+        let pending = pending.flatten();
         let remembered = self.pointing.is_some() || now_ms < self.caches_until_ms;
         let former = self.former.iter().copied().filter(move |_| remembered);
         self.target.into_iter().chain(pending).chain(former)
@@ -131,6 +150,7 @@ impl MxName {
             Some(pointing) if pointing.from_ms <= now_ms => {
                 pointing.to.map(|host| (host, ttl.low_s))
             }
+            Some(Pointing { meanwhile: Some(host), .. }) => Some((*host, ttl.low_s)),
             Some(pointing) if pointing.from_ms <= now_ms.saturating_add(2 * normal_ms) => {
                 self.target.map(|host| (host, ttl.low_s))
             }
@@ -145,21 +165,33 @@ impl MxName {
     pub(super) fn point(&mut self, to: Option<u64>, from_ms: u64, rehome: bool, now_ms: u64) {
         match self.pointing.take() {
             // It may be in DNS already, on some of the servers.
-            Some(Pointing { to: Some(host), from_ms, .. }) if from_ms <= now_ms => {
-                self.remember(host);
+            Some(Pointing { to, from_ms, meanwhile, .. }) => {
+                let told = [to.filter(|_| from_ms <= now_ms), meanwhile];
+                told.into_iter().flatten().for_each(|host| self.remember(host));
             }
-            Some(_) => {}
             None if self.caches_until_ms <= now_ms => self.former.clear(),
             None => {}
         }
-        self.pointing = Some(Pointing { to, from_ms, rehome });
+        self.pointing = Some(Pointing { to, from_ms, rehome, meanwhile: None });
     }
 
-    /// Want DNS to say what it was last seen to say.
+    /// Want DNS to say `host` until the date of `later`, and then what that says.
+    pub(super) fn point_until(&mut self, host: Option<u64>, later: Pointing, now_ms: u64) {
+        let says_so = self.target == host && !self.is_moving(now_ms);
+        if !says_so {
+            self.point(host, now_ms, false, now_ms);
+        }
+        self.pointing = Some(Pointing { meanwhile: host.filter(|_| !says_so), ..later });
+    }
+
+    /// Want DNS to say what it was last seen to say, or shall say before the next date.
     pub(super) fn stay(&mut self, now_ms: u64) {
         match &self.pointing {
             None => {}
-            Some(pointing) if pointing.from_ms > now_ms => self.pointing = None,
+            Some(pointing) if pointing.from_ms > now_ms => match pointing.meanwhile {
+                None => self.pointing = None,
+                Some(host) => self.point(Some(host), now_ms, false, now_ms),
+            },
             Some(_) => self.point(self.target, now_ms, false, now_ms),
         }
     }
@@ -170,12 +202,17 @@ impl MxName {
             self.former.clear();
         }
         let done = self.pointing.take_if(|p| p.from_ms <= now_ms && p.to == host);
-        if done.is_some() || self.ttl_s != ttl_s {
+        let until = self.pointing.as_mut().filter(|p| p.from_ms > now_ms);
+        let until = until.and_then(|p| p.meanwhile.take_if(|known| Some(*known) == host));
+        let moved = done.is_some() || until.is_some();
+        if moved || self.ttl_s != ttl_s {
             let old_ms = 1000 * u64::from(self.ttl_s.max(ttl_s));
             self.caches_until_ms = self.caches_until_ms.max(now_ms.saturating_add(old_ms));
         }
         self.ttl_s = ttl_s;
-        let Some(done) = done else { return };
+        if !moved {
+            return;
+        }
         if let Some(before) = self.target
             && self.target != host
         {
@@ -188,7 +225,7 @@ impl MxName {
             (Some(_), NameStage::Planned) => self.stage = NameStage::Active,
             (Some(_), _) => {}
         }
-        if let Some(host) = host.filter(|_| done.rehome) {
+        if let Some(host) = host.filter(|_| done.is_some_and(|done| done.rehome)) {
             self.home = host;
         }
     }
@@ -306,6 +343,26 @@ mod tests {
         name.seen(Some(1), 60, now + 2);
         assert!(name.hosts(now + 3).any(|host| host == 2), "and resolvers remember it");
         assert_eq!(name.hosts(now + 2 + HOUR_MS).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn it_is_elsewhere_until_a_date_and_then_moves_on() {
+        let mut name = active();
+        let (now, date) = (10 * HOUR_MS, 100 * HOUR_MS);
+        let later = Pointing { to: Some(2), from_ms: date, rehome: true, meanwhile: None };
+        name.point_until(Some(1), later.clone(), now);
+        assert_eq!(name.pointing, Some(later.clone()), "DNS says 1 already");
+        name.point(Some(2), now, true, now);
+        name.seen(Some(2), 60, now);
+        name.point_until(Some(1), later.clone(), now + 1);
+        assert_eq!(name.wanted(now + 1, TTL), Some((1, 60)));
+        assert_eq!((name.aim(), name.is_moving(now + 1)), (Some(2), true));
+        name.seen(Some(1), 60, now + 2);
+        assert_eq!(name.pointing, Some(later));
+        assert_eq!((name.target, name.is_moving(now + 2)), (Some(1), false));
+        assert_eq!(name.wanted(now + 2, TTL), Some((1, 3600)));
+        name.seen(Some(2), 60, date);
+        assert_eq!((name.status(), name.target), (NameStatus::Active, Some(2)));
     }
 
     #[test]

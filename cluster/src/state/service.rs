@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Pointing;
+
 /// Whether a host serves.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum HostState {
@@ -25,7 +27,7 @@ pub enum HostState {
 
 impl HostState {
     /// Whether the host shall follow the others, and not vote: it is empty, or out of service.
-    pub(crate) fn stands_down(&self) -> bool {
+    pub fn stands_down(&self) -> bool {
         match self {
             Self::InService => false,
             Self::Draining(drain) => drain.mail_left == Some(0),
@@ -39,7 +41,7 @@ impl HostState {
 pub struct Drain {
     /// Since when: milliseconds since 1970, UTC.
     pub since_ms: u64,
-    /// When it is to be empty, for people to compare with.
+    /// When it is to be empty; if it is not, people are told.
     pub deadline_ms: Option<u64>,
     /// The names it had; they come back if the host does.
     pub moved: Vec<MovedName>,
@@ -49,13 +51,24 @@ pub struct Drain {
     pub mail_left: Option<u64>,
 }
 
+impl Drain {
+    /// Whether the host should be empty and retired by `now_ms`.
+    pub fn is_late(&self, now_ms: u64) -> bool {
+        self.deadline_ms.is_some_and(|by| now_ms > by)
+    }
+}
+
 /// A name that a host had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedName {
     /// Which.
     pub name: String,
-    /// Whether the host was about to become its home.
-    pub rehome: bool,
+    /// Whether it pointed at the host, or was to at once; otherwise it was to at a date.
+    pub was_here: bool,
+    /// What was to come of it.
+    pub before: Option<Pointing>,
+    /// The id of its home.
+    pub home: u64,
     /// The id of the host it went to.
     pub to: u64,
 }

@@ -206,7 +206,7 @@ fn the_order_of_commands_is_the_format_and_has_not_changed() {
     let host = NewHost { name: name(), address: name(), version: name(), key: [0; 32], speaks: 1 };
     assert_eq!(first(Command::HostFound { host: host.clone(), seed: 0 }), 9);
     assert_eq!(first(Command::HostJoin { token: [0; 32], host }), 11);
-    assert_eq!(first(Command::HostRemove { name: name() }), 14);
+    assert_eq!(first(Command::HostRemove { name: name(), force: false }), 14);
     assert_eq!(first(Command::Tick), 15);
     assert_eq!(first(Command::BlacklistFreeze { domain: name(), frozen: true }), 19);
     assert_eq!(first(Command::DomainCommit { import: 0, parts: 0 }), 21);

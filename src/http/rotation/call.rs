@@ -233,12 +233,15 @@ pub struct HostRow {
     pub retired_empty: bool,
     /// How its drain goes.
     pub drain: Option<DrainRow>,
+    /// What its vote waits for, in words, if it is to vote no more and still does: the fleet needs
+    /// it until then, so it must not be switched off.
+    pub vote_waits_for: Option<String>,
 }
 
 /// How the drain of a host goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainRow {
-    /// `names`, `mail`, `votes` or `done`.
+    /// `names`, `mail` or `votes`.
     pub step: String,
     /// What it waits for, in words.
     pub waits_for: String,
@@ -246,6 +249,8 @@ pub struct DrainRow {
     pub since: String,
     /// When it is to be empty.
     pub deadline: Option<String>,
+    /// Whether that has passed.
+    pub late: bool,
     /// Messages in its queue when it was first counted.
     pub mail_first: Option<u64>,
     /// Messages in its queue when it was last counted.

@@ -7,6 +7,7 @@ use mxfleet_cluster::{Command, Drain, Host, HostCommand, HostState, Member, Stat
 use super::super::call::{Refused, RefusedKind, Terms};
 use super::call::{DrainRow, HostCall, HostRow};
 use super::names::waits_for;
+use super::votes::{quorum_objection, vote_waits_for};
 use super::{Answer, Answers, RotationAdmin, time};
 use crate::system::clock::wall_ms;
 
@@ -15,12 +16,11 @@ impl RotationAdmin {
         let state = self.view();
         let command = match call {
             HostCall::List => {
-                let answers = self.answers().await?;
-                return Ok(serde_json::json!(host_rows(&state, &answers)));
+                return Ok(serde_json::json!(host_rows(&state, &self.members().await?)));
             }
             HostCall::Show { name } => {
-                let answers = self.answers().await?;
-                let row = host_rows(&state, &answers).into_iter().find(|row| row.name == name);
+                let members = self.members().await?;
+                let row = host_rows(&state, &members).into_iter().find(|row| row.name == name);
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no host {}", name.escape_debug()))
                 })?;
@@ -32,9 +32,7 @@ impl RotationAdmin {
             }
             HostCall::Drain { name, deadline_ms } => {
                 let answers = self.answers_in_time(|host| host != name).await?;
-                if let Some(why) = quorum_objection(&self.members().await?, &name) {
-                    return Err(Refused { error: why, kind: RefusedKind::Conflict });
-                }
+                self.require_quorum_without(&name).await?;
                 let moves = moves_from(&state, &name, &answers);
                 HostCommand::Drain { name, deadline_ms, moves }
             }
@@ -44,11 +42,38 @@ impl RotationAdmin {
             }
             HostCall::Retire { name, force } => {
                 let answers = self.answers_in_time(|host| force && host != name).await?;
+                if force {
+                    self.require_quorum_without(&name).await?;
+                } else {
+                    self.require_no_vote(&name).await?;
+                }
                 let moves = if force { moves_from(&state, &name, &answers) } else { Vec::new() };
                 HostCommand::Retire { name, force, moves }
             }
         };
         self.propose(Command::HostService(command), terms).await
+    }
+
+    /// Refuse to take a host out that the fleet needs to decide anything.
+    async fn require_quorum_without(&self, host: &str) -> Result<(), Refused> {
+        let why = quorum_objection(&self.view(), &self.members().await?, host);
+        why.map_or(Ok(()), |why| Err(Refused { error: why, kind: RefusedKind::Conflict }))
+    }
+
+    /// Refuse to call a host retired, which may be switched off then, while it is up and votes.
+    async fn require_no_vote(&self, name: &str) -> Result<(), Refused> {
+        let (state, members) = (self.view(), self.members().await?);
+        let host = state.host_named(name).filter(|_| !Answers::of_members(&members).is_down(name));
+        match host.and_then(|host| vote_waits_for(&state, &members, host)) {
+            None => Ok(()),
+            Some(what) => Err(Refused {
+                error: format!(
+                    "host {name} still votes, and is retired by itself when it does no more; it \
+                     waits for {what}"
+                ),
+                kind: RefusedKind::Conflict,
+            }),
+        }
     }
 
     fn check_addresses(&self, addresses: &[IpAddr]) -> Result<(), Refused> {
@@ -62,56 +87,39 @@ impl RotationAdmin {
 /// Where the names of a host that leaves go: to hosts that answer. What is wrong with that, the
 /// state says.
 fn moves_from(state: &State, host: &str, answers: &Answers) -> Vec<(String, String)> {
-    let plan = answers.without_down(state.fleet(wall_ms())).evacuate(host);
+    let plan = answers.without_down(state.fleet_left_by(host, wall_ms())).evacuate(host);
     let moves = plan.map(|plan| plan.moves).unwrap_or_default();
     moves.into_iter().map(|step| (step.name, step.to)).collect()
 }
 
-/// Why the fleet could not decide anything without this host, if so. Another that follows and is up
-/// takes its vote.
-fn quorum_objection(members: &[Member], host: &str) -> Option<String> {
-    let others = || members.iter().filter(|member| member.name != host);
-    let leaves = members.iter().find(|member| member.name == host)?;
-    if leaves.role != "voter" {
-        return None;
-    }
-    let voters = others().filter(|member| member.role == "voter");
-    let down: Vec<&str> = voters
-        .clone()
-        .filter(|member| member.state == "down")
-        .map(|member| member.name.as_str())
-        .collect();
-    let replaced = others().any(|member| member.role == "learner" && member.state == "up");
-    let votes = voters.count() + usize::from(replaced);
-    let up = votes - down.len();
-    if 2 * up > votes {
-        return None;
-    }
-    Some(format!(
-        "without {host} the fleet has no quorum, since {} is down; bring it back, or remove it, \
-         first",
-        down.join(", ")
-    ))
-}
-
-fn host_rows(state: &State, answers: &Answers) -> Vec<HostRow> {
+fn host_rows(state: &State, members: &[Member]) -> Vec<HostRow> {
     let fleet = state.fleet_as_seen(wall_ms());
     let load = |name: &str| {
         let at = fleet.hosts.iter().position(|host| host.name == name);
         let on = fleet.names.iter().filter(|row| row.host.is_some() && row.host == at);
         on.map(|row| row.load).sum()
     };
-    let row = |host: &Host| host_row(state, host, load(&host.name), answers.of(&host.name));
+    let answers = Answers::of_members(members);
+    let row = |host: &Host| {
+        let vote = vote_waits_for(state, members, host);
+        host_row(state, host, load(&host.name), (answers.of(&host.name), vote))
+    };
     state.hosts().map(row).collect()
 }
 
-fn host_row(state: &State, host: &Host, load: u64, answers: &str) -> HostRow {
+fn host_row(
+    state: &State,
+    host: &Host,
+    load: u64,
+    (answers, vote_waits_for): (&str, Option<String>),
+) -> HostRow {
     let now_ms = wall_ms();
     let names = state.names_on(host.id, now_ms).map(|row| row.name.clone()).collect();
     let (word, drain) = match &host.state {
         HostState::InService => ("in service", None),
         HostState::Draining(drain) => {
-            let drain = drain_row(state, host, drain, (now_ms, answers == "down"));
+            let vote = vote_waits_for.as_deref();
+            let drain = drain_row(state, host, drain, (now_ms, answers == "down", vote));
             ("draining", Some(drain))
         }
         HostState::Retired { .. } => ("retired", None),
@@ -131,6 +139,7 @@ fn host_row(state: &State, host: &Host, load: u64, answers: &str) -> HostRow {
         },
         retired_empty: matches!(host.state, HostState::Retired { empty: true, .. }),
         drain,
+        vote_waits_for,
     }
 }
 
@@ -138,18 +147,18 @@ fn drain_row(
     state: &State,
     host: &Host,
     drain: &Drain,
-    (now_ms, is_down): (u64, bool),
+    (now_ms, is_down, vote_waits_for): (u64, bool, Option<&str>),
 ) -> DrainRow {
     let name = state.names_on(host.id, now_ms).max_by_key(|row| row.caches_until_ms);
     let (step, waits_for) = match (name, drain.mail_left) {
         (Some(name), _) => {
             let what = waits_for(state, name, now_ms).unwrap_or_else(|| "its turn".to_owned());
-            let is_late = drain.deadline_ms.is_some_and(|by| name.caches_until_ms > by);
-            let late = if is_late { ", after the deadline" } else { "" };
+            let late =
+                if drain.is_late(name.caches_until_ms) { ", after the deadline" } else { "" };
             ("names", format!("{} waits for {what}{late}", name.name))
         }
         (None, Some(0)) if !is_down => {
-            ("votes", "its lead and its vote to be taken over".to_owned())
+            ("votes", vote_waits_for.unwrap_or("the fleet to say that it is empty").to_owned())
         }
         (None, _) if is_down => {
             let name = &host.name;
@@ -170,6 +179,7 @@ fn drain_row(
         waits_for,
         since: time(drain.since_ms),
         deadline: drain.deadline_ms.map(time),
+        late: drain.is_late(now_ms),
         mail_first: drain.mail_first,
         mail_left: drain.mail_left,
     }
@@ -180,34 +190,6 @@ mod tests {
     use mxfleet_cluster::{Fleet, FleetHost, FleetName};
 
     use super::*;
-
-    fn members(members: &[(&str, &'static str, &'static str)]) -> Vec<Member> {
-        let member = |(name, role, state): &(&str, &'static str, &'static str)| Member {
-            name: (*name).to_owned(),
-            id: 1,
-            address: String::new(),
-            role,
-            state,
-            lag_entries: None,
-            last_contact_seconds: None,
-            version: String::new(),
-            speaks: Some(1),
-        };
-        members.iter().map(member).collect()
-    }
-
-    #[test]
-    fn a_drain_that_would_leave_no_quorum_is_refused() {
-        let up = |name| (name, "voter", "up");
-        let all = members(&[up("mx1"), up("mx2"), up("mx3")]);
-        assert_eq!(quorum_objection(&all, "mx1"), None);
-        let one_down = members(&[up("mx1"), up("mx2"), ("mx3", "voter", "down")]);
-        assert!(quorum_objection(&one_down, "mx1").is_some_and(|why| why.contains("mx3 is down")));
-        assert_eq!(quorum_objection(&one_down, "mx4"), None);
-        let spare =
-            members(&[up("mx1"), up("mx2"), ("mx3", "voter", "down"), ("mx4", "learner", "up")]);
-        assert_eq!(quorum_objection(&spare, "mx1"), None, "mx4 votes instead");
-    }
 
     #[test]
     fn names_go_to_hosts_that_answer_only() {

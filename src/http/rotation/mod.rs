@@ -6,6 +6,8 @@ mod hosts;
 mod migrations;
 mod names;
 mod notices;
+mod removal;
+mod votes;
 
 pub(super) use self::notices::notice_row;
 
@@ -29,6 +31,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 struct Answers(BTreeMap<String, &'static str>);
 
 impl Answers {
+    fn of_members(members: &[Member]) -> Self {
+        Self(members.iter().map(|member| (member.name.clone(), member.state)).collect())
+    }
+
     fn of(&self, host: &str) -> &'static str {
         self.0.get(host).copied().unwrap_or("unknown")
     }
@@ -67,6 +73,7 @@ impl RotationAdmin {
     pub async fn answer(&self, call: &Call, terms: &Terms) -> Option<Answer> {
         Some(match call.clone() {
             Call::Host(call) => self.host(call, terms).await,
+            Call::ClusterRemove { name, force } => self.remove(&name, force, terms).await,
             Call::Name(call) => self.name(call, terms).await,
             Call::Migration(call) => self.migration(call, terms).await,
             Call::Notice(call) => self.notice(call, terms).await,
@@ -92,8 +99,7 @@ impl RotationAdmin {
 
     /// Whether each host answers the leader, by name.
     async fn answers(&self) -> Result<Answers, Refused> {
-        let members = self.members().await?.into_iter();
-        Ok(Answers(members.map(|member| (member.name, member.state)).collect()))
+        Ok(Answers::of_members(&self.members().await?))
     }
 
     /// The same, when it matters: a leader that has just begun has not heard everybody, so hosts

@@ -227,10 +227,12 @@ fn name_row(
 /// What a name waits for, in words.
 pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<String> {
     if let Some(pointing) = &row.pointing {
-        if pointing.from_ms > now_ms {
+        let is_ahead = pointing.from_ms > now_ms;
+        if is_ahead && pointing.meanwhile.is_none() {
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
-        let what = match pointing.to {
+        let what = if is_ahead { pointing.meanwhile } else { pointing.to };
+        let what = match what {
             Some(host) => format!("DNS to say {}", host_name(state, host)),
             None => "DNS to forget it".to_owned(),
         };

@@ -267,6 +267,5 @@ fn servers(state: &State) -> Vec<SocketAddr> {
 
 /// Whether the fleet does not know yet that this is in DNS.
 fn is_news(row: &MxName, shall: Option<(u64, u32)>, now_ms: u64) -> bool {
-    let pending = row.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
-    pending || shall.is_some_and(|(_, ttl_s)| ttl_s != row.ttl_s)
+    row.is_moving(now_ms) || shall.is_some_and(|(_, ttl_s)| ttl_s != row.ttl_s)
 }

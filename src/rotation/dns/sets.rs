@@ -105,8 +105,7 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
     let with_keys = state.settings().get("rotation.tlsa") != Some("ignore");
     for row in state.names() {
         let over = matches!(row.stage, NameStage::Removed { .. });
-        let known = row.target.is_some()
-            || row.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
+        let known = row.target.is_some() || row.is_moving(now_ms);
         if !over && known {
             for kind in KINDS {
                 sets.insert(SetName { name: row.name.clone(), kind }, Set::default());

@@ -33,6 +33,14 @@ impl State {
         self.fleet_with(now_ms, &|_| None, self.assignments())
     }
 
+    /// The same with names that are not in DNS yet and are to point at `host`, which leaves.
+    pub fn fleet_left_by(&self, host: &str, now_ms: u64) -> Fleet {
+        let id = self.host_named(host).map(|host| host.id);
+        let is_coming = |row: &MxName| row.stage == NameStage::Planned && row.aim() == id;
+        let counts = |row: &MxName| (id.is_some() && is_coming(row)).then_some(true);
+        self.fleet_with(now_ms, &counts, self.assignments())
+    }
+
     /// The same as it will be when the newest migration is over.
     pub fn fleet_after(&self, now_ms: u64) -> Fleet {
         let Some(migration) = self.migrations().next() else { return self.fleet(now_ms) };

@@ -1,6 +1,6 @@
 //! A host's service: drained, resumed, retired.
 
-use super::super::names::{MxName, NameStage};
+use super::super::names::{MxName, NameStage, Pointing};
 use super::super::service::{Drain, HostCommand, HostState, MovedName};
 use super::super::{Command, Host, Outcome, Refusal, State};
 
@@ -10,7 +10,9 @@ impl State {
             HostCommand::Set { name, addresses } => {
                 let id = self.hosts.require(name)?;
                 self.check_addresses(id, addresses)?;
-                if addresses.is_empty() && self.aimed_at(id).next().is_some() {
+                let now_ms = self.clock_ms;
+                let leads = |row: &MxName| [row.aim(), row.host_at(now_ms)].contains(&Some(id));
+                if addresses.is_empty() && self.rotation.names.iter().any(leads) {
                     return Err(Refusal::conflict(format!("names point at {name}")));
                 }
                 self.edit_host(id, |host| host.addresses.clone_from(addresses))
@@ -68,14 +70,12 @@ impl State {
         host: &str,
         moves: &[(String, String)],
     ) -> Result<Vec<MovedName>, Refusal> {
-        let aimed = |name: &MxName| {
-            let rehome = name.pointing.as_ref().is_some_and(|pointing| pointing.rehome);
-            (name.name.clone(), rehome)
-        };
-        self.hurry_names(id)?;
-        let aimed: Vec<(String, bool)> = self.aimed_at(id).map(aimed).collect();
+        let now_ms = self.clock_ms;
+        let hurried = self.hurry_names(id)?;
+        let aimed: Vec<MxName> = self.aimed_at(id).cloned().collect();
         let mut carried: Vec<MovedName> = Vec::new();
-        for (name, rehome) in aimed {
+        for row in aimed {
+            let name = row.name.clone();
             let to = moves.iter().find(|(moved, _)| *moved == name).map(|(_, to)| to);
             let to = to.ok_or_else(|| {
                 Refusal::conflict(format!("{name} points at {host}, and no other host is given"))
@@ -84,35 +84,42 @@ impl State {
             if target == id {
                 return Err(Refusal::conflict(format!("{name} would stay at {host}")));
             }
-            let planned = self.require_name(&name)?.stage == NameStage::Planned;
-            self.edit_name(&name, |row, now_ms| row.point(Some(target), now_ms, planned, now_ms))?;
-            carried.push(MovedName { name, rehome, to: target });
+            let planned = row.stage == NameStage::Planned;
+            let was_here = row.host_at(now_ms) == Some(id);
+            self.edit_name(&name, |row, now_ms| match &mut row.pointing {
+                // Nothing leads to the host before its date.
+                Some(pointing) if !was_here => pointing.to = Some(target),
+                _ => row.point(Some(target), now_ms, planned, now_ms),
+            })?;
+            let (before, home) = (row.pointing, row.home);
+            carried.push(MovedName { name, was_here, before, home, to: target });
         }
         if let Some((other, _)) =
             moves.iter().find(|(name, _)| !carried.iter().any(|moved| moved.name == *name))
         {
             return Err(Refusal::conflict(format!("{other} does not point at {host}")));
         }
+        carried.extend(hurried);
         Ok(carried)
     }
 
     /// Names that would leave the host at a later date leave it now.
-    fn hurry_names(&mut self, id: u64) -> Result<(), Refusal> {
+    fn hurry_names(&mut self, id: u64) -> Result<Vec<MovedName>, Refusal> {
         let now_ms = self.clock_ms;
-        let later = |row: &&MxName| {
-            let pointing = row.pointing.as_ref().filter(|pointing| pointing.from_ms > now_ms);
-            row.target == Some(id) && pointing.is_some_and(|p| p.to.is_some_and(|to| to != id))
+        let later = |row: &MxName| {
+            let pointing = row.pointing.as_ref().filter(|pointing| pointing.from_ms > now_ms)?;
+            let to = pointing.to.filter(|to| *to != id && row.host_at(now_ms) == Some(id))?;
+            let (name, before) = (row.name.clone(), Some(pointing.clone()));
+            Some(MovedName { name, was_here: true, before, home: row.home, to })
         };
-        let later: Vec<String> =
-            self.rotation.names.iter().filter(later).map(|n| n.name.clone()).collect();
-        for name in later {
-            self.edit_name(&name, |row, now_ms| {
-                if let Some(pointing) = &mut row.pointing {
-                    pointing.from_ms = now_ms;
-                }
+        let later: Vec<MovedName> = self.rotation.names.iter().filter_map(later).collect();
+        for moved in &later {
+            let rehome = moved.before.as_ref().is_some_and(|before| before.rehome);
+            self.edit_name(&moved.name, |row, now_ms| {
+                row.point(Some(moved.to), now_ms, rehome, now_ms);
             })?;
         }
-        Ok(())
+        Ok(later)
     }
 
     fn resume(&mut self, name: &str) -> Outcome {
@@ -125,15 +132,48 @@ impl State {
             HostState::Draining(Drain { moved, .. }) | HostState::Retired { moved, .. } => moved,
         };
         self.edit_host(id, |host| host.state = HostState::InService)?;
-        for MovedName { name, rehome, to } in moved {
-            let Some(row) = self.rotation.names.get(&name) else { continue };
-            // One that went on to somewhere else meanwhile comes back only to its home.
-            let is_its_own = row.home == id || row.aim() == Some(to);
-            if is_its_own && row.aim().is_some_and(|aim| aim != id) {
-                self.edit_name(&name, |row, now_ms| row.point(Some(id), now_ms, rehome, now_ms))?;
-            }
+        for moved in moved {
+            self.give_back(id, name, moved)?;
         }
         Ok(1)
+    }
+
+    /// A host that is in service again gets back a name it had, or was to get.
+    fn give_back(&mut self, id: u64, host: &str, moved: MovedName) -> Outcome {
+        let MovedName { name, was_here, before, home, to } = moved;
+        let now_ms = self.clock_ms;
+        let Some(row) = self.rotation.names.get(&name) else { return Ok(0) };
+        // One that went on to somewhere else meanwhile comes back only to its home.
+        let is_its_own = row.home == id || row.aim() == Some(to);
+        if !is_its_own || row.aim().is_none() {
+            return Ok(0);
+        }
+        let leaves = before.as_ref().is_some_and(|before| before.to != Some(id));
+        let is_ahead = before.as_ref().is_some_and(|before| before.from_ms > now_ms);
+        if leaves && !is_ahead {
+            return Ok(0); // it is where it was to be by now
+        }
+        let stays_at = if was_here { Some(id) } else { row.host_at(now_ms) };
+        let is_there = row.aim() == Some(id);
+        let takes_names =
+            |host: &Host| host.state == HostState::InService && !host.addresses.is_empty();
+        let goes_on = |before: &Pointing| {
+            let target = before.to.and_then(|to| self.hosts.get(to));
+            is_ahead && target.is_some_and(takes_names)
+        };
+        let rehome = before.as_ref().is_some_and(|before| before.rehome) && !leaves;
+        let later = before.filter(goes_on);
+        self.require_target(host)?;
+        self.edit_name(&name, |row, now_ms| match later {
+            Some(later) => {
+                if leaves && later.rehome && row.home == to {
+                    row.home = home; // the other became it before its time
+                }
+                row.point_until(stays_at, later, now_ms);
+            }
+            None if is_there => {}
+            None => row.point(Some(id), now_ms, rehome, now_ms),
+        })
     }
 
     fn mail_left(&mut self, id: u64, messages: u64) -> Outcome {
@@ -191,18 +231,26 @@ impl State {
         self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved, empty: false })
     }
 
-    /// Before a host is removed for good: nothing leads to it, and nothing has it as its home.
-    pub(in crate::state) fn release_host(&mut self, name: &str) -> Outcome {
+    /// Before a host is removed for good: nothing leads to it, its queue is empty or given up, and
+    /// nothing has it as its home.
+    pub(in crate::state) fn release_host(&mut self, name: &str, force: bool) -> Outcome {
         let id = self.hosts.require(name)?;
-        let forced = |host: &Host| matches!(host.state, HostState::Retired { .. });
-        let forced = self.hosts.get(id).is_some_and(forced);
+        let is_retired = |host: &Host| matches!(host.state, HostState::Retired { .. });
+        let is_retired = self.hosts.get(id).is_some_and(is_retired);
         if let Some(carried) = self.names_on(id, self.clock_ms).next()
-            && !forced
+            && !is_retired
         {
             return Err(Refusal::conflict(format!(
                 "mail may come to {name} by {}; `mxfleet host drain {name}` moves its names, or \
                  `mxfleet host retire {name} --force` if it is lost",
                 carried.name
+            )));
+        }
+        if !is_retired && !force {
+            return Err(Refusal::conflict(format!(
+                "host {name} is not retired, and mail may be in its queue; `mxfleet host drain \
+                 {name}` first, which retires it when it is empty; if it is lost, `mxfleet cluster \
+                 remove {name} --force` gives up what is on its disk"
             )));
         }
         for row in self.rotation.names.iter_mut().filter(|row| row.home == id) {

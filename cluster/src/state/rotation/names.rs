@@ -312,8 +312,7 @@ impl State {
     fn published(&mut self, name: &str, host: Option<u64>, ttl_s: u32) -> Outcome {
         let now_ms = self.clock_ms;
         let row = self.require_name(name)?;
-        let wanted = row.pointing.as_ref().filter(|p| p.from_ms <= now_ms).map(|p| p.to);
-        if wanted.unwrap_or(row.target) != host && row.target != host {
+        if row.host_at(now_ms) != host && row.target != host {
             return Err(Refusal::conflict(format!("DNS is no longer to say this of {name}")));
         }
         if row.pointing.is_none() && row.ttl_s == ttl_s {

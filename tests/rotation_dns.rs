@@ -153,6 +153,32 @@ fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
 }
 
 #[test]
+fn resolvers_may_hold_the_longest_time_that_any_server_gave_seen_on_all_or_not() {
+    let key = tsig_key("mxfleet");
+    let server = primary(Software::Bind, &key);
+    let copies = Duties { key: None, copies: Some(server.address()) };
+    let mut secondary = NameServer::with(Software::Bind, &[(ZONE, "")], &copies);
+    let fleet = fleet(&key, &[&server, &secondary]);
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    eventually("it is on the primary", SOON, || server.ask(NAME, "A") == "127.0.0.11");
+    secondary.restart();
+    await_state(node, "active", "mx1");
+    node.admin(&["settings", "set", "rotation.ttl", "10m"]);
+    eventually("raised on the primary", SOON, || server.ttl(NAME) == Some(600));
+    assert!(secondary.ttl(NAME).unwrap() < 600, "which the other server does not know");
+    node.admin(&["name", "point", NAME, "mx2"]);
+    eventually("moved on the primary", SOON, || server.ask(NAME, "A") == "127.0.0.12");
+    secondary.restart();
+    await_state(node, "redirected", "mx2");
+    let waits = name(node)["waits_for"].as_str().unwrap_or_default().to_owned();
+    let until = waits.strip_prefix("resolvers to forget mx1, until ").expect(&waits);
+    let until: jiff::Timestamp = until.parse().unwrap();
+    let left_s = until.as_second() - jiff::Timestamp::now().as_second();
+    assert!(left_s > 300, "some remember it for ten minutes: {waits}");
+}
+
+#[test]
 fn what_somebody_else_changes_is_put_right() {
     let key = tsig_key("mxfleet");
     let server = primary(Software::Bind, &key);

@@ -164,6 +164,7 @@ fn rotation() -> Vec<Command> {
         NameCommand::Keep { name: name() },
         NameCommand::Remove { name: name(), force: false },
         NameCommand::DnsFault { text: Some("refused".to_owned()) },
+        NameCommand::Telling { ttls: vec![(name(), 3600)] },
     ];
     let migrations = vec![
         MigrationCommand::Plan {

@@ -96,6 +96,9 @@ impl DnsPublisher {
             return;
         }
         let (state, now_ms) = (self.cluster.view(), wall_ms());
+        if !self.tell_ttls(&state, now_ms).await {
+            return;
+        }
         let servers = servers(&state);
         let wanted = wanted(&state, now_ms);
         if servers.is_empty() || wanted.is_empty() {
@@ -221,14 +224,27 @@ impl DnsPublisher {
         }
     }
 
-    async fn propose(&self, command: NameCommand) {
+    /// Before a server gives a longer time to live than was known, the fleet knows of it: resolvers
+    /// may hold it, whether or not all servers are ever seen to give it. False if it does not.
+    async fn tell_ttls(&self, state: &State, now_ms: u64) -> bool {
+        let longer = |row: &MxName| {
+            let (_, ttl_s) = row.wanted(now_ms, state.ttl())?;
+            (ttl_s > row.longest_ttl_s()).then(|| (row.name.clone(), ttl_s))
+        };
+        let ttls: Vec<_> = state.names().filter_map(longer).collect();
+        ttls.is_empty() || self.propose(NameCommand::Telling { ttls }).await
+    }
+
+    /// Whether the fleet took it.
+    async fn propose(&self, command: NameCommand) -> bool {
         let request = Request::new(random_id(), ACTOR, wall_ms(), Command::Name(command));
         match self.cluster.propose(request).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => return true,
             // It is looked at again in the next round.
             Ok(Err(refusal)) => tracing::debug!(%refusal, "what DNS says is no longer wanted"),
             Err(error) => tracing::debug!(%error, "what DNS says could not be told"),
         }
+        false
     }
 }
 
@@ -263,5 +279,5 @@ fn servers(state: &State) -> Vec<SocketAddr> {
 /// Whether the fleet does not know yet that this is in DNS.
 fn is_news(row: &MxName, shall: Option<(u64, u32)>, now_ms: u64) -> bool {
     let pending = row.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
-    pending || shall.is_some_and(|(_, ttl_s)| ttl_s != row.ttl_s)
+    pending || shall.is_some_and(|(_, ttl_s)| !row.is_known_to_give(ttl_s))
 }

@@ -152,6 +152,43 @@ fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
     await_state(node, "active", "mx1");
 }
 
+/// Records of others: a wildcard, an alias, and a name that is delegated.
+fn names_among_records_of_others(software: Software) {
+    let key = tsig_key("mxfleet");
+    let duties = Duties { key: Some(key.clone()), copies: None };
+    let records = "other A 127.0.0.99\n* A 127.0.0.66\nmx-b CNAME other\nmx-c NS ns.else.test.";
+    let server = NameServer::with(software, &[(ZONE, records)], &duties);
+    let fleet = fleet(&key, &[&server]);
+    let node = &fleet.nodes[0];
+    let (alias, delegated) = ("mx-b.relay.test", "mx-c.relay.test");
+    assert_eq!(server.ask(NAME, "A"), "127.0.0.66", "the wildcard");
+    for name in [delegated, NAME, alias] {
+        node.admin(&["name", "add", name, "--host", "mx1"]);
+    }
+    for name in [NAME, alias] {
+        let is_active = || node.json(&["name", "show", name])["state"] == "active";
+        eventually(&format!("{name} is in DNS"), SOON, is_active);
+        assert_eq!(server.ask(name, "A"), "127.0.0.11");
+        assert_eq!(server.ask(name, "AAAA"), "::1");
+    }
+    let row = node.json(&["name", "show", delegated]);
+    let waits = row["waits_for"].as_str().unwrap();
+    assert_eq!(row["state"], "planned");
+    assert!(waits.contains("no authority for mx-c.relay.test"), "{waits}");
+    assert_eq!(server.ask("other.relay.test", "A"), "127.0.0.99");
+    assert_eq!(server.ask("any.relay.test", "A"), "127.0.0.66", "nothing else is touched");
+}
+
+#[test]
+fn names_go_into_bind_among_records_of_others() {
+    names_among_records_of_others(Software::Bind);
+}
+
+#[test]
+fn names_go_into_knot_among_records_of_others() {
+    names_among_records_of_others(Software::Knot);
+}
+
 #[test]
 fn resolvers_may_hold_the_longest_time_that_any_server_gave_seen_on_all_or_not() {
     let key = tsig_key("mxfleet");

@@ -8,6 +8,7 @@
 
 mod exchange;
 mod key;
+mod primary;
 mod sets;
 mod update;
 
@@ -21,8 +22,9 @@ use mxfleet_cluster::{Cluster, Command, MxName, NameCommand, Request, State, ran
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::exchange::{ExchangeError, read_sets, send_update};
+use self::exchange::{ExchangeError, read_sets};
 use self::key::KeyError;
+use self::primary::Primary;
 use self::sets::{Data, Set, SetName, Sets, differences, wanted};
 use crate::system::clock::wall_ms;
 use crate::telemetry::metrics::METRICS;
@@ -130,21 +132,28 @@ impl DnsPublisher {
     ) -> Result<(), Fault> {
         let zone = state.settings().get("rotation.zone").unwrap_or_default();
         let primary = state.settings().servers("rotation.dns_primary").first().copied();
-        if let Some(primary) = primary
-            && self.publish(zone, primary, wanted).await?
-            && settled
-        {
-            METRICS.dns_drift_total.inc();
-            tracing::warn!(server = %primary, "somebody else had changed DNS; it is put right");
+        let mut fault = None;
+        if let Some(primary) = primary {
+            match self.publish(zone, primary, wanted).await {
+                Ok(true) if settled => {
+                    METRICS.dns_drift_total.inc();
+                    tracing::warn!(server = %primary, "DNS was changed by others; it is put right");
+                }
+                Ok(_) => {}
+                Err(error) => fault = Some(error),
+            }
         }
         let mut agreed = wanted.clone();
-        let mut fault = None;
         for server in servers {
-            match read_sets(*server, wanted).await {
+            match read_sets(*server, wanted.keys()).await {
                 Ok(found) => {
-                    for (set, what) in differences(wanted, &found) {
+                    agreed.retain(|set, _| found.sets.contains_key(set));
+                    for (set, what) in differences(wanted, &found.sets) {
                         agreed.remove(&set);
                         fault.get_or_insert(Fault::Differs { server: *server, what });
+                    }
+                    for error in found.untold.into_values() {
+                        fault.get_or_insert(error.into());
                     }
                 }
                 Err(error) => {
@@ -182,22 +191,9 @@ impl DnsPublisher {
     }
 
     /// Bring the primary to what shall be; whether it said something else.
-    async fn publish(&self, zone: &str, primary: SocketAddr, wanted: &Sets) -> Result<bool, Fault> {
+    async fn publish(&self, zone: &str, server: SocketAddr, wanted: &Sets) -> Result<bool, Fault> {
         let key = self.key_file.as_deref().map(key::read).transpose()?;
-        let found = read_sets(primary, wanted).await?;
-        let changes = differences(wanted, &found);
-        if changes.is_empty() {
-            return Ok(false);
-        }
-        for (_, what) in &changes {
-            tracing::info!(server = %primary, "DNS is brought up to date: {what}");
-        }
-        let names: Vec<_> = changes.into_iter().map(|(set, _)| set).collect();
-        for update in update::compose(zone, &names, &found, wanted)? {
-            send_update(primary, update, key.as_ref(), wall_ms() / 1000).await?;
-        }
-        METRICS.dns_updates_total.inc();
-        Ok(true)
+        Ok(Primary { server, zone, key: key.as_ref() }.bring(wanted).await?)
     }
 
     /// Tell the fleet which names are in DNS as they shall be, where that is news.
@@ -257,10 +253,13 @@ impl std::fmt::Debug for DnsPublisher {
 /// What a server says otherwise, if one does.
 async fn first_difference(servers: &[SocketAddr], wanted: &Sets) -> Option<Fault> {
     for server in servers {
-        match read_sets(*server, wanted).await {
+        match read_sets(*server, wanted.keys()).await {
             Ok(found) => {
-                if let Some((_, what)) = differences(wanted, &found).pop() {
+                if let Some((_, what)) = differences(wanted, &found.sets).pop() {
                     return Some(Fault::Differs { server: *server, what });
+                }
+                if let Some(error) = found.untold.into_values().next() {
+                    return Some(error.into());
                 }
             }
             Err(error) => return Some(error.into()),

@@ -73,7 +73,12 @@ pub(super) async fn read_sets(
     let mut left: BTreeSet<&SetName> = sets.collect();
     let work = async {
         while !left.is_empty() {
-            ask(server, &mut left, &mut found).await?;
+            let before = left.len();
+            match ask(server, &mut left, &mut found).await {
+                // It may close when it likes (RFC 7766 section 6.2.3); it is asked for the rest.
+                Err(ExchangeError::Unreachable(..)) if left.len() < before => {}
+                asked => asked?,
+            }
         }
         Ok(found)
     };
@@ -105,7 +110,9 @@ async fn ask(
             let Some(set) = asked.get(at) else {
                 return Err(nonsense(server, "it is for another question"));
             };
-            left.remove(set);
+            if !left.remove(set) {
+                return Err(nonsense(server, "it answers one question twice"));
+            }
             match set_of(server, &answer, set) {
                 Ok(data) => drop(found.sets.insert((*set).clone(), data)),
                 Err(error) => drop(found.untold.insert((*set).clone(), error)),
@@ -125,6 +132,9 @@ fn set_of(server: SocketAddr, answer: &Message, asked: &SetName) -> Result<Set, 
     }
     if !answer.authoritative {
         return Err(not_served("no authority"));
+    }
+    if answer.truncation {
+        return Err(nonsense(server, "it is cut short"));
     }
     let owner = name(&asked.name)?;
     let mut set = Set::default();

@@ -1,5 +1,7 @@
 //! Servers that answer as they should not.
 
+use std::net::IpAddr;
+
 use hickory_proto::op::MessageType;
 use hickory_proto::rr::rdata::{A, CNAME};
 use hickory_proto::rr::{RData, Record};
@@ -51,6 +53,46 @@ async fn server(
         }
     });
     Ok(address)
+}
+
+fn address() -> Data {
+    Data::Address(IpAddr::from(ADDRESS))
+}
+
+#[tokio::test]
+async fn one_that_closes_after_an_answer_is_asked_for_the_rest() {
+    let first = |questions: Vec<Message>| vec![answer_to(&questions[0])];
+    let found = read_sets(server(first).await.unwrap(), asked().iter()).await.unwrap();
+    assert_eq!(found.sets.len(), 3);
+    assert!(found.sets.values().all(|set| set.data.contains(&address())));
+}
+
+#[tokio::test]
+async fn one_that_closes_without_an_answer_is_not_asked_again() {
+    let none = |_: Vec<Message>| Vec::new();
+    let error = read_sets(server(none).await.unwrap(), asked().iter()).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Unreachable(..)), "{error}");
+}
+
+#[tokio::test]
+async fn a_second_answer_to_one_question_does_not_stand_for_another() {
+    let twice = |questions: Vec<Message>| vec![answer_to(&questions[0]); 3];
+    let error = read_sets(server(twice).await.unwrap(), asked().iter()).await.unwrap_err();
+    assert!(error.to_string().contains("one question twice"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_short_tells_nothing_of_its_set() {
+    let cut = |questions: Vec<Message>| {
+        let mut answers: Vec<Message> = questions.iter().map(answer_to).collect();
+        answers[1].metadata.truncation = true;
+        answers[1].answers.clear();
+        answers
+    };
+    let sets = asked();
+    let found = read_sets(server(cut).await.unwrap(), sets.iter()).await.unwrap();
+    assert_eq!((found.sets.len(), found.sets.get(&sets[1])), (2, None));
+    assert!(found.untold[&sets[1]].to_string().contains("cut short"));
 }
 
 #[tokio::test]

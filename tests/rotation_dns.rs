@@ -134,6 +134,21 @@ fn while_the_key_is_refused_nothing_is_repointed_and_the_operator_sees_why() {
 }
 
 #[test]
+fn servers_that_are_no_longer_set_are_not_stale() {
+    let (key, other) = (tsig_key("mxfleet"), tsig_key("mxfleet"));
+    let server = primary(Software::Bind, &key);
+    let fleet = fleet(&other, &[&server]);
+    let node = &fleet.nodes[0];
+    let stale = || -> f64 { fleet.nodes.iter().map(|n| n.metric("mxfleet_dns_stale")).sum() };
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    eventually("it is refused", SOON, || stale() > 0.0);
+    for setting in ["rotation.dns_primary", "rotation.dns_servers"] {
+        node.admin(&["settings", "set", setting, ""]);
+    }
+    eventually("there is nothing to be stale", SOON, || stale() == 0.0);
+}
+
+#[test]
 fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
     let key = tsig_key("mxfleet");
     let server = primary(Software::Bind, &key);

@@ -104,6 +104,8 @@ impl DnsPublisher {
         let servers = servers(&state);
         let wanted = wanted(&state, now_ms);
         if servers.is_empty() || wanted.is_empty() {
+            *last = None;
+            METRICS.dns_stale.set(0);
             self.tell(&state, None).await;
             return;
         }

@@ -197,18 +197,8 @@ fn rotation() -> Vec<Command> {
         ])
         .chain(migrations.into_iter().map(Command::Migration))
         .chain(notices.into_iter().map(Command::Notice))
+        .chain(certificates())
         .chain([
-            Command::Certificate(CertificateCommand::Put(Certificate {
-                names: vec![name()],
-                chain_pem: "chain".to_owned(),
-                sealed_key: vec![7],
-                key_hash: [9; 32],
-                ends_ms: at_ms,
-            })),
-            Command::Certificate(CertificateCommand::Fault {
-                name: name(),
-                text: Some("denied".to_owned()),
-            }),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
             service(HostCommand::MailLeft { id: 1, messages: 5 }),
             service(HostCommand::Resume { name: host() }),
@@ -216,6 +206,46 @@ fn rotation() -> Vec<Command> {
         ])
         .chain(links())
         .collect()
+}
+
+/// A name in DNS has one, another waits, and a third took the place of a fourth.
+fn certificates() -> Vec<Command> {
+    let name = || "mx-c.relay.test".to_owned();
+    let put = |name: &str, key| {
+        Command::Certificate(CertificateCommand::Put(Certificate {
+            names: vec![name.to_owned()],
+            chain_pem: "chain".to_owned(),
+            sealed_key: vec![7],
+            key_hash: [key; 32],
+            ends_ms: 1_800_000_000_000,
+        }))
+    };
+    let add = NameCommand::Add { name: name(), host: "mx1".to_owned(), from_ms: None };
+    let tlsa = "rotation.tlsa".to_owned();
+    vec![
+        Command::HostService(HostCommand::Set {
+            name: "mx1".to_owned(),
+            addresses: vec!["192.0.2.9".parse().unwrap()],
+        }),
+        Command::Name(add),
+        Command::Name(NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 }),
+        put(&name(), 1),
+        put("*.relay.test", 1),
+        Command::SettingSet { name: tlsa, value: Some("publish".to_owned()) },
+        put(&name(), 2),
+        Command::Certificate(CertificateCommand::KeyInDns {
+            name: name(),
+            key_hash: [2; 32],
+            is_in_dns: true,
+        }),
+        Command::Certificate(CertificateCommand::TakePlace { name: name(), key_hash: [2; 32] }),
+        Command::Certificate(CertificateCommand::Remove { name: "*.relay.test".to_owned() }),
+        Command::Certificate(CertificateCommand::KeysOutOfDns { names: vec![name()] }),
+        Command::Certificate(CertificateCommand::Fault {
+            name: name(),
+            text: Some("denied".to_owned()),
+        }),
+    ]
 }
 
 fn links() -> [Command; 5] {

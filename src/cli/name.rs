@@ -8,7 +8,9 @@ use clap::Subcommand;
 use super::Output;
 use super::output::{clean, counted, print_one, write_out};
 use super::when::when;
-use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
+use crate::http::call::{
+    Call, CertAdded, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow,
+};
 use crate::http::client::Admin;
 
 /// What can be done with MX names.
@@ -100,6 +102,9 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum CertVerb {
     /// Add a certificate, or replace the one whose first name is the same. The key is kept sealed.
+    ///
+    /// While senders know keys of its names from TLSA records (rotation.tlsa), one with another key
+    /// waits: DNS says both keys first. `list` shows what it waits for, `remove` takes it back.
     #[command(after_help = "Example: mxfleet name cert add --cert chain.pem --key key.pem")]
     Add {
         /// The chain, leaf first, as PEM.
@@ -108,13 +113,19 @@ pub(super) enum CertVerb {
         /// Its key, as PEM.
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// DNS says its key already, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
     },
-    /// All certificates, and when they end.
+    /// All certificates, when they end, and what those wait for that are not shown yet.
     List,
-    /// Remove a certificate.
+    /// Remove a certificate; if another waits to replace it, only that one.
     Remove {
         /// The first of its names.
         name: String,
+        /// DNS has no TLSA records of its names any more, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
     },
 }
 
@@ -123,21 +134,30 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
     match verb {
-        CertVerb::Add { cert, key } => {
+        CertVerb::Add { cert, key, published } => {
             let (chain_pem, key_pem) = (read(&cert)?, KeyPem(read(&key)?));
-            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem });
-            let changed: Changed = admin.call(&call)?;
-            output.say(&changed, "every node shows the certificate from now on")
+            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem, published });
+            let added: CertAdded = admin.call(&call)?;
+            let words = match &added.waits_for {
+                Some(waits_for) => format!("the certificate is kept, and waits for {waits_for}"),
+                None => "every node shows the certificate from now on".to_owned(),
+            };
+            output.say(&added, &words)
         }
-        CertVerb::Remove { name } => {
+        CertVerb::Remove { name, published } => {
             let words = format!("the certificate called by {name} is removed");
-            let changed: Changed = admin.call(&Call::Name(NameCall::CertRemove { name }))?;
+            let call = Call::Name(NameCall::CertRemove { name, published });
+            let changed: Changed = admin.call(&call)?;
             output.say(&changed, &words)
         }
         CertVerb::List => {
             let rows: Vec<CertRow> = admin.call(&Call::Name(NameCall::CertList))?;
-            output.print(&rows, &["ENDS", "NAMES"], |rows| {
-                rows.iter().map(|row| vec![row.ends.clone(), row.names.join(" ")]).collect()
+            output.print(&rows, &["ENDS", "NAMES", "WAITS FOR"], |rows| {
+                let row = |row: &CertRow| {
+                    let waits_for = or_dash(row.waits_for.as_ref());
+                    vec![row.ends.clone(), row.names.join(" "), waits_for]
+                };
+                rows.iter().map(row).collect()
             })
         }
     }
@@ -227,8 +247,14 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
             write_out(&clean(&format!("\nDNS is not as it shall be: {fault}")))?;
         }
         for row in names {
-            let Some(fault) = &row.certificate_fault else { continue };
-            write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+            if let Some(fault) = &row.certificate_fault {
+                write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+            }
+            if let Some(what) = &row.certificate_waits_for {
+                let words =
+                    format!("\na certificate of {} with another key waits for {what}", row.name);
+                write_out(&clean(&words))?;
+            }
         }
     }
     Ok(())

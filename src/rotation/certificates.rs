@@ -32,11 +32,18 @@ pub enum Fault {
     Tls(#[from] TlsError),
 }
 
-/// A certificate that is sound, with its key sealed. Both are PEM.
-pub fn sealed(cluster: &Cluster, chain_pem: String, key_pem: &[u8]) -> Result<Certificate, Fault> {
+/// A certificate that is sound, with its key sealed. Both are PEM. It is `called` by one of its
+/// names, or by the first it has.
+pub fn sealed(
+    cluster: &Cluster,
+    chain_pem: String,
+    key_pem: &[u8],
+    called: Option<&str>,
+) -> Result<Certificate, Fault> {
     let pair = CertificatePair::parse(chain_pem.as_bytes(), key_pem)?;
     let ends_s = pair.ends.and_then(|ends| u64::try_from(ends).ok()).unwrap_or_default();
-    let (names, key_hash, ends_ms) = (pair.names, pair.key_hash, ends_s * 1000);
+    let (mut names, key_hash, ends_ms) = (pair.names, pair.key_hash, ends_s * 1000);
+    names.sort_by_key(|name| called.is_some_and(|called| called != name));
     let mut row = Certificate { names, chain_pem, sealed_key: Vec::new(), key_hash, ends_ms };
     row.sealed_key = cluster.seal(row.about(), key_pem)?;
     Ok(row)

@@ -60,11 +60,11 @@ pub fn records(state: &State, now_ms: u64) -> Vec<Record> {
         };
         records.extend(addresses.iter().map(record));
         if with_keys {
-            let known = state.certificates().filter(|known| known.covers(&row.name));
-            records.extend(known.map(|known| Record {
+            let keys = state.keys_of(&row.name, now_ms).into_iter();
+            records.extend(keys.map(|key_hash| Record {
                 name: tlsa_owner(&row.name),
                 ttl_s,
-                data: RecordData::Key(known.key_hash),
+                data: RecordData::Key(key_hash),
             }));
         }
     }

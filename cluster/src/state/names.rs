@@ -31,6 +31,11 @@ pub struct MxName {
     /// The longest time to live that a server may have been told since then, in seconds: some may
     /// give it while others do not.
     pub told_s: u32,
+    /// Until when resolvers may have TLSA records of it, since the fleet publishes no more: in
+    /// milliseconds since 1970, UTC. The end of time while they may be in DNS.
+    pub keys_until_ms: u64,
+    /// The longest time to live of those records, in seconds.
+    pub keys_ttl_s: u32,
 }
 
 /// How far the life of a name has gone.
@@ -100,6 +105,8 @@ impl MxName {
             caches_until_ms: 0,
             former: Vec::new(),
             told_s: 0,
+            keys_until_ms: 0,
+            keys_ttl_s: 0,
         }
     }
 
@@ -125,6 +132,20 @@ impl MxName {
         let remembered = self.pointing.is_some() || now_ms < self.caches_until_ms;
         let former = self.former.iter().copied().filter(move |_| remembered);
         self.target.into_iter().chain(pending).chain(former)
+    }
+
+    /// Whether resolvers may have TLSA records of it, which the fleet `publishes` or has published.
+    pub(super) fn may_have_keys(&self, publishes: bool, now_ms: u64) -> bool {
+        let is_told = self.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
+        let is_known = self.target.is_some() || is_told || now_ms < self.caches_until_ms;
+        is_known && (publishes || now_ms < self.keys_until_ms)
+    }
+
+    /// When resolvers have forgotten the TLSA records that are in DNS at `now_ms`, with so many
+    /// times to live.
+    pub(super) fn keys_forgotten_ms(&self, now_ms: u64, ttls: u64) -> u64 {
+        let ttl_ms = 1000 * u64::from(self.longest_ttl_s().max(self.keys_ttl_s));
+        self.caches_until_ms.max(now_ms.saturating_add(ttls * ttl_ms))
     }
 
     /// What DNS shall say at `now_ms`: the host and the time to live. Ahead of a change that has a

@@ -1,14 +1,12 @@
 //! Calls about MX names.
 
 use mxfleet_cluster::{
-    Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
-    NameStatus, Plan, State,
+    Command, Fault, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, State,
 };
 
 use super::super::call::{Refused, Terms};
-use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
-use super::{Answer, Answers, RotationAdmin, host_name, time};
-use crate::rotation::certificates;
+use super::call::{LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::{Answer, Answers, RotationAdmin, certificates, host_name, time};
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
@@ -31,26 +29,12 @@ impl RotationAdmin {
                 return Ok(serde_json::json!(name_row(&state, row, &self.answers().await?)));
             }
             NameCall::Zone => return self.zone(),
-            NameCall::CertList => {
-                let row = |row: &Certificate| CertRow {
-                    names: row.names.clone(),
-                    ends: time(row.ends_ms),
-                };
-                let rows: Vec<CertRow> = self.view().certificates().map(row).collect();
-                return Ok(serde_json::json!(rows));
+            NameCall::CertList => return self.cert_list(),
+            NameCall::CertAdd { chain_pem, key_pem, published } => {
+                return self.cert_add(chain_pem, &key_pem, published, terms).await;
             }
-            NameCall::CertAdd { chain_pem, key_pem } => {
-                let row = certificates::sealed(&self.cluster, chain_pem, key_pem.0.as_bytes());
-                let row = row.map_err(|fault| match fault {
-                    certificates::Fault::Vault(error) => Refused::unavailable(error.to_string()),
-                    certificates::Fault::Tls(error) => Refused::invalid(error.to_string()),
-                })?;
-                let put = CertificateCommand::Put(row);
-                return self.propose(Command::Certificate(put), terms).await;
-            }
-            NameCall::CertRemove { name } => {
-                let remove = CertificateCommand::Remove { name: spelling(&name)? };
-                return self.propose(Command::Certificate(remove), terms).await;
+            NameCall::CertRemove { name, published } => {
+                return self.cert_remove(&name, published, terms).await;
             }
             NameCall::Rebalance { dry_run } => return self.rebalance(dry_run, terms).await,
             NameCall::Add { name, host, from_ms, published } => {
@@ -193,6 +177,7 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
     let fault = |fault: &Fault| format!("{} (since {})", fault.text, time(fault.since_ms));
     let ends_ms = state.certificates().filter(|known| known.covers(&row.name));
     let ends_ms = ends_ms.map(|known| known.ends_ms).max();
+    let next = state.waiting_certificates().find(|next| next.certificate.covers(&row.name));
     let is_asked = state.settings().get("rotation.acme_directory").is_some_and(|d| !d.is_empty());
     let uncertified = state.certificate_fault(&row.name).filter(|_| is_asked && !is_removed);
     NameRow {
@@ -207,9 +192,25 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
         dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
         certificate_ends: ends_ms.map(time),
         certificate_fault: uncertified.map(fault),
+        certificate_waits_for: next.map(|next| certificates::waits_for(state, next, now_ms)),
         ends,
         customers: state.customers_of_name(&row.name),
         ttl_seconds: row.ttl_s,
+    }
+}
+
+/// What DNS is to say, with what is in the way of that, or who is to do it.
+pub(super) fn until_in_dns(state: &State, what: String) -> String {
+    let settings = state.settings();
+    let manual = settings.servers("rotation.dns_servers").is_empty()
+        && settings.servers("rotation.dns_primary").is_empty();
+    match state.dns_fault() {
+        Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
+        None if manual => format!(
+            "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, then \
+             say it again with --published"
+        ),
+        None => what,
     }
 }
 
@@ -223,17 +224,7 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
             Some(host) => format!("DNS to say {}", host_name(state, host)),
             None => "DNS to forget it".to_owned(),
         };
-        let settings = state.settings();
-        let manual = settings.servers("rotation.dns_servers").is_empty()
-            && settings.servers("rotation.dns_primary").is_empty();
-        return Some(match state.dns_fault() {
-            Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
-            None if manual => format!(
-                "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, \
-                 then say it again with --published"
-            ),
-            None => what,
-        });
+        return Some(until_in_dns(state, what));
     }
     if !row.former.is_empty() && now_ms < row.caches_until_ms {
         let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();

@@ -8,6 +8,7 @@
 
 mod exchange;
 mod key;
+mod keys;
 mod primary;
 mod sets;
 mod update;
@@ -146,8 +147,10 @@ impl DnsPublisher {
             }
         }
         let mut agreed = wanted.clone();
+        let watched = keys::watched(state, now_ms);
+        let mut said = Vec::new();
         for server in servers {
-            match read_sets(*server, wanted.keys()).await {
+            match read_sets(*server, wanted.keys().chain(&watched)).await {
                 Ok(found) => {
                     agreed.retain(|set, _| found.sets.contains_key(set));
                     for (set, what) in differences(wanted, &found.sets) {
@@ -157,6 +160,7 @@ impl DnsPublisher {
                     for error in found.untold.into_values() {
                         fault.get_or_insert(error.into());
                     }
+                    said.push(found.sets);
                 }
                 Err(error) => {
                     agreed.clear();
@@ -165,6 +169,11 @@ impl DnsPublisher {
             }
         }
         self.confirm(state, &agreed, wanted, now_ms).await;
+        if said.len() == servers.len() {
+            for news in keys::news(state, &said, now_ms) {
+                self.propose(Command::Certificate(news)).await;
+            }
+        }
         fault.map_or(Ok(()), Err)
     }
 
@@ -210,7 +219,8 @@ impl DnsPublisher {
                 let (host, ttl_s) =
                     (shall.map(|(host, _)| host), shall.map_or(0, |(_, ttl_s)| ttl_s));
                 let name = row.name.clone();
-                self.propose(NameCommand::Published { name, host, ttl_s }).await;
+                let published = NameCommand::Published { name, host, ttl_s };
+                self.propose(Command::Name(published)).await;
             }
         }
     }
@@ -218,7 +228,7 @@ impl DnsPublisher {
     /// Tell the fleet why DNS is not as wanted, if that is news.
     async fn tell(&self, state: &State, fault: Option<String>) {
         if state.dns_fault().map(|fault| fault.text.as_str()) != fault.as_deref() {
-            self.propose(NameCommand::DnsFault { text: fault }).await;
+            self.propose(Command::Name(NameCommand::DnsFault { text: fault })).await;
         }
     }
 
@@ -230,12 +240,12 @@ impl DnsPublisher {
             (ttl_s > row.longest_ttl_s()).then(|| (row.name.clone(), ttl_s))
         };
         let ttls: Vec<_> = state.names().filter_map(longer).collect();
-        ttls.is_empty() || self.propose(NameCommand::Telling { ttls }).await
+        ttls.is_empty() || self.propose(Command::Name(NameCommand::Telling { ttls })).await
     }
 
     /// Whether the fleet took it.
-    async fn propose(&self, command: NameCommand) -> bool {
-        let request = Request::new(random_id(), ACTOR, wall_ms(), Command::Name(command));
+    async fn propose(&self, command: Command) -> bool {
+        let request = Request::new(random_id(), ACTOR, wall_ms(), command);
         match self.cluster.propose(request).await {
             Ok(Ok(_)) => return true,
             // It is looked at again in the next round.

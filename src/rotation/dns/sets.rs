@@ -54,7 +54,7 @@ const KINDS: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 
 impl Data {
     /// TLSA 3 1 1 with this hash (RFC 7671 section 5.1).
-    fn key(hash: [u8; 32]) -> Self {
+    pub(super) fn key(hash: [u8; 32]) -> Self {
         let (usage, selector, matching) = (CertUsage::DaneEe, Selector::Spki, Matching::Sha256);
         Self::Tlsa(usage.into(), selector.into(), matching.into(), hash.to_vec())
     }

@@ -1,5 +1,6 @@
 //! Names, hosts, migrations: what is refused, what cancels, and invariant 7 over random commands.
 
+mod keys;
 mod places;
 
 use proptest::collection::vec;

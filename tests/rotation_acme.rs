@@ -158,8 +158,21 @@ fn an_operator_sees_on_any_node_why_a_name_gets_no_certificate() {
         });
         assert_eq!(node.metric("mxfleet_names_uncertified"), 1.0);
     }
+    let row = node.json(&["name", "show", NAMES[0]]);
+    assert_eq!((&row["state"], &row["points_at"]), (&"planned".into(), &serde_json::Value::Null));
+    let waits = row["waits_for"].as_str().unwrap();
+    assert!(waits.contains("its certificate, from the ACME server or by `mxfleet name"), "{waits}");
+    assert!(waits.contains("the ACME server: "), "{waits}");
+    assert_eq!(authority.ask(NAMES[0], "A"), "", "nobody is sent to a name without a certificate");
     let table = node.admin(&["name", "list"]);
     assert!(table.contains(&format!("{} gets no certificate: ", NAMES[0])), "{table}");
+    node.admin(&["name", "add", NAMES[1], "--host", "mx1"]);
+    let (cert, key) = ca.issue(&[NAMES[1]]);
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    node.admin(&["name", "cert", "add", "--cert", &cert, "--key", &key]);
+    let is_active = |name: &str| node.json(&["name", "show", name])["state"] == "active";
+    eventually("one that was brought by hand will do", SOON, || is_active(NAMES[1]));
+    assert!(!is_active(NAMES[0]));
     let pebble = Pebble::start(&ca, &authority, folder.path());
     node.admin(&["settings", "set", "rotation.acme_directory", &pebble.directory()]);
     eventually("a certificate, once the directory is right", SOON * 2, || {
@@ -167,4 +180,14 @@ fn an_operator_sees_on_any_node_why_a_name_gets_no_certificate() {
         row["certificate_fault"].is_null() && row["certificate_ends"].is_string()
     });
     assert_eq!(node.metric("mxfleet_names_uncertified"), 0.0);
+    eventually("the name goes into DNS", SOON, || is_active(NAMES[0]));
+    node.admin(&["settings", "set", "rotation.acme_directory", &nobody]);
+    let third = "mx-c.relay.test";
+    node.admin(&["name", "add", third, "--host", "mx1"]);
+    eventually("it is held back", SOON, || {
+        let row = node.json(&["name", "show", third]);
+        row["waits_for"].as_str().is_some_and(|waits| waits.contains("its certificate"))
+    });
+    node.admin(&["settings", "set", "rotation.acme_directory", ""]);
+    eventually("it goes on without", SOON, || is_active(third));
 }

@@ -224,10 +224,12 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
                 (Some(at), Some(to)) if row.is_down => format!("{at} (down) -> {to}"),
                 (Some(at), Some(to)) => format!("{at} -> {to}"),
             };
-            // What is in the way of all names is said once, below.
+            // What is in the way is said below, of all names once.
             let waits_for = row.waits_for.as_ref().map(|waits| {
-                let fault = row.dns_fault.as_ref().map(|fault| format!(": {fault}"));
-                fault.and_then(|fault| waits.strip_suffix(&fault)).unwrap_or(waits).to_owned()
+                let faults = [&row.dns_fault, &row.certificate_fault].into_iter().flatten();
+                let mut short =
+                    faults.filter_map(|fault| waits.strip_suffix(&format!(": {fault}")));
+                short.next().unwrap_or(waits).to_owned()
             });
             vec![
                 row.name.clone(),

@@ -220,6 +220,13 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         if pointing.from_ms > now_ms {
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
+        if state.awaits_certificate(row, now_ms) {
+            let what = "its certificate, from the ACME server or by `mxfleet name cert add`";
+            let fault = state.certificate_fault(&row.name);
+            return Some(fault.map_or(what.to_owned(), |fault| {
+                format!("{what}: {} (since {})", fault.text, time(fault.since_ms))
+            }));
+        }
         let what = match pointing.to {
             Some(host) => format!("DNS to say {}", host_name(state, host)),
             None => "DNS to forget it".to_owned(),

@@ -119,7 +119,7 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
         let over = matches!(row.stage, NameStage::Removed { .. });
         let known = row.target.is_some()
             || row.pointing.as_ref().is_some_and(|pointing| pointing.from_ms <= now_ms);
-        if !over && known {
+        if !over && known && !state.awaits_certificate(row, now_ms) {
             for kind in KINDS {
                 sets.insert(SetName { name: row.name.clone(), kind }, Set::default());
             }

@@ -237,6 +237,16 @@ impl State {
         self.rotation.names.iter().filter(move |row| !publishes && row.keys_until_ms == u64::MAX)
     }
 
+    /// Whether a new name is not to go into DNS yet: the ACME server is to give it a certificate
+    /// first, and it has none.
+    pub fn awaits_certificate(&self, row: &MxName, now_ms: u64) -> bool {
+        let directory = self.settings.get("rotation.acme_directory").unwrap_or_default();
+        let is_new = row.stage == NameStage::Planned && row.target.is_none();
+        let is_coming = row.aim().is_some();
+        let lasts = |known: &Certificate| known.ends_ms > now_ms && known.covers(&row.name);
+        !directory.is_empty() && is_new && is_coming && !self.certificates().any(lasts)
+    }
+
     /// The keys that a name's TLSA records tell of while they are published: what it may be found
     /// with, what it will be, and what it was a moment ago. None while it has no certificate.
     pub fn keys_of(&self, name: &str, now_ms: u64) -> BTreeSet<[u8; 32]> {

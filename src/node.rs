@@ -245,7 +245,7 @@ impl Node {
                 account_file: config.node.data_dir.join("acme-account.json"),
             },
             letters,
-            dns,
+            dns: Dns::uncached(&config.dns_servers, &limits)?,
             tls: Arc::clone(&tls),
         });
         let inbound = Inbound::new(Parts {
@@ -262,7 +262,7 @@ impl Node {
         let admin = Admin {
             node: name.clone(),
             account: account.clone(),
-            rotation: RotationAdmin::new(cluster.clone(), own.allow_loopback),
+            rotation: RotationAdmin::new(cluster.clone(), rotation.surveyor(), own.allow_loopback),
             tables: Tables::new(cluster.clone(), Arc::new(own)),
             policy,
             deliveries: deliveries.clone(),

@@ -175,7 +175,13 @@ fn rotation() -> Vec<Command> {
         },
         MigrationCommand::Announce { title: title(), text: title() },
         MigrationCommand::Told { rows: vec![("acme".to_owned(), 1, told)] },
-        MigrationCommand::Surveyed { rows: vec![("acme".to_owned(), Survey::Moved { at_ms })] },
+        MigrationCommand::Surveyed {
+            rows: vec![(
+                "acme".to_owned(),
+                Survey::Moved { at_ms },
+                vec!["mx-c.relay.test".to_owned()],
+            )],
+        },
         MigrationCommand::Remind,
         MigrationCommand::Finish { force: true },
         MigrationCommand::Cancel,

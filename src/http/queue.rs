@@ -80,7 +80,9 @@ async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usiz
     for id in ids {
         match once(deliveries, id, verb).await {
             Ok(()) => count += 1,
-            Err(OperateError::NotFound(_) | OperateError::Running(_)) => {}
+            Err(
+                OperateError::NotFound(_) | OperateError::Running(_) | OperateError::OnItsWay(_),
+            ) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -118,7 +120,7 @@ impl From<OperateError> for Refused {
     fn from(error: OperateError) -> Self {
         let kind = match error {
             OperateError::NotFound(_) => RefusedKind::NotFound,
-            OperateError::Running(_) => RefusedKind::Conflict,
+            OperateError::Running(_) | OperateError::OnItsWay(_) => RefusedKind::Conflict,
             OperateError::Unreadable(_) | OperateError::NotReported(..) => RefusedKind::Unavailable,
         };
         Self { error: error.to_string(), kind }

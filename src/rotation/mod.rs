@@ -21,7 +21,8 @@ use self::acme::CertificateIssuer;
 use self::certificates::CertificateKeeper;
 use self::dns::DnsPublisher;
 use self::hand_over::HandOver;
-use self::migration::{Mailer, Surveyor};
+use self::migration::Mailer;
+pub use self::migration::Surveyor;
 pub use self::traffic::TrafficMeter;
 use crate::connection::{Service, TlsIdentity};
 use crate::letters::Letters;
@@ -56,7 +57,7 @@ pub struct Parts {
     pub acme: Acme,
     /// What became of letters to customers.
     pub letters: Letters,
-    /// Asks what customers' MX records say.
+    /// Asks what customers' MX records say now.
     pub dns: Dns,
     /// The certificates that are shown.
     pub tls: Arc<TlsIdentity>,
@@ -90,6 +91,11 @@ impl Rotation {
     /// Counts what comes.
     pub fn traffic(&self) -> TrafficMeter {
         self.traffic.clone()
+    }
+
+    /// Asks what customers' MX records say.
+    pub fn surveyor(&self) -> Surveyor {
+        self.surveyor.clone()
     }
 
     /// Do this node's part until `stop`.

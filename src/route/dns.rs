@@ -41,6 +41,19 @@ pub struct Dns {
 impl Dns {
     /// Ask these name servers, or those of `/etc/resolv.conf` when none is given.
     pub fn new(name_servers: &[SocketAddr], limits: &Limits) -> Result<Self, ResolverError> {
+        Self::with_cache(CACHE_ENTRIES, name_servers, limits)
+    }
+
+    /// The same, and nothing is answered from memory.
+    pub fn uncached(name_servers: &[SocketAddr], limits: &Limits) -> Result<Self, ResolverError> {
+        Self::with_cache(0, name_servers, limits)
+    }
+
+    fn with_cache(
+        entries: u64,
+        name_servers: &[SocketAddr],
+        limits: &Limits,
+    ) -> Result<Self, ResolverError> {
         let failed = |error: NetError| ResolverError(error.to_string());
         let mut builder = if name_servers.is_empty() {
             TokioResolver::builder_tokio().map_err(failed)?
@@ -53,7 +66,7 @@ impl Dns {
         let options = builder.options_mut();
         options.timeout = timeout / ATTEMPTS;
         options.attempts = ATTEMPTS as usize - 1;
-        options.cache_size = CACHE_ENTRIES;
+        options.cache_size = entries;
         options.positive_max_ttl = Some(TTL_MAX);
         options.negative_min_ttl = Some(NEGATIVE_TTL_MIN);
         options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);

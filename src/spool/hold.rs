@@ -21,13 +21,24 @@ pub enum Hold {
     Handed {
         /// The number of that node.
         to: u16,
+        /// An operator holds it back.
+        held: bool,
     },
 }
 
 impl Hold {
     /// Whether an operator holds it back.
     pub fn is_operators(self) -> bool {
-        matches!(self, Self::Operator | Self::Arriving { held: true, .. })
+        match self {
+            Self::No => false,
+            Self::Operator => true,
+            Self::Arriving { held, .. } | Self::Handed { held, .. } => held,
+        }
+    }
+
+    /// The same, without the other node.
+    pub fn operators(self) -> Self {
+        if self.is_operators() { Self::Operator } else { Self::No }
     }
 
     /// Whether it is this node's to deliver.
@@ -49,7 +60,8 @@ impl Hold {
             1 => Self::Operator,
             2 => Self::Arriving { from: input.u16()?, held: false },
             3 => Self::Arriving { from: input.u16()?, held: true },
-            4 => Self::Handed { to: input.u16()? },
+            4 => Self::Handed { to: input.u16()?, held: false },
+            5 => Self::Handed { to: input.u16()?, held: true },
             _ => return None,
         })
     }
@@ -66,7 +78,8 @@ impl From<Hold> for Small {
             Hold::Operator => (1, 0),
             Hold::Arriving { from, held: false } => (2, from),
             Hold::Arriving { from, held: true } => (3, from),
-            Hold::Handed { to } => (4, to),
+            Hold::Handed { to, held: false } => (4, to),
+            Hold::Handed { to, held: true } => (5, to),
         };
         let [low, high] = node.to_le_bytes();
         Self([code, low, high])
@@ -80,7 +93,8 @@ impl From<Small> for Hold {
             1 => Self::Operator,
             2 => Self::Arriving { from: node, held: false },
             3 => Self::Arriving { from: node, held: true },
-            4 => Self::Handed { to: node },
+            4 => Self::Handed { to: node, held: false },
+            5 => Self::Handed { to: node, held: true },
             _ => Self::No,
         }
     }
@@ -97,7 +111,8 @@ mod tests {
             Hold::Operator,
             Hold::Arriving { from: 3, held: false },
             Hold::Arriving { from: u16::MAX, held: true },
-            Hold::Handed { to: 258 },
+            Hold::Handed { to: 258, held: false },
+            Hold::Handed { to: 3, held: true },
         ] {
             let mut bytes = Vec::new();
             hold.encode(&mut bytes);

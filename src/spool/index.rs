@@ -451,7 +451,7 @@ mod tests {
         let mut index = index();
         index.insert(id(1), Entry::new(at(1, 4096), 5, 1), &[]);
         let (on, off) = (Hold::Operator, Hold::No);
-        let handed = Hold::Handed { to: 2 };
+        let handed = Hold::Handed { to: 2, held: false };
         for (hold, count) in [(on, 1), (on, 1), (off, 0), (on, 1), (handed, 0)] {
             index.apply(id(1), MarkItem::Hold(hold), at(2, 1)).unwrap();
             assert_eq!(index.stats().held, count);

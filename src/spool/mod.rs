@@ -167,16 +167,6 @@ impl Spool {
         }
     }
 
-    /// Hold an entry back until it is released, also after a restart.
-    pub fn hold(&self, id: EntryId) {
-        self.record(id, vec![Mark::Hold(Hold::Operator)]);
-    }
-
-    /// Let a held entry go.
-    pub fn release(&self, id: EntryId) {
-        self.record(id, vec![Mark::Hold(Hold::No)]);
-    }
-
     /// What the spool holds.
     pub fn stats(&self) -> Stats {
         let shared = &self.handle.shared;

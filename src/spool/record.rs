@@ -288,7 +288,7 @@ mod tests {
             },
             Mark::Hold(Hold::Operator),
             Mark::Hold(Hold::No),
-            Mark::Hold(Hold::Handed { to: 7 }),
+            Mark::Hold(Hold::Handed { to: 7, held: true }),
         ]
     }
 

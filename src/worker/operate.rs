@@ -12,7 +12,7 @@ use crate::bounce::policy::Cause;
 use crate::letters::News;
 use crate::schedule::{JobState, Removal};
 use crate::smtp::Enhanced;
-use crate::spool::{EntryId, Mark, Message, Outcome, ReadError, RecoveredEntry, SpoolError};
+use crate::spool::{EntryId, Hold, Mark, Message, Outcome, ReadError, RecoveredEntry, SpoolError};
 use crate::system::clock::wall_ms;
 use crate::telemetry::delivery_log::{Attempt, Delays, Status};
 
@@ -25,6 +25,9 @@ pub enum OperateError {
     /// It is being delivered at this moment.
     #[error("message {0} is being delivered at this moment; try again when that has ended")]
     Running(EntryId),
+    /// It is being handed over.
+    #[error("message {0} is on its way between this host and another; try again in a moment")]
+    OnItsWay(EntryId),
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] ReadError),
@@ -65,17 +68,13 @@ impl Deliveries {
             core.forget_fresh(id);
             core.schedule.hold(id, domain)
         };
-        self.inner.for_each_domain(id, each).await?;
-        self.inner.parts.spool.hold(id);
-        Ok(())
+        self.inner.set_aside(id, Hold::Operator, each).await
     }
 
     /// Let a message that was set aside go on.
     pub async fn release(&self, id: EntryId) -> Result<(), OperateError> {
         let each = |core: &mut Core, domain: &str, now| core.schedule.release(id, domain, now);
-        self.inner.for_each_domain(id, each).await?;
-        self.inner.parts.spool.release(id);
-        Ok(())
+        self.inner.set_aside(id, Hold::No, each).await
     }
 
     /// Remove a message; nobody is told.
@@ -118,6 +117,31 @@ impl Inner {
         Ok(self.update(|core, now| {
             domains.iter().filter(|(domain, _)| each(core, domain, now)).count()
         }))
+    }
+
+    /// Change whether an operator holds a message back, here and in the spool.
+    ///
+    /// **Invariant:** a message that is not in the schedule is not this host's to decide on: it
+    /// comes from another one, or is offered to one, or is one's by now.
+    async fn set_aside(
+        self: &Arc<Self>,
+        id: EntryId,
+        hold: Hold,
+        each: impl Fn(&mut Core, &str, Instant) -> bool,
+    ) -> Result<(), OperateError> {
+        let message = self.find(id).await?;
+        let domains = by_destination(&message.envelope, |_| true);
+        self.update(|core, now| {
+            if domains.iter().all(|(domain, _)| core.schedule.state(id, domain).is_none()) {
+                return Err(OperateError::OnItsWay(id));
+            }
+            for (domain, _) in &domains {
+                each(core, domain, now);
+            }
+            // Under the same lock: who takes it out of the schedule next finds this recorded.
+            self.parts.spool.set_hold(id, hold);
+            Ok(())
+        })
     }
 
     /// End a message for all recipients that are left; all or nothing.

@@ -4,7 +4,7 @@
 //! **Invariant:** an id is given out once. An id below the next one that is not in the table was
 //! removed, and its certificate is refused everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -86,6 +86,8 @@ pub(crate) struct Hosts {
     rows: Arc<BTreeMap<u64, Host>>,
     tokens: Arc<BTreeMap<Hash, Token>>,
     last_id: u64,
+    /// Ids of hosts that were removed when others had taken their queues.
+    emptied: Arc<BTreeSet<u64>>,
 }
 
 impl Hosts {
@@ -103,6 +105,12 @@ impl Hosts {
 
     pub(crate) fn was_removed(&self, id: u64) -> bool {
         id <= self.last_id && !self.rows.contains_key(&id)
+    }
+
+    /// Whether the host has left, or may leave, with nothing in its queue.
+    pub(crate) fn left_empty(&self, id: u64) -> bool {
+        let is_empty = |host: &Host| matches!(host.state, HostState::Retired { empty: true, .. });
+        self.get(id).map_or_else(|| self.emptied.contains(&id), is_empty)
     }
 
     /// Whether a token lets somebody in, or tells again who was let in with it.
@@ -223,6 +231,9 @@ impl Hosts {
         let id = self.require(name)?;
         if self.rows.len() == 1 {
             return Err(Refusal::conflict(format!("{name} is the only host of the fleet")));
+        }
+        if self.left_empty(id) {
+            Arc::make_mut(&mut self.emptied).insert(id);
         }
         Arc::make_mut(&mut self.rows).remove(&id);
         Ok(1)

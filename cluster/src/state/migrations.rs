@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::sharded::Sharded;
 
+/// Migrations that are remembered, the newest ones.
+const MIGRATIONS_MAX: usize = 1000;
+
 /// A planned change of MX names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migration {
@@ -68,6 +71,8 @@ pub struct MigrationStep {
     pub round: u32,
     /// What its MX records were last seen to say.
     pub survey: Survey,
+    /// Names that begin, and that its MX records were last seen to have.
+    pub adopted: Vec<String>,
 }
 
 /// What became of the mail to a customer's contacts.
@@ -150,8 +155,8 @@ pub enum MigrationCommand {
     },
     /// What customers' MX records say.
     Surveyed {
-        /// By customer.
-        rows: Vec<(String, Survey)>,
+        /// By customer, with the names in them that begin.
+        rows: Vec<(String, Survey, Vec<String>)>,
     },
     /// Write again to those who have not moved.
     Remind,
@@ -214,7 +219,11 @@ impl Migrations {
     }
 
     pub(super) fn put(&mut self, migration: Migration) {
-        Arc::make_mut(&mut self.rows).insert(migration.id, migration);
+        let rows = Arc::make_mut(&mut self.rows);
+        rows.insert(migration.id, migration);
+        while rows.len() > MIGRATIONS_MAX {
+            rows.pop_first();
+        }
     }
 
     pub(super) fn step(&self, customer: &str) -> Option<&MigrationStep> {

@@ -459,6 +459,11 @@ impl State {
         self.hosts.get(id)
     }
 
+    /// Whether the host is out, or was removed, and others had taken its queue by then.
+    pub fn left_empty(&self, id: u64) -> bool {
+        self.hosts.left_empty(id)
+    }
+
     /// The host of this name.
     pub fn host_named(&self, name: &str) -> Option<&Host> {
         self.hosts.named(name)

@@ -18,6 +18,8 @@ pub enum HostState {
         at_ms: u64,
         /// The names it had when it was drained.
         moved: Vec<MovedName>,
+        /// Whether others had taken its queue: nothing was lost with it.
+        empty: bool,
     },
 }
 

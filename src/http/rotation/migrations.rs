@@ -39,8 +39,14 @@ impl RotationAdmin {
                 MigrationCommand::Announce { title, text }
             }
             MigrationCall::Remind => MigrationCommand::Remind,
-            MigrationCall::Finish { force } => MigrationCommand::Finish { force },
-            MigrationCall::Cancel => MigrationCommand::Cancel,
+            MigrationCall::Finish { force } => {
+                self.surveyor.ask().await; // who has moved since the last survey would be in the way
+                MigrationCommand::Finish { force }
+            }
+            MigrationCall::Cancel => {
+                self.surveyor.ask().await; // and who uses a new name by now must keep it
+                MigrationCommand::Cancel
+            }
         };
         self.propose(Command::Migration(command), terms).await
     }

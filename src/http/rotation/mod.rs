@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::call::{Call, Refused, RefusedKind, Terms};
 use super::tables::changed;
+use crate::rotation::Surveyor;
 use crate::system::clock::wall_ms;
 
 /// How long a host may seem to be down before that is believed.
@@ -50,14 +51,16 @@ type Answer = Result<serde_json::Value, Refused>;
 /// What these calls can reach.
 pub struct RotationAdmin {
     cluster: Cluster,
+    surveyor: Surveyor,
     allow_loopback: bool,
 }
 
 impl RotationAdmin {
-    /// Calls are answered from, and proposed to, `cluster`. A host's address may be a loopback one
-    /// where routes may.
-    pub fn new(cluster: Cluster, allow_loopback: bool) -> Self {
-        Self { cluster, allow_loopback }
+    /// Calls are answered from, and proposed to, `cluster`; what hangs on customers' MX records is
+    /// decided after the surveyor has looked. A host's address may be a loopback one where routes
+    /// may.
+    pub fn new(cluster: Cluster, surveyor: Surveyor, allow_loopback: bool) -> Self {
+        Self { cluster, surveyor, allow_loopback }
     }
 
     /// Answer a call; `None` when it is about something else.

@@ -115,18 +115,20 @@ impl Inner {
                 _ = moved.changed() => {}
             }
             self.follow();
+            let Some(since_ms) = self.emptying_since_ms() else {
+                told = None;
+                continue;
+            };
+            // One that was resumed and drained again in one go is told of again.
             let left = self.left();
-            let due = reported.elapsed() >= REPORT_EVERY && told != Some(left);
-            if self.is_emptying() && due {
+            if reported.elapsed() >= REPORT_EVERY && told != Some((since_ms, left)) {
                 let report = HostCommand::MailLeft { id: self.parts.node, messages: left };
                 let command = Command::HostService(report);
                 let request = Request::new(random_id(), ACTOR, wall_ms(), command);
                 if matches!(self.parts.cluster.propose(request).await, Ok(Ok(_))) {
-                    told = Some(left);
+                    told = Some((since_ms, left));
                 }
                 reported = Instant::now();
-            } else if !self.is_emptying() {
-                told = None;
             }
         }
     }
@@ -145,13 +147,15 @@ impl Inner {
         }
     }
 
-    /// Whether this host is drained, and its names lead elsewhere.
-    fn is_emptying(&self) -> bool {
+    /// Since when this host is drained, once its names lead elsewhere.
+    fn emptying_since_ms(&self) -> Option<u64> {
         let state = self.parts.cluster.view();
-        let draining = state
-            .host(self.parts.node)
-            .is_some_and(|host| matches!(host.state, HostState::Draining(_)));
-        draining && !self.parts.service.is_serving()
+        match state.host(self.parts.node).map(|host| &host.state) {
+            Some(HostState::Draining(drain)) if !self.parts.service.is_serving() => {
+                Some(drain.since_ms)
+            }
+            _ => None,
+        }
     }
 
     /// Messages in the queue, and those that are just coming in.

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::send::parse;
 use super::words::{Ask, Offer, Owner, Reply};
-use super::{ASK_AFTER, Inner, lock};
+use super::{ASK_AFTER, Busy, Inner, lock};
 use crate::spool::{Copied, EntryId, Hold};
 use crate::telemetry::metrics::METRICS;
 
@@ -47,10 +47,14 @@ impl Inner {
         };
         let id = offer.id;
         lock(&self.touched).insert(id, Instant::now());
-        if self.parts.spool.hold_of(id).is_some() {
-            // It came before, and its sender did not hear that. The text is read all the same.
-            while let Ok(Some(_)) = tail.next().await {}
-            return self.stored();
+        match self.make_room(id).await {
+            Ok(false) => {}
+            Ok(true) => {
+                // Two have it, and one will. The text is read all the same.
+                while let Ok(Some(_)) = tail.next().await {}
+                return self.stored();
+            }
+            Err(why) => return Reply::refused(why),
         }
         match self.store(from, offer, tail).await {
             Ok(()) => {
@@ -61,6 +65,17 @@ impl Inner {
                 lock(&self.touched).remove(&id);
                 Reply::refused(why)
             }
+        }
+    }
+
+    /// Whether the message is this node's already. A copy that came before, and whose sender did
+    /// not hear that, or that was handed over and comes back, is forgotten: what became of it since
+    /// is in what comes now.
+    pub(super) async fn make_room(&self, id: EntryId) -> Result<bool, String> {
+        match self.parts.spool.hold_of(id) {
+            None => Ok(false),
+            Some(hold) if hold.is_ours() => Ok(true),
+            Some(_) => self.forget(id).await.map(|()| false),
         }
     }
 
@@ -90,16 +105,24 @@ impl Inner {
 
     /// Messages that node `from` has recorded as ours: deliver them.
     pub(super) async fn own(&self, from: u64, ids: &[EntryId]) -> Reply {
-        for id in ids {
+        // Until it is recorded that they are ours, nobody else decides about them.
+        let busy: Vec<Busy<'_>> = ids.iter().filter_map(|id| self.begin(*id)).collect();
+        for Busy { id, .. } in &busy {
             match self.parts.spool.hold_of(*id) {
-                Some(Hold::Arriving { from: sender, held }) if u64::from(sender) == from => {
-                    self.parts.spool.set_hold(*id, if held { Hold::Operator } else { Hold::No });
+                Some(hold @ Hold::Arriving { from: sender, .. }) if u64::from(sender) == from => {
+                    self.parts.spool.set_hold(*id, hold.operators());
                     lock(&self.owned).insert(*id);
                 }
                 _ => {} // it was told before
             }
         }
-        self.adopt_owned().await.map_or_else(Reply::refused, |()| Reply::Done)
+        if let Err(why) = self.adopt_owned().await {
+            return Reply::refused(why);
+        }
+        if busy.len() < ids.len() {
+            return Reply::refused("some are being looked at; say it again");
+        }
+        Reply::Done
     }
 
     /// Record durably that messages are ours, and schedule them. What fails is tried again: by then
@@ -147,20 +170,31 @@ impl Inner {
         }
     }
 
-    async fn ask_about(&self, from: u64, ids: &[EntryId]) {
-        if self.parts.cluster.view().host(from).is_none() {
-            tracing::warn!(from, "the sender of {} messages is gone; they are ours", ids.len());
-            self.own(from, ids).await;
-            return;
-        }
+    pub(super) async fn ask_about(&self, from: u64, ids: &[EntryId]) {
         let asked_at = Instant::now();
+        let (state, count) = (self.parts.cluster.view(), ids.len());
+        if state.host(from).is_none() {
+            // Who left empty has handed them to others; else they are here, and maybe nowhere else.
+            if !state.left_empty(from) {
+                tracing::warn!(from, "the sender of {count} messages is gone; they are ours");
+                self.own(from, ids).await;
+                return;
+            }
+            return self.let_all_go(from, ids, asked_at).await;
+        }
         let ask = Ask::Whose { ids: ids.to_vec() };
         let answered = timeout(
             ASK_AFTER,
             self.parts.cluster.ask_peer(from, Topic::HAND_OVER, ask.encode(), None),
         )
         .await;
-        let Ok(Ok(Reply::Owners { owners })) = answered.map(parse) else { return };
+        let Ok(Ok(Reply::Owners { owners })) = answered.map(parse) else {
+            // It may be switched off.
+            if self.parts.cluster.view().left_empty(from) {
+                self.let_all_go(from, ids, asked_at).await;
+            }
+            return;
+        };
         let (mut ours, mut not_ours) = (Vec::new(), Vec::new());
         for (id, owner) in ids.iter().zip(owners) {
             match owner {
@@ -172,23 +206,38 @@ impl Inner {
         if !ours.is_empty() {
             self.own(from, &ours).await;
         }
-        for id in not_ours {
-            self.let_go(id, asked_at).await;
+        self.let_all_go(from, &not_ours, asked_at).await;
+    }
+
+    async fn let_all_go(&self, from: u64, ids: &[EntryId], asked_at: Instant) {
+        for id in ids {
+            self.let_go(from, *id, asked_at).await;
         }
     }
 
-    /// Forget an arriving message, unless it was offered again since it was asked about. When this
-    /// ends it is durably gone, so that another offer stores it anew.
-    async fn let_go(&self, id: EntryId, asked_at: Instant) {
+    /// Forget a message that arrives from `from`, unless it was offered again, or told to be ours,
+    /// since that was asked. When this ends it is durably gone, so that another offer stores it
+    /// anew.
+    pub(super) async fn let_go(&self, from: u64, id: EntryId, asked_at: Instant) {
         let Some(_busy) = self.begin(id) else { return };
-        if lock(&self.touched).get(&id).is_some_and(|touched| *touched >= asked_at) {
+        let arrives = match self.parts.spool.hold_of(id) {
+            Some(Hold::Arriving { from: sender, .. }) => u64::from(sender) == from,
+            _ => false,
+        };
+        let is_touched = lock(&self.touched).get(&id).is_some_and(|touched| *touched >= asked_at);
+        if !arrives || is_touched {
             return;
         }
-        self.parts.spool.forget_copy(id);
-        while let Err(error) = self.parts.spool.flush().await {
-            tracing::warn!(%id, %error, "a message that is not ours is not forgotten yet");
+        while let Err(why) = self.forget(id).await {
+            tracing::warn!(%id, "a message that is not ours is not forgotten yet: {why}");
             sleep(ASK_AFTER).await;
         }
         lock(&self.touched).remove(&id);
+    }
+
+    /// Forget a copy; `Ok` when it is durably gone.
+    async fn forget(&self, id: EntryId) -> Result<(), String> {
+        self.parts.spool.forget_copy(id);
+        self.parts.spool.flush().await.map_err(|error| error.to_string())
     }
 }

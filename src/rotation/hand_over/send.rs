@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::words::{Ask, Offer, Owner, Reply};
-use super::{Inner, LOOK_EVERY, lock};
+use super::{Busy, Inner, LOOK_EVERY, lock};
 use crate::letters::News;
 use crate::spool::{EntryId, Hold, Message};
 use crate::system::clock::wall_ms;
@@ -73,6 +73,9 @@ impl Inner {
     async fn hand_over(&self, id: EntryId, room: &Semaphore) {
         let Some(to) = self.receiver() else { return sleep(LOOK_EVERY).await };
         let Some(_busy) = self.begin(id) else { return };
+        if self.parts.spool.hold_of(id).is_none_or(|hold| !hold.is_ours()) {
+            return; // it was decided meanwhile
+        }
         let message = match self.parts.deliveries.take(id).await {
             Ok(Some(message)) => message,
             Ok(None) => return,
@@ -94,7 +97,8 @@ impl Inner {
             return self.give_back(id).await;
         }
         let to = u16::try_from(to).unwrap_or_default();
-        self.parts.spool.set_hold(id, Hold::Handed { to });
+        let held = message.hold.is_operators();
+        self.parts.spool.set_hold(id, Hold::Handed { to, held });
         METRICS.handed_over_total.with_label_values(&["sent"]).inc();
         self.tell(to, vec![id]).await;
     }
@@ -145,7 +149,7 @@ impl Inner {
                     .await,
             ) {
                 Ok(Reply::Done) => ids.iter().for_each(|id| self.parts.spool.forget_copy(*id)),
-                Ok(other) => tracing::warn!(to, ?other, "a node does not take what is its own"),
+                Ok(other) => tracing::info!(to, ?other, "a node does not take yet what is its own"),
                 Err(why) => tracing::debug!(to, "a node was not told what is its own: {why}"),
             }
         }
@@ -155,13 +159,41 @@ impl Inner {
     pub(super) async fn settle(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            let handed = |hold| match hold {
-                Hold::Handed { to } => Some(to),
-                _ => None,
-            };
             for (to, ids) in self.on_their_way(handed) {
-                self.tell(to, ids).await;
+                let busy: Vec<Busy<'_>> = ids.into_iter().filter_map(|id| self.begin(id)).collect();
+                let still = |id: &EntryId| self.parts.spool.hold_of(*id).and_then(handed);
+                let ids = busy.iter().map(|busy| busy.id).filter(|id| still(id) == Some(to));
+                self.settle_with(to, ids.collect()).await;
             }
+        }
+    }
+
+    pub(super) async fn settle_with(&self, to: u16, ids: Vec<EntryId>) {
+        let (state, host) = (self.parts.cluster.view(), u64::from(to));
+        match () {
+            () if state.host(host).is_some() => self.tell(to, ids).await,
+            // It knew that they were its own, or it would not have been empty.
+            () if state.left_empty(host) => {
+                ids.iter().for_each(|id| self.parts.spool.forget_copy(*id));
+            }
+            () => self.take_back(to, &ids).await,
+        }
+    }
+
+    /// Messages of a host that is lost are ours again: it may have delivered some of them, but
+    /// nobody knows which.
+    async fn take_back(&self, to: u16, ids: &[EntryId]) {
+        tracing::warn!(to, "the receiver of {} messages is lost; they are ours again", ids.len());
+        for id in ids {
+            if let Some(hold) = self.parts.spool.hold_of(*id) {
+                self.parts.spool.set_hold(*id, hold.operators());
+            }
+        }
+        if let Err(error) = self.parts.spool.flush().await {
+            tracing::warn!(%error, "that messages are ours again is not recorded yet");
+        }
+        for id in ids {
+            self.give_back(*id).await;
         }
     }
 
@@ -175,7 +207,7 @@ impl Inner {
                 return Owner::Undecided;
             }
             match self.parts.spool.hold_of(*id) {
-                Some(Hold::Handed { to }) if u64::from(to) == from => Owner::Yours,
+                Some(Hold::Handed { to, .. }) if u64::from(to) == from => Owner::Yours,
                 _ => Owner::NotYours,
             }
         };
@@ -196,6 +228,13 @@ impl Inner {
         let chosen = free.min_by_key(|id| receivers.queued.get(id).copied().unwrap_or_default())?;
         *receivers.queued.entry(chosen).or_default() += 1;
         Some(chosen)
+    }
+}
+
+fn handed(hold: Hold) -> Option<u16> {
+    match hold {
+        Hold::Handed { to, .. } => Some(to),
+        _ => None,
     }
 }
 

@@ -4,10 +4,13 @@ use std::mem::ManuallyDrop;
 use std::sync::mpsc;
 use std::thread;
 
+use mxfleet_cluster::NewHost;
+
 use super::words::Reply;
 use super::*;
 use crate::spool::sim_fs::{EIO, SimFs};
 use crate::spool::{Copied, RecipientState};
+use crate::worker::OperateError;
 use crate::worker::tests::{World, envelope, limits, wait_until};
 
 /// A node's hand-over on this file system, and what it is a part of.
@@ -40,17 +43,137 @@ async fn a_message_that_is_busy_stays_so_when_somebody_else_asks_for_it() {
     assert!(inner.begin(id).is_some());
 }
 
+/// A message of another node in the spool.
+async fn copy(world: &World, hold: Hold) -> EntryId {
+    let id = EntryId::new(wall_ms() * 1000, 9).unwrap();
+    let mut draft = world.spool.begin_copy(id, 8).unwrap();
+    draft.push(b"hello\r\n").await.unwrap();
+    let (envelope, states) = (envelope(&["a@acme.test"]), vec![RecipientState::default()]);
+    draft.commit_copy(Copied { envelope, states, hold }).await.unwrap();
+    id
+}
+
+/// Host 2 is in the fleet, and then `left`.
+async fn with_host_2(world: &World, left: &[Command]) {
+    let new = |name: &str, key| NewHost {
+        name: name.to_owned(),
+        address: format!("192.0.2.{key}:7946"),
+        version: "0.1.0".to_owned(),
+        key: [key; 32],
+        speaks: 1,
+    };
+    let (hash, expires_ms) = ([7; 32], wall_ms() + 60_000);
+    let found = [
+        Command::HostFound { host: new("mx1", 1), seed: 1 },
+        Command::HostToken { hash, name: "mx2".to_owned(), expires_ms },
+        Command::HostJoin { token: hash, host: new("mx2", 2) },
+    ];
+    for command in found.iter().chain(left) {
+        let request = Request::new(random_id(), "test", wall_ms(), command.clone());
+        world.cluster.propose(request).await.unwrap().unwrap();
+    }
+}
+
+fn service(command: HostCommand) -> Command {
+    Command::HostService(command)
+}
+
+/// Host 2 goes when others have its queue.
+fn empty() -> [Command; 4] {
+    let (name, moves) = ("mx2".to_owned(), Vec::new());
+    [
+        service(HostCommand::Drain { name: name.clone(), deadline_ms: None, moves: moves.clone() }),
+        service(HostCommand::MailLeft { id: 2, messages: 0 }),
+        service(HostCommand::Retire { name: name.clone(), force: false, moves }),
+        Command::HostRemove { name },
+    ]
+}
+
+/// Host 2 is lost with what it had.
+fn lost() -> [Command; 2] {
+    let name = "mx2".to_owned();
+    let retire = HostCommand::Retire { name: name.clone(), force: true, moves: Vec::new() };
+    [service(retire), Command::HostRemove { name }]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_became_ours_is_not_let_go_by_an_answer_from_before() {
+    let (inner, world) = node(&SimFs::new());
+    let asked_at = Instant::now();
+    let id = copy(&world, Hold::Arriving { from: 9, held: false }).await;
+    assert!(matches!(inner.own(9, &[id]).await, Reply::Done));
+    inner.let_go(9, id, asked_at).await;
+    assert_eq!(world.spool.hold_of(id), Some(Hold::No));
+    assert_eq!(world.deliveries.ids(None), [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_says_that_a_message_is_ours_while_it_is_let_go() {
+    let (inner, world) = node(&SimFs::new());
+    let id = copy(&world, Hold::Arriving { from: 9, held: false }).await;
+    let busy = inner.begin(id).unwrap();
+    assert!(matches!(inner.own(9, &[id]).await, Reply::Refused { .. }), "it is said again");
+    assert_eq!(world.spool.hold_of(id), Some(Hold::Arriving { from: 9, held: false }));
+    drop(busy);
+    inner.let_go(9, id, Instant::now()).await;
+    assert_eq!(world.spool.hold_of(id), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_offered_again_is_stored_as_it_is_by_then() {
+    let (inner, world) = node(&SimFs::new());
+    for (hold, is_ours) in [
+        (Hold::Arriving { from: 9, held: false }, false),
+        (Hold::Handed { to: 9, held: false }, false),
+        (Hold::Operator, true),
+    ] {
+        let id = copy(&world, hold).await;
+        assert_eq!(inner.make_room(id).await, Ok(is_ours), "{hold:?}");
+        assert_eq!(world.spool.hold_of(id).is_some(), is_ours, "{hold:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_host_was_sending_is_ours_and_what_one_has_left_behind_is_not() {
+    for (left, expected) in [(&lost()[..], Some(Hold::Operator)), (&empty(), None)] {
+        let (inner, world) = node(&SimFs::new());
+        with_host_2(&world, left).await;
+        let id = copy(&world, Hold::Arriving { from: 2, held: true }).await;
+        inner.ask_about(2, &[id]).await;
+        assert_eq!(world.spool.hold_of(id), expected, "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_host_was_given_is_ours_again_and_what_one_has_passed_on_is_not() {
+    for (left, expected) in [(&lost()[..], Some(Hold::No)), (&empty(), None)] {
+        let (inner, world) = node(&SimFs::new());
+        with_host_2(&world, left).await;
+        let id = copy(&world, Hold::Handed { to: 2, held: false }).await;
+        inner.settle_with(2, vec![id]).await;
+        world.spool.flush().await.unwrap();
+        assert_eq!(world.spool.hold_of(id), expected, "{left:?}");
+        assert_eq!(world.deliveries.ids(None).contains(&id), expected.is_some(), "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_cannot_set_aside_what_is_on_its_way() {
+    let (_inner, world) = node(&SimFs::new());
+    for hold in [Hold::Arriving { from: 9, held: false }, Hold::Handed { to: 9, held: false }] {
+        let id = copy(&world, hold).await;
+        for refused in [world.deliveries.hold(id).await, world.deliveries.release(id).await] {
+            assert!(matches!(refused, Err(OperateError::OnItsWay(_))), "{refused:?}");
+        }
+        assert_eq!(world.spool.hold_of(id), Some(hold));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_delivered_by_its_new_owner_also_if_that_could_not_be_recorded_at_first() {
     let fs = SimFs::new();
     let (inner, world) = node(&fs);
-    let id = EntryId::new(wall_ms() * 1000, 9).unwrap();
-    let mut draft = world.spool.begin_copy(id, 8).unwrap();
-    draft.push(b"hello\r\n").await.unwrap();
-    let (envelope, hold) = (envelope(&["a@acme.test"]), Hold::Arriving { from: 9, held: false });
-    let states = vec![RecipientState::default()];
-    draft.commit_copy(Copied { envelope, states, hold }).await.unwrap();
-
+    let id = copy(&world, Hold::Arriving { from: 9, held: false }).await;
     fs.fail_syncs(Some(EIO));
     assert!(matches!(inner.own(9, &[id]).await, Reply::Refused { .. }));
     fs.fail_syncs(None);

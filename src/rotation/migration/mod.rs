@@ -5,4 +5,4 @@ mod mailer;
 mod survey;
 
 pub(super) use mailer::Mailer;
-pub(super) use survey::Surveyor;
+pub use survey::Surveyor;

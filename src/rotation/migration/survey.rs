@@ -1,21 +1,25 @@
 //! What customers' MX records say: who has moved, and who still has a name that ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mxfleet_cluster::{
-    Cluster, Command, Migration, MigrationCommand, MigrationStage, MxName, NameStage, Request,
-    State, Survey, random_id,
+    Cluster, Command, Migration, MigrationCommand, MigrationStage, MigrationStep, MxName,
+    NameStage, Request, State, Survey, random_id,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::route::Dns;
 use crate::system::clock::wall_ms;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What has not answered within this time of a survey is not known.
+const SURVEY_MAX: Duration = Duration::from_secs(600);
+/// The same while an operator waits.
+const ASK_MAX: Duration = Duration::from_secs(20);
 /// Questions on their way at a time.
 const QUESTIONS_MAX: usize = 32;
 /// Customers in one command.
@@ -23,9 +27,10 @@ const BATCH: usize = 500;
 /// Who reports, for the audit trail.
 const ACTOR: &str = "survey";
 
-/// Asks DNS about customers' domains while this node leads and a migration is announced.
+/// Asks DNS about customers' domains: from time to time while this node leads and a migration is
+/// announced, and before a decision that hangs on it.
 #[derive(Clone)]
-pub(in crate::rotation) struct Surveyor {
+pub struct Surveyor {
     pub(in crate::rotation) cluster: Cluster,
     pub(in crate::rotation) dns: Dns,
 }
@@ -36,9 +41,7 @@ impl Surveyor {
         loop {
             sleep(LOOK_EVERY).await;
             let state = self.cluster.view();
-            let announced = |m: &&Migration| matches!(m.stage, MigrationStage::Announced { .. });
-            let migration = state.migrations().next().filter(announced);
-            let Some(migration) = migration.filter(|_| self.cluster.leads()) else {
+            let Some(migration) = announced(&state).filter(|_| self.cluster.leads()) else {
                 last = None;
                 continue;
             };
@@ -47,34 +50,48 @@ impl Surveyor {
             let due = last.is_none_or(|(id, at)| id != migration.id || at.elapsed() >= every);
             if due {
                 last = Some((migration.id, Instant::now()));
-                self.survey(&state, migration).await;
+                self.survey(&state, migration, SURVEY_MAX).await;
             }
         }
     }
 
-    /// Ask about every customer who has, or had, a name that ends.
-    async fn survey(&self, state: &State, migration: &Migration) {
-        let retire = Arc::new(migration.retire.clone());
-        let is_ours = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
-        let ours: Vec<String> = state.names().filter(is_ours).map(|row| row.name.clone()).collect();
-        let ours = Arc::new(ours);
-        let concerned = |customer: &str| {
-            let step = state.migration_step(customer);
-            step.is_some_and(|step| step.before.iter().any(|name| retire.contains(name)))
-        };
-        let (mut tasks, questions) = (JoinSet::new(), Arc::new(Semaphore::new(QUESTIONS_MAX)));
-        let mut found: BTreeMap<String, Vec<Option<Records>>> = BTreeMap::new();
-        for (customer, _) in state.migration_steps().filter(|(customer, _)| concerned(customer)) {
-            found.insert(customer.to_owned(), Vec::new());
+    /// Ask now, if a migration is announced; what has not answered soon is not known.
+    pub async fn ask(&self) {
+        let state = self.cluster.view();
+        if let Some(migration) = announced(&state) {
+            self.survey(&state, migration, ASK_MAX).await;
         }
+    }
+
+    /// Ask about every customer whose names change.
+    async fn survey(&self, state: &State, migration: &Migration, within: Duration) {
+        let is_ours = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
+        let names = Arc::new(Names {
+            retire: migration.retire.clone(),
+            introduce: migration.introduce.clone(),
+            ours: state.names().filter(is_ours).map(|row| row.name.clone()).collect(),
+        });
+        let until = Instant::now() + within;
+        let (mut tasks, questions) = (JoinSet::new(), Arc::new(Semaphore::new(QUESTIONS_MAX)));
+        let concerned = |step: &MigrationStep| {
+            step.before != step.after || step.before.iter().any(|name| names.retire.contains(name))
+        };
+        let mut found: BTreeMap<String, Vec<Option<Records>>> = state
+            .migration_steps()
+            .filter(|(_, step)| concerned(step))
+            .map(|(customer, _)| (customer.to_owned(), Vec::new()))
+            .collect();
         for domain in state.domains().filter(|domain| found.contains_key(&domain.customer)) {
             let (dns, questions) = (self.dns.clone(), Arc::clone(&questions));
-            let (retire, ours) = (Arc::clone(&retire), Arc::clone(&ours));
+            let names = Arc::clone(&names);
             let (name, customer) = (domain.name.clone(), domain.customer.clone());
             tasks.spawn(async move {
-                let _turn = questions.acquire().await;
-                let records = dns.exchangers(&name).await.ok();
-                (customer, records.map(|records| sort(&records, &retire, &ours)))
+                let ask = async {
+                    let _turn = questions.acquire().await;
+                    dns.exchangers(&name).await.ok()
+                };
+                let records = timeout_at(until, ask).await.ok().flatten();
+                (customer, records.map(|records| names.sort(&records)))
             });
         }
         while let Some(answered) = tasks.join_next().await {
@@ -83,10 +100,13 @@ impl Surveyor {
             }
         }
         let at_ms = wall_ms();
-        let rows: Vec<(String, Survey)> = found
+        let rows = found
             .into_iter()
-            .map(|(customer, answers)| (customer, judge(&answers, at_ms)))
-            .collect();
+            .map(|(customer, answers)| (customer, judge(&answers, at_ms), adopted(&answers)));
+        self.tell(&rows.collect::<Vec<_>>(), at_ms).await;
+    }
+
+    async fn tell(&self, rows: &[(String, Survey, Vec<String>)], at_ms: u64) {
         for rows in rows.chunks(BATCH) {
             let command = Command::Migration(MigrationCommand::Surveyed { rows: rows.to_vec() });
             let request = Request::new(random_id(), ACTOR, at_ms, command);
@@ -97,9 +117,47 @@ impl Surveyor {
     }
 }
 
+fn announced(state: &State) -> Option<&Migration> {
+    let newest = state.migrations().next();
+    newest.filter(|migration| matches!(migration.stage, MigrationStage::Announced { .. }))
+}
+
+/// Names of ours that MX records may have.
+#[derive(Debug)]
+struct Names {
+    retire: Vec<String>,
+    introduce: Vec<String>,
+    ours: Vec<String>,
+}
+
+impl Names {
+    fn sort(&self, records: &[(u16, String)]) -> Records {
+        let hosts: Vec<String> = records
+            .iter()
+            .map(|(_, host)| host.trim_end_matches('.').to_ascii_lowercase())
+            .collect();
+        let has = |names: &[String]| names.iter().any(|name| hosts.contains(name));
+        let whose = match () {
+            () if has(&self.retire) => Whose::Old,
+            () if has(&self.ours) => Whose::Ours,
+            () => Whose::Others,
+        };
+        let adopted = self.introduce.iter().filter(|name| hosts.contains(name));
+        Records { whose, adopted: adopted.cloned().collect() }
+    }
+}
+
+/// What a domain's MX records say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Records {
+    whose: Whose,
+    /// Names in them that begin.
+    adopted: Vec<String>,
+}
+
 /// Whose names a domain's MX records have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Records {
+enum Whose {
     /// One that ends.
     Old,
     /// Of ours, only such that stay.
@@ -108,63 +166,74 @@ enum Records {
     Others,
 }
 
-fn sort(records: &[(u16, String)], retire: &[String], ours: &[String]) -> Records {
-    let has = |names: &[String]| {
-        records.iter().any(|(_, host)| {
-            let host = host.trim_end_matches('.').to_ascii_lowercase();
-            names.contains(&host)
-        })
-    };
-    match () {
-        () if has(retire) => Records::Old,
-        () if has(ours) => Records::Ours,
-        () => Records::Others,
-    }
-}
-
 /// One domain with an old name is enough; one without an answer leaves it open; and one that has
 /// moved tells from a customer that has none of our names.
 fn judge(answers: &[Option<Records>], at_ms: u64) -> Survey {
-    let any = |what| answers.contains(&what);
+    let any = |whose| answers.iter().flatten().any(|records| records.whose == whose);
     match () {
-        () if any(Some(Records::Old)) => Survey::Old { at_ms },
-        () if any(None) => Survey::Unknown,
-        () if any(Some(Records::Ours)) => Survey::Moved { at_ms },
+        () if any(Whose::Old) => Survey::Old { at_ms },
+        () if answers.contains(&None) => Survey::Unknown,
+        () if any(Whose::Ours) => Survey::Moved { at_ms },
         () => Survey::Elsewhere { at_ms },
     }
+}
+
+/// Names that begin, and that one of the domains has.
+fn adopted(answers: &[Option<Records>]) -> Vec<String> {
+    let names = answers.iter().flatten().flat_map(|records| records.adopted.iter().cloned());
+    names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn one_domain_with_an_old_name_is_enough_and_one_without_an_answer_leaves_it_open() {
-        let (at_ms, old, ours, others) =
-            (5, Some(Records::Old), Some(Records::Ours), Some(Records::Others));
+        let at_ms = 5;
+        let records = |whose| Some(Records { whose, adopted: Vec::new() });
+        let (old, ours, others) =
+            (records(Whose::Old), records(Whose::Ours), records(Whose::Others));
         for (answers, expected) in [
-            (&[][..], Survey::Elsewhere { at_ms }),
-            (&[others, others], Survey::Elsewhere { at_ms }),
-            (&[ours, others], Survey::Moved { at_ms }),
-            (&[ours, None], Survey::Unknown),
-            (&[others, None], Survey::Unknown),
-            (&[None, old, ours], Survey::Old { at_ms }),
+            (vec![], Survey::Elsewhere { at_ms }),
+            (vec![others.clone(), others.clone()], Survey::Elsewhere { at_ms }),
+            (vec![ours.clone(), others.clone()], Survey::Moved { at_ms }),
+            (vec![ours.clone(), None], Survey::Unknown),
+            (vec![others, None], Survey::Unknown),
+            (vec![None, old, ours], Survey::Old { at_ms }),
         ] {
-            assert_eq!(judge(answers, at_ms), expected, "{answers:?}");
+            assert_eq!(judge(&answers, at_ms), expected, "{answers:?}");
         }
     }
 
     #[test]
     fn records_are_told_apart_by_whose_names_they_have() {
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let records = |hosts: &[&str]| {
-            hosts.iter().map(|host| (10, (*host).to_owned())).collect::<Vec<(u16, String)>>()
+        let known = Names {
+            retire: names(&["mx1.test"]),
+            introduce: names(&["mx2.test"]),
+            ours: names(&["mx1.test", "mx2.test", "mx3.test"]),
         };
-        let (retire, ours) = (names(&["mx1.test"]), names(&["mx1.test", "mx2.test"]));
-        let sorted = |hosts: &[&str]| sort(&records(hosts), &retire, &ours);
-        assert_eq!(sorted(&["MX1.test.", "mx2.test."]), Records::Old);
-        assert_eq!(sorted(&["mx2.TEST.", "mail.other.example."]), Records::Ours);
-        assert_eq!(sorted(&["mail.other.example."]), Records::Others);
-        assert_eq!(sorted(&[]), Records::Others, "mail goes by the domain's address");
+        for (hosts, whose, adopted) in [
+            (&["MX1.test.", "mx2.test."][..], Whose::Old, &["mx2.test"][..]),
+            (&["mx2.TEST.", "mail.other.example."], Whose::Ours, &["mx2.test"]),
+            (&["mx3.test."], Whose::Ours, &[]),
+            (&["mail.other.example."], Whose::Others, &[]),
+            (&[], Whose::Others, &[]), // mail goes by the domain's address
+        ] {
+            let records: Vec<_> = hosts.iter().map(|host| (10, (*host).to_owned())).collect();
+            let expected = Records { whose, adopted: names(adopted) };
+            assert_eq!(known.sort(&records), expected, "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_one_domain_has_is_adopted_even_while_another_keeps_an_old_one() {
+        let records = |whose, has: &[&str]| Some(Records { whose, adopted: names(has) });
+        let answers = [records(Whose::Old, &[]), None, records(Whose::Ours, &["mx2.test"])];
+        assert_eq!(adopted(&answers), ["mx2.test"]);
     }
 }

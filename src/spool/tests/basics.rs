@@ -3,7 +3,7 @@
 use super::support::*;
 use crate::smtp::{About, Envelope, ReportKind, Written};
 use crate::spool::sim_fs::SimFs;
-use crate::spool::{OpenError, OsFs, Outcome, RecoveredDestination, Spool, SpoolConfig};
+use crate::spool::{Hold, OpenError, OsFs, Outcome, RecoveredDestination, Spool, SpoolConfig};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ async fn entries_survive_a_restart_with_their_marks() {
     draft.commit(report).await.unwrap();
     spool.record(one.id, vec![delivered(0), deferred(2, 3, 77_000_000)]);
     spool.record(gone.id, vec![delivered(0)]);
-    spool.hold(two.id);
+    spool.set_hold(two.id, Hold::Operator);
     spool.close().await.unwrap();
 
     let (spool, recovered) = open(&fs.kill());

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::spool::sim_fs::{EIO, Fault, SimFs};
-use crate::spool::{EntryId, Spool};
+use crate::spool::{EntryId, Hold, Spool};
 
 /// Some entries to keep among many that are delivered, in several segments.
 async fn mostly_done(spool: &Spool) -> Vec<(EntryId, Vec<u8>)> {
@@ -13,7 +13,7 @@ async fn mostly_done(spool: &Spool) -> Vec<(EntryId, Vec<u8>)> {
         let queued = put(spool, &["a@one.test", "b@two.test"], &text).await.unwrap();
         if number % 13 == 5 || number % 11 == 7 {
             spool.record(queued.id, vec![delivered(0), deferred(1, 4, 9_000_000)]);
-            spool.hold(queued.id);
+            spool.set_hold(queued.id, Hold::Operator);
             kept.push((queued.id, text));
         } else {
             spool.record(queued.id, vec![delivered(0), delivered(1)]);

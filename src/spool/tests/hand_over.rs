@@ -62,11 +62,11 @@ async fn what_was_handed_over_is_kept_until_it_is_forgotten() {
     let fs = SimFs::new();
     let (spool, _) = open(&fs);
     let id = put(&spool, &["a@one.test"], &text(1, 300)).await.unwrap().id;
-    spool.set_hold(id, Hold::Handed { to: 300 });
+    spool.set_hold(id, Hold::Handed { to: 300, held: false });
     spool.flush().await.unwrap();
     spool.close().await.unwrap();
     let (spool, _) = open(&fs);
-    assert_eq!(spool.on_their_way(), [(id, Hold::Handed { to: 300 })]);
+    assert_eq!(spool.on_their_way(), [(id, Hold::Handed { to: 300, held: false })]);
     spool.forget_copy(id);
     spool.flush().await.unwrap();
     spool.close().await.unwrap();

@@ -11,7 +11,7 @@ use std::thread;
 use super::support::*;
 use crate::smtp::Enhanced;
 use crate::spool::sim_fs::{EIO, ENOSPC, Fault, Random, SimFs};
-use crate::spool::{EntryId, Mark, Outcome, RecipientState, Spool};
+use crate::spool::{EntryId, Hold, Mark, Outcome, RecipientState, Spool};
 
 /// One recipient: the states it has had since it was last surely durable, oldest first.
 type History = Vec<RecipientState>;
@@ -182,7 +182,7 @@ impl Life {
         }
         let held = self.random.below(2) == 0;
         known.held.push(held);
-        if held { self.spool.hold(id) } else { self.spool.release(id) }
+        self.spool.set_hold(id, if held { Hold::Operator } else { Hold::No })
     }
 
     async fn flush(&mut self) {

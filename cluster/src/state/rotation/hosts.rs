@@ -168,7 +168,7 @@ impl State {
             }
         }
         let (at_ms, moved) = (self.clock_ms, drain.moved.clone());
-        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
+        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved, empty: true })
     }
 
     fn retire_by_force(&mut self, name: &str, moves: &[(String, String)]) -> Outcome {
@@ -181,7 +181,7 @@ impl State {
         self.require_another(id, name)?;
         moved.extend(self.move_names(id, name, moves)?);
         let at_ms = self.clock_ms;
-        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved })
+        self.edit_host(id, |host| host.state = HostState::Retired { at_ms, moved, empty: false })
     }
 
     /// Before a host is removed for good: nothing leads to it, and nothing has it as its home.

@@ -15,8 +15,6 @@ use super::names::{counted, some_of};
 const NAMES_MAX: usize = 100;
 const TEXT_OCTETS_MAX: usize = 4000;
 const WHY_OCTETS_MAX: usize = 300;
-/// Migrations that are remembered.
-const MIGRATIONS_MAX: usize = 1000;
 
 impl State {
     pub(super) fn change_migration(&mut self, command: &MigrationCommand) -> Outcome {
@@ -26,15 +24,7 @@ impl State {
             }
             MigrationCommand::Announce { title, text } => self.announce(title, text),
             MigrationCommand::Told { rows } => self.told(rows),
-            MigrationCommand::Surveyed { rows } => {
-                for (customer, survey) in rows {
-                    if let Some(step) = self.rotation.migrations.step(customer) {
-                        let step = MigrationStep { survey: *survey, ..step.clone() };
-                        self.rotation.migrations.put_step(customer, step);
-                    }
-                }
-                Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
-            }
+            MigrationCommand::Surveyed { rows } => Ok(self.surveyed(rows)),
             MigrationCommand::Remind => self.remind(),
             MigrationCommand::Finish { force } => self.finish(*force),
             MigrationCommand::Cancel => self.cancel(),
@@ -69,9 +59,6 @@ impl State {
             return Err(Refusal::invalid("the reason is at most 4000 octets of plain text"));
         }
         let id = self.rotation.migrations.last().map_or(1, |last| last.id + 1);
-        if id > MIGRATIONS_MAX as u64 {
-            return Err(Refusal::conflict("the fleet has had 1000 migrations"));
-        }
         for name in retire {
             let row = self.require_name(name)?;
             if row.stage != NameStage::Active {
@@ -185,6 +172,20 @@ impl State {
         Ok(1)
     }
 
+    fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
+        let Some(migration) = self.rotation.migrations.last() else { return 0 };
+        let begins = migration.introduce.clone();
+        let mut changed = 0;
+        for (customer, survey, adopted) in rows {
+            let Some(step) = self.rotation.migrations.step(customer) else { continue };
+            let adopted = begins.iter().filter(|name| adopted.contains(name)).cloned().collect();
+            let step = MigrationStep { survey: *survey, adopted, ..step.clone() };
+            self.rotation.migrations.put_step(customer, step);
+            changed += 1;
+        }
+        changed
+    }
+
     fn told(&mut self, rows: &[(String, u32, Told)]) -> Outcome {
         let rounds = self.rotation.migrations.last().map_or(0, |migration| migration.rounds);
         let mut changed = 0;
@@ -294,14 +295,16 @@ impl State {
         Ok(1)
     }
 
-    /// Whether a customer has the name, has moved to it, or got mail by it lately.
+    /// Whether a customer has the name, has it in its MX records or may have, or got mail by it
+    /// lately. Of whom nobody knows, what counts is whether it was written to.
     fn in_use(&self, name: &str) -> bool {
         self.rotation.assignments.count(name) > 0
             || self.rotation.migrations.steps().any(|(customer, step)| {
-                let theirs = step.after.iter().any(|known| known == name);
-                theirs
-                    && (matches!(step.survey, Survey::Moved { .. }) && step.before != step.after
-                        || self.used_lately(customer, name))
+                let has = |names: &[String]| names.iter().any(|known| known == name);
+                let was_told = matches!(step.told, Told::Sending { .. } | Told::Accepted { .. });
+                let may_have = was_told && matches!(step.survey, Survey::Unknown);
+                has(&step.adopted)
+                    || has(&step.after) && (may_have || self.used_lately(customer, name))
             })
     }
 

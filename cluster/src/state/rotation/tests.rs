@@ -174,7 +174,13 @@ const CANCEL: Command = Command::Migration(MigrationCommand::Cancel);
 const FINISH: Command = Command::Migration(MigrationCommand::Finish { force: false });
 
 fn surveyed(customer: &str, survey: Survey) -> Command {
-    Command::Migration(MigrationCommand::Surveyed { rows: vec![(customer.to_owned(), survey)] })
+    surveyed_with(customer, survey, &[])
+}
+
+fn surveyed_with(customer: &str, survey: Survey, adopted: &[usize]) -> Command {
+    let adopted = adopted.iter().map(|n| name(*n)).collect();
+    let rows = vec![(customer.to_owned(), survey, adopted)];
+    Command::Migration(MigrationCommand::Surveyed { rows })
 }
 
 #[test]
@@ -310,11 +316,46 @@ fn a_cancelled_migration_leaves_a_new_name_to_those_who_have_moved_to_it() {
     bench.settle();
     let moved = bench.state.assignments().find(|(_, names)| names.contains(&name(5)));
     let moved = moved.unwrap().0.to_owned();
-    bench.must(surveyed(&moved, Survey::Moved { at_ms: 1 }));
+    // One of its domains has moved, another one has not.
+    bench.must(surveyed_with(&moved, Survey::Old { at_ms: 1 }, &[5, 4]));
+    assert_eq!(bench.state.migration_step(&moved).unwrap().adopted, [name(5)]);
     bench.must(CANCEL);
     bench.settle();
     assert_eq!(bench.state.name(&name(5)).unwrap().status(), NameStatus::Active);
     assert_eq!(bench.state.name(&name(1)).unwrap().status(), NameStatus::Active);
+}
+
+#[test]
+fn a_cancelled_migration_leaves_a_new_name_to_those_who_were_told_and_may_have_it() {
+    for (survey, expected) in
+        [(Survey::Unknown, Some(NameStatus::Active)), (Survey::Old { at_ms: 1 }, None)]
+    {
+        let mut bench = Bench::new(4, 6);
+        bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
+        bench.must(announce());
+        bench.settle();
+        let rows: Vec<_> = bench.state.migration_steps().map(|(id, _)| id.to_owned()).collect();
+        for customer in rows {
+            let told = vec![(customer.clone(), 1, Told::Accepted { at_ms: 1 })];
+            bench.must(Command::Migration(MigrationCommand::Told { rows: told }));
+            bench.must(surveyed(&customer, survey));
+        }
+        bench.must(CANCEL);
+        bench.settle();
+        let left = bench.state.name(&name(5)).map(MxName::status);
+        assert_eq!(left.filter(|status| *status != NameStatus::Removed), expected);
+    }
+}
+
+#[test]
+fn the_newest_migrations_are_remembered_and_another_can_always_be_planned() {
+    let mut bench = Bench::new(4, 1);
+    for n in 1..=1002 {
+        assert_eq!(bench.must(plan(&[1], &[], bench.now_ms + DAY_MS)), n);
+        bench.must(CANCEL);
+    }
+    let ids: Vec<u64> = bench.state.migrations().map(|migration| migration.id).collect();
+    assert_eq!((ids.len(), ids.first(), ids.last()), (1000, Some(&1002), Some(&3)));
 }
 
 #[test]

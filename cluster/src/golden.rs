@@ -214,44 +214,37 @@ fn rotation() -> Vec<Command> {
         .collect()
 }
 
-/// A name in DNS has one, another waits, and a third took the place of a fourth.
+/// A name in DNS has a certificate, one with another key waits, and a third key was there before.
 fn certificates() -> Vec<Command> {
-    let name = || "mx-c.relay.test".to_owned();
-    let put = |name: &str, key| {
+    let (name, other) = (|| "mx-c.relay.test".to_owned(), || "mx.else.test".to_owned());
+    let put = |names: Vec<String>, key| {
         Command::Certificate(CertificateCommand::Put(Certificate {
-            names: vec![name.to_owned()],
+            names,
             chain_pem: "chain".to_owned(),
             sealed_key: vec![7],
             key_hash: [key; 32],
             ends_ms: 1_800_000_000_000,
         }))
     };
-    let add = NameCommand::Add { name: name(), host: "mx1".to_owned(), from_ms: None };
-    let tlsa = "rotation.tlsa".to_owned();
-    vec![
-        Command::HostService(HostCommand::Set {
-            name: "mx1".to_owned(),
-            addresses: vec!["192.0.2.9".parse().unwrap()],
-        }),
-        Command::Name(add),
+    let host = "mx2".to_owned();
+    let (tlsa, publish) = ("rotation.tlsa".to_owned(), Some("publish".to_owned()));
+    let (key_hash, text) = ([2; 32], Some("denied".to_owned()));
+    let certificates = [
+        CertificateCommand::KeyInDns { name: name(), key_hash, is_in_dns: true },
+        CertificateCommand::TakePlace { name: name(), key_hash },
+        CertificateCommand::Remove { name: other() },
+        CertificateCommand::KeysOutOfDns { names: vec![name()] },
+        CertificateCommand::Fault { name: name(), text },
+    ];
+    let before = [
+        Command::Name(NameCommand::Add { name: name(), host, from_ms: None }),
         Command::Name(NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 }),
-        put(&name(), 1),
-        put("*.relay.test", 1),
-        Command::SettingSet { name: tlsa, value: Some("publish".to_owned()) },
-        put(&name(), 2),
-        Command::Certificate(CertificateCommand::KeyInDns {
-            name: name(),
-            key_hash: [2; 32],
-            is_in_dns: true,
-        }),
-        Command::Certificate(CertificateCommand::TakePlace { name: name(), key_hash: [2; 32] }),
-        Command::Certificate(CertificateCommand::Remove { name: "*.relay.test".to_owned() }),
-        Command::Certificate(CertificateCommand::KeysOutOfDns { names: vec![name()] }),
-        Command::Certificate(CertificateCommand::Fault {
-            name: name(),
-            text: Some("denied".to_owned()),
-        }),
-    ]
+        put(vec![name()], 1),
+        put(vec![other(), name()], 1),
+        Command::SettingSet { name: tlsa, value: publish },
+        put(vec![name()], 2),
+    ];
+    before.into_iter().chain(certificates.map(Command::Certificate)).collect()
 }
 
 fn links() -> [Command; 5] {

@@ -1,6 +1,6 @@
 //! Certificates for MX names from an ACME server (RFC 8555), proven by DNS-01: so a name has one
-//! before it points anywhere, for which it waits (`State::awaits_certificate`), and the host that it
-//! points at does not matter.
+//! before it points anywhere, for it waits for that (`State::awaits_certificate`), and the host
+//! that it points at does not matter.
 //!
 //! The leader asks. A certificate is renewed with its key, so that what TLSA records say stays
 //! true.

@@ -72,25 +72,28 @@ impl RotationAdmin {
 /// What a certificate waits for, in words.
 pub(super) fn waits_for(state: &State, next: &NextCertificate, now_ms: u64) -> String {
     let Some(refusal) = state.why_not_in_place(next, now_ms) else { return "its turn".to_owned() };
-    if let Some(from_ms) = next.from_ms {
-        return match from_ms {
-            _ if from_ms > now_ms => format!("senders to know its key, until {}", time(from_ms)),
-            _ => refusal.to_string(),
-        };
-    }
-    let publishes = state.settings().get("rotation.tlsa") == Some("publish");
-    let covered = state.names_with_keys(now_ms);
-    let left = covered.filter(|row| next.certificate.covers(&row.name)).max_by_key(|row| {
-        // Where they are still in DNS is what it waits for first.
-        row.keys_until_ms
-    });
-    let what = match left {
-        Some(row) if !publishes && row.keys_until_ms < u64::MAX => {
-            let until = time(row.keys_until_ms);
-            return format!("resolvers to forget the TLSA records of {}, until {until}", row.name);
+    match next.from_ms {
+        Some(from_ms) if from_ms > now_ms => {
+            return format!("senders to know its key, until {}", time(from_ms));
         }
-        Some(row) if !publishes => format!("DNS to forget the TLSA records of {}", row.name),
-        _ => "DNS to say its key".to_owned(),
-    };
+        Some(_) => return refusal.to_string(),
+        None => {}
+    }
+    let tlsa = state.settings().get("rotation.tlsa").unwrap_or_default();
+    let names = state.names_with_keys(now_ms);
+    let names = names.filter(|row| next.certificate.covers(&row.name));
+    // What is in DNS still is waited for longest.
+    let left = names.max_by_key(|row| row.keys_until_ms).filter(|_| tlsa != "publish");
+    let Some(row) = left else { return until_in_dns(state, "DNS to say its key".to_owned()) };
+    if row.keys_until_ms < u64::MAX {
+        let until = time(row.keys_until_ms);
+        return format!("resolvers to forget the TLSA records of {}, until {until}", row.name);
+    }
+    let what = format!("DNS to forget the TLSA records of {}", row.name);
+    if tlsa == "ignore" {
+        return format!(
+            "{what}: rotation.tlsa is ignore; take them out yourself, or set it to remove"
+        );
+    }
     until_in_dns(state, what)
 }

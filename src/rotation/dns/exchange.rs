@@ -139,8 +139,8 @@ fn set_of(server: SocketAddr, answer: &Message, asked: &SetName) -> Result<Set, 
     let owner = name(&asked.name)?;
     let mut set = Set::default();
     for record in &answer.answers {
-        // An alias in the name's place counts as data that is not to be there. Where it leads is not
-        // the name's own.
+        // An alias in the name's place counts as data that is not to be there. Where it leads is
+        // not the name's own.
         let is_asked = record.record_type() == asked.kind;
         if record.name == owner && (is_asked || record.record_type() == RecordType::CNAME) {
             set.ttl_s = record.ttl;

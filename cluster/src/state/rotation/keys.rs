@@ -125,8 +125,8 @@ impl State {
         keys.any(|keys| !keys.is_empty() && !keys.contains(&certificate.key_hash))
     }
 
-    /// Refuse to take the certificate called by `name` away, for `new` or for nothing, if that would
-    /// leave a name that has TLSA records without a key.
+    /// Refuse to take the certificate called by `name` away, for `new` or for nothing, if that
+    /// would leave a name that has TLSA records without a key.
     fn check_left(
         &self,
         name: &str,
@@ -161,8 +161,8 @@ impl State {
         self.rotation.certificates.keep_key(former, self.clock_ms);
     }
 
-    /// When resolvers have forgotten the TLSA records that names of the certificate have in DNS now,
-    /// with so many times to live; `None` if there are none.
+    /// When resolvers have forgotten the TLSA records that names of the certificate have in DNS
+    /// now, with so many times to live; `None` if there are none.
     fn forgotten_ms(&self, certificate: &Certificate, ttls: u64) -> Option<u64> {
         let names = self.names_with_keys(self.clock_ms);
         let names = names.filter(|row| certificate.covers(&row.name));

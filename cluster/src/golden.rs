@@ -164,6 +164,7 @@ fn rotation() -> Vec<Command> {
         NameCommand::Keep { name: name() },
         NameCommand::Remove { name: name(), force: false },
         NameCommand::DnsFault { text: Some("refused".to_owned()) },
+        NameCommand::Telling { ttls: vec![(name(), 3600)] },
     ];
     let migrations = vec![
         MigrationCommand::Plan {
@@ -204,18 +205,8 @@ fn rotation() -> Vec<Command> {
         ])
         .chain(migrations.into_iter().map(Command::Migration))
         .chain(notices.into_iter().map(Command::Notice))
+        .chain(certificates())
         .chain([
-            Command::Certificate(CertificateCommand::Put(Certificate {
-                names: vec![name()],
-                chain_pem: "chain".to_owned(),
-                sealed_key: vec![7],
-                key_hash: [9; 32],
-                ends_ms: at_ms,
-            })),
-            Command::Certificate(CertificateCommand::Fault {
-                name: name(),
-                text: Some("denied".to_owned()),
-            }),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
             service(HostCommand::MailLeft { id: 1, messages: 5 }),
             service(HostCommand::Resume { name: host() }),
@@ -223,6 +214,39 @@ fn rotation() -> Vec<Command> {
         ])
         .chain(links())
         .collect()
+}
+
+/// A name in DNS has a certificate, one with another key waits, and a third key was there before.
+fn certificates() -> Vec<Command> {
+    let (name, other) = (|| "mx-c.relay.test".to_owned(), || "mx.else.test".to_owned());
+    let put = |names: Vec<String>, key| {
+        Command::Certificate(CertificateCommand::Put(Certificate {
+            names,
+            chain_pem: "chain".to_owned(),
+            sealed_key: vec![7],
+            key_hash: [key; 32],
+            ends_ms: 1_800_000_000_000,
+        }))
+    };
+    let host = "mx2".to_owned();
+    let (tlsa, publish) = ("rotation.tlsa".to_owned(), Some("publish".to_owned()));
+    let (key_hash, text) = ([2; 32], Some("denied".to_owned()));
+    let certificates = [
+        CertificateCommand::KeyInDns { name: name(), key_hash, is_in_dns: true },
+        CertificateCommand::TakePlace { name: name(), key_hash },
+        CertificateCommand::Remove { name: other() },
+        CertificateCommand::KeysOutOfDns { names: vec![name()] },
+        CertificateCommand::Fault { name: name(), text },
+    ];
+    let before = [
+        Command::Name(NameCommand::Add { name: name(), host, from_ms: None }),
+        Command::Name(NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 }),
+        put(vec![name()], 1),
+        put(vec![other(), name()], 1),
+        Command::SettingSet { name: tlsa, value: publish },
+        put(vec![name()], 2),
+    ];
+    before.into_iter().chain(certificates.map(Command::Certificate)).collect()
 }
 
 fn links() -> [Command; 5] {

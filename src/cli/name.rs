@@ -9,7 +9,9 @@ use super::Output;
 use super::output::{clean, counted, print_one, write_out};
 use super::when::when;
 use crate::connection::CertificatePair;
-use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
+use crate::http::call::{
+    Call, CertAdded, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow,
+};
 use crate::http::client::Admin;
 
 /// What can be done with MX names.
@@ -108,6 +110,9 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum CertVerb {
     /// Add a certificate, or replace the one whose first name is the same. The key is kept sealed.
+    ///
+    /// While senders know keys of its names from TLSA records (rotation.tlsa), one with another key
+    /// waits: DNS says both keys first. `list` shows what it waits for, `remove` takes it back.
     #[command(after_help = "Example: mxfleet name cert add --cert chain.pem --key key.pem")]
     Add {
         /// The chain, leaf first, as PEM.
@@ -116,13 +121,19 @@ pub(super) enum CertVerb {
         /// Its key, as PEM.
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// DNS says its key already, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
     },
-    /// All certificates, and when they end.
+    /// All certificates, when they end, and what those wait for that are not shown yet.
     List,
-    /// Remove a certificate.
+    /// Remove a certificate; if another waits to replace it, only that one.
     Remove {
         /// The first of its names.
         name: String,
+        /// DNS has no TLSA records of its names any more, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
     },
 }
 
@@ -131,23 +142,32 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
     match verb {
-        CertVerb::Add { cert, key } => {
+        CertVerb::Add { cert, key, published } => {
             let (chain_pem, key_pem) = (read(&cert)?, KeyPem(read(&key)?));
             let names = names_in(&chain_pem, &key_pem)?;
-            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem });
-            let changed: Changed = admin.call(&call)?;
-            output.say(&changed, "every node shows the certificate from now on")?;
+            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem, published });
+            let added: CertAdded = admin.call(&call)?;
+            let words = match &added.waits_for {
+                Some(waits_for) => format!("the certificate is kept, and waits for {waits_for}"),
+                None => "every node shows the certificate from now on".to_owned(),
+            };
+            output.say(&added, &words)?;
             warn_of_foreign(&names, admin)
         }
-        CertVerb::Remove { name } => {
+        CertVerb::Remove { name, published } => {
             let words = format!("the certificate called by {name} is removed");
-            let changed: Changed = admin.call(&Call::Name(NameCall::CertRemove { name }))?;
+            let call = Call::Name(NameCall::CertRemove { name, published });
+            let changed: Changed = admin.call(&call)?;
             output.say(&changed, &words)
         }
         CertVerb::List => {
             let rows: Vec<CertRow> = admin.call(&Call::Name(NameCall::CertList))?;
-            output.print(&rows, &["ENDS", "NAMES"], |rows| {
-                rows.iter().map(|row| vec![row.ends.clone(), row.names.join(" ")]).collect()
+            output.print(&rows, &["ENDS", "NAMES", "WAITS FOR"], |rows| {
+                let row = |row: &CertRow| {
+                    let waits_for = or_dash(row.waits_for.as_ref());
+                    vec![row.ends.clone(), row.names.join(" "), waits_for]
+                };
+                rows.iter().map(row).collect()
             })
         }
     }
@@ -288,10 +308,12 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
                 (Some(at), Some(to)) if row.is_down => format!("{at} (down) -> {to}"),
                 (Some(at), Some(to)) => format!("{at} -> {to}"),
             };
-            // What is in the way of all names is said once, below.
+            // What is in the way is said below, of all names once.
             let waits_for = row.waits_for.as_ref().map(|waits| {
-                let fault = row.dns_fault.as_ref().map(|fault| format!(": {fault}"));
-                fault.and_then(|fault| waits.strip_suffix(&fault)).unwrap_or(waits).to_owned()
+                let faults = [&row.dns_fault, &row.certificate_fault].into_iter().flatten();
+                let mut short =
+                    faults.filter_map(|fault| waits.strip_suffix(&format!(": {fault}")));
+                short.next().unwrap_or(waits).to_owned()
             });
             vec![
                 row.name.clone(),
@@ -311,8 +333,14 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
             write_out(&clean(&format!("\nDNS is not as it shall be: {fault}")))?;
         }
         for row in names {
-            let Some(fault) = &row.certificate_fault else { continue };
-            write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+            if let Some(fault) = &row.certificate_fault {
+                write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+            }
+            if let Some(what) = &row.certificate_waits_for {
+                let words =
+                    format!("\na certificate of {} with another key waits for {what}", row.name);
+                write_out(&clean(&words))?;
+            }
         }
     }
     Ok(())

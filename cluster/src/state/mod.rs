@@ -43,7 +43,7 @@ pub use blacklist::{
     RejectionNote,
 };
 use blacklist::{Numbers, Terms};
-pub use certificates::{Certificate, CertificateCommand, Fault};
+pub use certificates::{Certificate, CertificateCommand, Fault, NextCertificate};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy, domain_of};
@@ -156,8 +156,10 @@ impl State {
             }
             Command::SettingSet { name, value } => {
                 self.check_setting(name, value.as_deref().unwrap_or_default())?;
+                let published = self.publishes_keys();
                 let changed = self.settings.set(at, name, value.as_deref())?;
                 self.numbers = Numbers::of(&self.settings);
+                self.tlsa_was_set(published);
                 Ok(changed)
             }
             Command::Tick => {

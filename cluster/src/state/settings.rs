@@ -210,8 +210,8 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Url,
         about: "the ACME directory (RFC 8555) that gives certificates for MX names, by DNS-01; its \
                 terms are agreed to",
-        caution: "when empty, `mxfleet name cert add` brings them; a directory that has a wrong \
-                  address is asked again and again",
+        caution: "when set, a new name goes into DNS only once it has a certificate, also if the \
+                  server is out of order; when empty, `mxfleet name cert add` brings them",
     },
     Setting {
         name: "rotation.dns_primary",

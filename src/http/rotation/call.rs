@@ -114,11 +114,15 @@ pub enum NameCall {
         chain_pem: String,
         /// Its key, as PEM.
         key_pem: KeyPem,
+        /// DNS says its key already; somebody made sure.
+        published: bool,
     },
-    /// Remove a certificate.
+    /// Remove a certificate, or take back the one that waits to replace it.
     CertRemove {
         /// The name it is called by.
         name: String,
+        /// DNS has no TLSA records of its names any more; somebody made sure.
+        published: bool,
     },
     /// Move names so that hosts have equal loads.
     Rebalance {
@@ -282,6 +286,8 @@ pub struct NameRow {
     pub certificate_ends: Option<String>,
     /// Why the ACME server gives it none, if so.
     pub certificate_fault: Option<String>,
+    /// What a certificate for it with another key waits for, if there is one.
+    pub certificate_waits_for: Option<String>,
     /// When it ends or ended.
     pub ends: Option<String>,
     /// How many customers are to have it, or are not seen to have left it for another.
@@ -299,6 +305,17 @@ pub struct CertRow {
     pub names: Vec<String>,
     /// When it ends.
     pub ends: String,
+    /// What it waits for, in words, if it is not shown yet.
+    pub waits_for: Option<String>,
+}
+
+/// A certificate was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertAdded {
+    /// How many.
+    pub changed: u64,
+    /// What it waits for, in words, if it is not shown yet.
+    pub waits_for: Option<String>,
 }
 
 /// Loads and moves.

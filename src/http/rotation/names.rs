@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
-    NameStatus, Plan, Pointing, State,
+    Command, Fault, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing, State,
 };
 
 use super::super::call::{Refused, Terms};
-use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::call::{LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
 use super::holders::{Holders, holders};
-use super::{Answer, Answers, RotationAdmin, host_name, time};
-use crate::rotation::certificates;
+use super::{Answer, Answers, RotationAdmin, certificates, host_name, time};
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
@@ -35,26 +33,12 @@ impl RotationAdmin {
                 return Ok(serde_json::json!(name_row(&state, row, (&answers, &holders))));
             }
             NameCall::Zone => return self.zone(),
-            NameCall::CertList => {
-                let row = |row: &Certificate| CertRow {
-                    names: row.names.clone(),
-                    ends: time(row.ends_ms),
-                };
-                let rows: Vec<CertRow> = self.view().certificates().map(row).collect();
-                return Ok(serde_json::json!(rows));
+            NameCall::CertList => return self.cert_list(),
+            NameCall::CertAdd { chain_pem, key_pem, published } => {
+                return self.cert_add(chain_pem, &key_pem, published, terms).await;
             }
-            NameCall::CertAdd { chain_pem, key_pem } => {
-                let row = certificates::sealed(&self.cluster, chain_pem, key_pem.0.as_bytes());
-                let row = row.map_err(|fault| match fault {
-                    certificates::Fault::Vault(error) => Refused::unavailable(error.to_string()),
-                    certificates::Fault::Tls(error) => Refused::invalid(error.to_string()),
-                })?;
-                let put = CertificateCommand::Put(row);
-                return self.propose(Command::Certificate(put), terms).await;
-            }
-            NameCall::CertRemove { name } => {
-                let remove = CertificateCommand::Remove { name: spelling(&name)? };
-                return self.propose(Command::Certificate(remove), terms).await;
+            NameCall::CertRemove { name, published } => {
+                return self.cert_remove(&name, published, terms).await;
             }
             NameCall::Rebalance { dry_run } => return self.rebalance(dry_run, terms).await,
             NameCall::Add { name, host, from_ms, published } => {
@@ -203,6 +187,7 @@ fn name_row(
     let fault = |fault: &Fault| format!("{} (since {})", fault.text, time(fault.since_ms));
     let ends_ms = state.certificates().filter(|known| known.covers(&row.name));
     let ends_ms = ends_ms.map(|known| known.ends_ms).max();
+    let next = state.waiting_certificates().find(|next| next.certificate.covers(&row.name));
     let is_asked = state.settings().get("rotation.acme_directory").is_some_and(|d| !d.is_empty());
     let uncertified = state.certificate_fault(&row.name).filter(|_| is_asked && !is_removed);
     NameRow {
@@ -217,10 +202,26 @@ fn name_row(
         dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
         certificate_ends: ends_ms.map(time),
         certificate_fault: uncertified.map(fault),
+        certificate_waits_for: next.map(|next| certificates::waits_for(state, next, now_ms)),
         ends,
         customers: held.all,
         customers_on_one_host: held.on_one_host,
         ttl_seconds: row.ttl_s,
+    }
+}
+
+/// What DNS is to say, with what is in the way of that, or what is to be done `by_hand` then.
+pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String {
+    let settings = state.settings();
+    let manual = settings.servers("rotation.dns_servers").is_empty()
+        && settings.servers("rotation.dns_primary").is_empty();
+    match state.dns_fault() {
+        Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
+        None if manual => format!(
+            "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, then \
+             {by_hand}"
+        ),
+        None => what,
     }
 }
 
@@ -231,23 +232,20 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         if is_ahead && pointing.meanwhile.is_none() {
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
+        if state.awaits_certificate(row, now_ms) {
+            let what = "its certificate, from the ACME server or by `mxfleet name cert add`";
+            let fault = state.certificate_fault(&row.name);
+            return Some(fault.map_or(what.to_owned(), |fault| {
+                format!("{what}: {} (since {})", fault.text, time(fault.since_ms))
+            }));
+        }
         let what = if is_ahead { pointing.meanwhile } else { pointing.to };
         let what = match what {
             Some(host) => format!("DNS to say {}", host_name(state, host)),
             None => "DNS to forget it".to_owned(),
         };
-        let settings = state.settings();
-        let manual = settings.servers("rotation.dns_servers").is_empty()
-            && settings.servers("rotation.dns_primary").is_empty();
-        return Some(match state.dns_fault() {
-            Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
-            None if manual => format!(
-                "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, \
-                 then say so: `mxfleet name {}`",
-                published(state, row, pointing)
-            ),
-            None => what,
-        });
+        let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
+        return Some(until_in_dns(state, what, &by_hand));
     }
     if !row.former.is_empty() && now_ms < row.caches_until_ms {
         let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();

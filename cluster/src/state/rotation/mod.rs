@@ -7,6 +7,7 @@
 mod addresses;
 mod gate;
 mod hosts;
+mod keys;
 mod migrations;
 mod names;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::names::NameCommand;
 use super::assignments::{Assigned, Assignments};
-use super::certificates::{Certificate, CertificateCommand, Certificates, Fault};
+use super::certificates::{Certificate, Certificates, Fault, FormerKey, NextCertificate};
 use super::migrations::Migrations;
 use super::names::{MxName, NameStage, Names, Ttl};
 use super::notices::Notices;
@@ -59,6 +60,8 @@ pub(crate) enum RotationPart {
     Notices { rows: Vec<Notice>, last_id: u64 },
     Certificates { rows: Vec<Certificate>, version: u64 },
     CertificateFaults(Vec<(String, Fault)>),
+    NextCertificates(Vec<NextCertificate>),
+    FormerKeys(Vec<FormerKey>),
 }
 
 impl Rotation {
@@ -70,6 +73,8 @@ impl Rotation {
         let notices = in_pieces(self.notices.rows(), 1);
         let version = self.certificates.version();
         let certificates = in_pieces(self.certificates.rows(), CERTIFICATES_OF_PART);
+        let next = in_pieces(self.certificates.next_rows(), CERTIFICATES_OF_PART);
+        let former = in_pieces(self.certificates.former_rows(), CERTIFICATES_OF_PART);
         std::iter::once(RotationPart::Names { names, dns_fault })
             .chain(in_pieces(self.migrations.rows(), rows).map(RotationPart::Migrations))
             .chain(notices.map(move |rows| RotationPart::Notices { rows, last_id }))
@@ -78,6 +83,8 @@ impl Rotation {
             .chain(in_pieces(self.assignments.rows(), rows).map(RotationPart::Assigned))
             .chain(in_pieces(self.traffic.rows(), rows).map(RotationPart::Traffic))
             .chain(in_pieces(self.migrations.step_rows(), rows).map(RotationPart::Steps))
+            .chain(next.map(RotationPart::NextCertificates))
+            .chain(former.map(RotationPart::FormerKeys))
     }
 
     pub(super) fn absorb(&mut self, part: RotationPart) {
@@ -94,6 +101,8 @@ impl Rotation {
                 self.certificates.absorb(rows, version);
             }
             RotationPart::CertificateFaults(rows) => self.certificates.absorb_faults(rows),
+            RotationPart::NextCertificates(rows) => self.certificates.absorb_next(rows),
+            RotationPart::FormerKeys(rows) => self.certificates.absorb_former(rows),
         }
     }
 }
@@ -109,32 +118,13 @@ impl State {
             Command::Migration(command) => self.change_migration(command),
             Command::Notice(command) => self.rotation.notices.apply(command, self.clock_ms),
             Command::Traffic { counts } => self.count_traffic(counts),
-            Command::Certificate(command) => {
-                if self.settings.get("rotation.tlsa") == Some("publish") {
-                    self.rotation.certificates.check_keys(command)?;
-                }
-                self.change_certificate(at, command)
-            }
+            Command::Certificate(command) => self.change_certificate(at, command),
             _ => Err(Refusal::invalid("this command is not one about rotation")),
         };
         if outcome.is_err() {
             (self.rotation, self.hosts) = (rotation, hosts);
         }
         outcome
-    }
-
-    fn change_certificate(&mut self, at: u64, command: &CertificateCommand) -> Outcome {
-        let in_use = |name: &str| {
-            let row = self.rotation.names.get(name);
-            row.is_some_and(|row| !matches!(row.stage, NameStage::Removed { .. }))
-        };
-        if let CertificateCommand::Fault { name, .. } = command {
-            if !in_use(name) {
-                return Err(Refusal::not_found(format!("there is no MX name {name}")));
-            }
-            self.rotation.certificates.keep_faults(in_use);
-        }
-        self.rotation.certificates.apply(at, command, self.clock_ms)
     }
 
     fn assign(&mut self, customer: &str, names: &[String]) -> Outcome {
@@ -261,7 +251,9 @@ impl State {
         let possible =
             |command: &Command| self.clone().at(now_ms).change_rotation(0, command).is_ok();
         let names = self.due_names(now_ms).chain(self.due_hosts());
-        self.due_migration(now_ms).chain(names).filter(possible).collect()
+        let certificates = self.due_certificates(now_ms);
+        let all = self.due_migration(now_ms).chain(names).chain(certificates);
+        all.filter(possible).collect()
     }
 
     fn at(mut self, now_ms: u64) -> Self {
@@ -347,11 +339,6 @@ impl State {
     /// Notices, from the newest to the oldest.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.rotation.notices.iter()
-    }
-
-    /// Certificates of MX names, in order of the name they are called by.
-    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
-        self.rotation.certificates.iter()
     }
 
     /// Why a name gets no certificate from the ACME server, if so.

@@ -75,6 +75,11 @@ pub enum NameCommand {
     },
     /// Give names to customers that have too few.
     Spread,
+    /// Servers are about to be told these times to live, longer than what they were known to give.
+    Telling {
+        /// Names and seconds.
+        ttls: Vec<(String, u32)>,
+    },
 }
 
 impl NameCommand {
@@ -96,7 +101,7 @@ impl NameCommand {
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
             Self::Spread => "name rebalance: names for customers with too few".to_owned(),
-            Self::DnsFault { .. } => return None,
+            Self::DnsFault { .. } | Self::Telling { .. } => return None,
         })
     }
 }
@@ -140,6 +145,7 @@ impl State {
                 Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
             }
             NameCommand::Spread => Ok(self.assign_all_short()),
+            NameCommand::Telling { ttls } => self.telling(ttls),
         }
     }
 
@@ -315,7 +321,7 @@ impl State {
         if row.host_at(now_ms) != host && row.target != host {
             return Err(Refusal::conflict(format!("DNS is no longer to say this of {name}")));
         }
-        if row.pointing.is_none() && row.ttl_s == ttl_s {
+        if row.pointing.is_none() && row.is_known_to_give(ttl_s) {
             return Ok(0);
         }
         let fresh = row.stage == NameStage::Planned;
@@ -325,6 +331,20 @@ impl State {
             self.rotation.names.forget(name); // its introduction was cancelled
         }
         Ok(1)
+    }
+
+    fn telling(&mut self, ttls: &[(String, u32)]) -> Outcome {
+        if ttls.len() > NAMES_MAX {
+            return Err(Refusal::invalid("there are at most 1000 names"));
+        }
+        let mut changed = 0;
+        for (name, ttl_s) in ttls {
+            // It may have been removed meanwhile.
+            let Some(row) = self.rotation.names.get_mut(name) else { continue };
+            row.telling(*ttl_s);
+            changed += 1;
+        }
+        Ok(changed)
     }
 
     /// Customers who have the name, or got mail by it lately.

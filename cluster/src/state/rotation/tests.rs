@@ -1,6 +1,7 @@
 //! Names, hosts, migrations: what is refused, what cancels, and invariant 7 over random commands.
 
 mod gate;
+mod keys;
 mod leaving;
 mod letters;
 mod loads;

@@ -170,7 +170,7 @@ fn a_name_that_only_begins_takes_its_part_of_customers_and_only_they_are_told() 
     let told: Vec<String> = told.into_iter().map(|(customer, _)| customer.to_owned()).collect();
     for customer in told {
         assert!(bench.why(REMIND).contains("has not gone to"));
-        bench.must(super::letters::told(&customer, 1, sending(1, 7)));
+        bench.must(told(&customer, 1, sending(1, 7)));
     }
     assert!(bench.why(REMIND).contains("none is reminded"), "old names do not end");
 }

@@ -163,12 +163,12 @@ fn a_name_that_only_begins_takes_its_part_of_customers_and_only_they_are_told() 
     bench.must(announce());
     bench.settle();
     let migration = bench.state.migrations().next().unwrap();
-    let (told, others): (Vec<_>, Vec<_>) =
+    let (moving, others): (Vec<_>, Vec<_>) =
         bench.state.migration_steps().partition(|(_, step)| migration.concerns(step));
-    assert!(!told.is_empty() && told.len() < others.len(), "{} of 40 move", told.len());
-    assert!(told.iter().all(|(_, step)| step.after.contains(&name(5))));
-    let told: Vec<String> = told.into_iter().map(|(customer, _)| customer.to_owned()).collect();
-    for customer in told {
+    assert!(!moving.is_empty() && moving.len() < others.len(), "{} of 40", moving.len());
+    assert!(moving.iter().all(|(_, step)| step.after.contains(&name(5))));
+    let moving: Vec<String> = moving.into_iter().map(|(id, _)| id.to_owned()).collect();
+    for customer in moving {
         assert!(bench.why(REMIND).contains("has not gone to"));
         bench.must(told(&customer, 1, sending(1, 7)));
     }

@@ -175,6 +175,7 @@ fn rotation() -> Vec<Command> {
         MigrationCommand::Announce { title: title(), text: title() },
         MigrationCommand::Told { rows: vec![("acme".to_owned(), 1, told)] },
         MigrationCommand::Surveyed {
+            migration: 1,
             rows: vec![(
                 "acme".to_owned(),
                 Survey::Moved { at_ms },

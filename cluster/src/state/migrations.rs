@@ -162,6 +162,8 @@ pub enum MigrationCommand {
     },
     /// What customers' MX records say.
     Surveyed {
+        /// The id of the migration whose names were looked for.
+        migration: u64,
         /// By customer, with the names in them that begin.
         rows: Vec<(String, Survey, Vec<String>)>,
     },

@@ -101,12 +101,13 @@ impl Surveyor {
         let rows = found
             .into_iter()
             .map(|(customer, answers)| (customer, judge(&answers, at_ms), adopted(&answers)));
-        self.tell(&rows.collect::<Vec<_>>(), at_ms).await;
+        self.tell(migration.id, &rows.collect::<Vec<_>>(), at_ms).await;
     }
 
-    async fn tell(&self, rows: &[(String, Survey, Vec<String>)], at_ms: u64) {
+    async fn tell(&self, migration: u64, rows: &[(String, Survey, Vec<String>)], at_ms: u64) {
         for rows in rows.chunks(BATCH) {
-            let command = Command::Migration(MigrationCommand::Surveyed { rows: rows.to_vec() });
+            let rows = rows.to_vec();
+            let command = Command::Migration(MigrationCommand::Surveyed { migration, rows });
             let request = Request::new(random_id(), ACTOR, at_ms, command);
             if let Err(error) = self.cluster.propose(request).await {
                 tracing::debug!(%error, "a survey could not be told; the next one is");

@@ -152,7 +152,7 @@ async fn a_claim_that_is_decided_late_is_queued_without_a_restart() {
 async fn a_reminder_goes_to_who_is_late_and_a_first_letter_to_who_has_none() {
     let bench = Bench::announced().await;
     let moved = ("acme".to_owned(), Survey::Moved { at_ms: 1 }, Vec::new());
-    bench.change(MigrationCommand::Surveyed { rows: vec![moved] }).await;
+    bench.change(MigrationCommand::Surveyed { migration: 1, rows: vec![moved] }).await;
     bench.told("acme", 1, Told::NoContact).await;
     bench.told("bolt", 1, Told::NoContact).await;
     bench.change(MigrationCommand::Remind).await;

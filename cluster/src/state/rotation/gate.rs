@@ -12,9 +12,9 @@ use super::super::{Command, CustomerStatus, State};
 const SEEN_MS_MAX: u64 = 3 * 86_400_000;
 
 impl State {
-    /// Take in what MX records say; how many rows that changed.
-    pub(super) fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
-        let newest = self.rotation.migrations.last();
+    /// Take in what MX records say of this migration's names; how many rows that changed.
+    pub(super) fn surveyed(&mut self, of: u64, rows: &[(String, Survey, Vec<String>)]) -> u64 {
+        let newest = self.rotation.migrations.last().filter(|migration| migration.id == of);
         let Some(begins) = newest.map(|migration| migration.introduce.clone()) else { return 0 };
         let mut changed = 0;
         for (customer, survey, adopted) in rows {

@@ -26,7 +26,7 @@ impl State {
             }
             MigrationCommand::Announce { title, text } => self.announce(title, text),
             MigrationCommand::Told { rows } => self.told(rows),
-            MigrationCommand::Surveyed { rows } => Ok(self.surveyed(rows)),
+            MigrationCommand::Surveyed { migration, rows } => Ok(self.surveyed(*migration, rows)),
             MigrationCommand::Remind => self.remind(),
             MigrationCommand::Finish { force } => self.finish(*force),
             MigrationCommand::Cancel => self.cancel(),

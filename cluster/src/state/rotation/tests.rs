@@ -174,14 +174,19 @@ fn announce() -> Command {
 const CANCEL: Command = Command::Migration(MigrationCommand::Cancel);
 const FINISH: Command = Command::Migration(MigrationCommand::Finish { force: false });
 
+/// A look at MX records for the first migration.
 fn surveyed(customer: &str, survey: Survey) -> Command {
     surveyed_with(customer, survey, &[])
 }
 
 fn surveyed_with(customer: &str, survey: Survey, adopted: &[usize]) -> Command {
+    surveyed_for(1, customer, survey, adopted)
+}
+
+fn surveyed_for(migration: u64, customer: &str, survey: Survey, adopted: &[usize]) -> Command {
     let adopted = adopted.iter().map(|n| name(*n)).collect();
     let rows = vec![(customer.to_owned(), survey, adopted)];
-    Command::Migration(MigrationCommand::Surveyed { rows })
+    Command::Migration(MigrationCommand::Surveyed { migration, rows })
 }
 
 #[test]
@@ -477,7 +482,11 @@ impl Bench {
             Op::Announce => Some(announce()),
             Op::Finish => Some(FINISH),
             Op::Cancel => Some(CANCEL),
-            Op::Moved(c) => Some(surveyed(&format!("c{c}"), Survey::Moved { at_ms: self.now_ms })),
+            Op::Moved(c) => {
+                let newest = self.state.migrations().next()?;
+                let survey = Survey::Moved { at_ms: self.now_ms };
+                Some(surveyed_for(newest.id, &format!("c{c}"), survey, &[]))
+            }
             Op::Publish | Op::Due | Op::Later(_) => None,
         }
     }

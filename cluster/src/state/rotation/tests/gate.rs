@@ -70,12 +70,12 @@ fn a_name_that_a_cancelled_migration_left_to_somebody_ends_only_when_it_is_not_u
     bench.must(plan(&[5], &[], ends_ms));
     bench.must(announce());
     assert!(!bench.state.migration_step(&moved).unwrap().before.contains(&name(5)));
-    bench.must(surveyed(&moved, Survey::Old { at_ms: ends_ms }));
+    bench.must(surveyed_for(2, &moved, Survey::Old { at_ms: ends_ms }, &[]));
     bench.now_ms = ends_ms;
     assert_eq!(broken(&bench), [moved.clone()]);
     assert!(!bench.state.due(bench.now_ms).contains(&FINISH), "it would lose mail");
     assert!(bench.why(FINISH).contains(&moved));
-    bench.must(surveyed(&moved, Survey::Moved { at_ms: ends_ms }));
+    bench.must(surveyed_for(2, &moved, Survey::Moved { at_ms: ends_ms }, &[]));
     assert!(bench.state.due(bench.now_ms).contains(&FINISH));
 }
 
@@ -150,4 +150,23 @@ fn who_was_seen_to_have_moved_is_not_late_because_a_name_server_does_not_answer(
     }
     bench.must(surveyed(&customer, Survey::Old { at_ms: bench.now_ms }));
     assert!(broken(&bench).contains(&customer), "it went back");
+}
+
+#[test]
+fn what_was_found_of_another_migrations_names_says_nothing_of_this_ones() {
+    let mut bench = Bench::new(4, 6);
+    let ends_ms = bench.now_ms + DAY_MS;
+    bench.must(plan(&[1], &[], ends_ms));
+    bench.must(announce());
+    bench.must(CANCEL);
+    bench.must(plan(&[2], &[], ends_ms));
+    bench.must(announce());
+    let late = broken(&bench);
+    let moved = Survey::Moved { at_ms: ends_ms };
+    for customer in &late {
+        assert_eq!(bench.must(surveyed_for(1, customer, moved, &[])), 0, "it came too late");
+    }
+    assert_eq!(broken(&bench), late);
+    assert_eq!(bench.must(surveyed_for(2, &late[0], moved, &[])), 1);
+    assert_eq!(broken(&bench), late[1..]);
 }

@@ -1,5 +1,6 @@
 //! Migrations as customers see them: the letters that tell them, and what their MX records say.
 
+mod adoption;
 mod due;
 mod letter;
 mod mailer;

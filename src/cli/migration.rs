@@ -6,11 +6,13 @@ use super::Output;
 use super::name::print_loads;
 use super::output::{clean, counted, write_out};
 use super::when::when;
-use crate::http::call::{Call, Changed, MigrationCall, MigrationRow, StepRow};
+use crate::http::call::{Call, Changed, FinishRow, MigrationCall, MigrationRow, StepRow};
 use crate::http::client::Admin;
 
 /// Customers that a table shows, unless all are asked for.
 const SHOWN_MAX: usize = 50;
+/// Suspended customers that are named when names end.
+const LEFT_OUT_MAX: usize = 10;
 
 /// What can be done with migrations.
 #[derive(Debug, Subcommand)]
@@ -76,13 +78,28 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         ),
         Verb::Remind => change(MigrationCall::Remind, "who has not moved is written to again"),
         Verb::Finish { force } => {
-            change(MigrationCall::Finish { force }, "the old names leave DNS")
+            let row: FinishRow = admin.call(&Call::Migration(MigrationCall::Finish { force }))?;
+            output.say(&row, &format!("the old names leave DNS{}", left_out(&row.left_out)))
         }
         Verb::Cancel => change(
             MigrationCall::Cancel,
             "cancelled: everything goes back; who was written to is told by mail",
         ),
     }
+}
+
+/// Customers that the end of names leaves out, in words.
+fn left_out(customers: &[String]) -> String {
+    if customers.is_empty() {
+        return String::new();
+    }
+    let shown = customers.iter().take(LEFT_OUT_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = if customers.len() > LEFT_OUT_MAX { ", ..." } else { "" };
+    format!(
+        "; {} with these names or none that are known ({shown}{more}) lose mail once they are \
+         resumed, and are told then; `mxfleet migration status` names all",
+        counted(customers.len() as u64, "suspended customer")
+    )
 }
 
 fn introduced(text: &str) -> Result<(String, String), String> {
@@ -127,13 +144,20 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
         records("elsewhere"),
         records("unknown"),
     ))?;
+    let left_out = row.customers.iter().filter(|step| is_left_out(step)).count();
+    if left_out > 0 {
+        write_out(&format!(
+            "{} would lose mail once resumed; nobody tells them before, and they hold no end up\n",
+            counted(left_out as u64, "suspended customer")
+        ))?;
+    }
     if let Some(waits_for) = &row.waits_for {
         write_out(&clean(&format!("letters wait for {waits_for}\n")))?;
     }
     print_loads(&row.loads, output)?;
     let stands_out = |step: &StepRow| {
         let told_badly = matches!(step.told.as_str(), "bounced" | "no contact");
-        step.would_break || told_badly || step.records == "elsewhere"
+        step.would_break || is_left_out(step) || told_badly || step.records == "elsewhere"
     };
     let steps: Vec<&StepRow> =
         row.customers.iter().filter(|step| all || stands_out(step)).collect();
@@ -142,6 +166,10 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
     }
     write_out("")?;
     print_steps(&steps, all, output)
+}
+
+fn is_left_out(step: &StepRow) -> bool {
+    step.suspended && step.why.is_some()
 }
 
 fn print_steps(steps: &[&StepRow], all: bool, output: Output) -> anyhow::Result<()> {

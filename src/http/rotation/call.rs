@@ -351,6 +351,15 @@ pub struct MigrationRow {
     pub customers: Vec<StepRow>,
 }
 
+/// What the end of a migration leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishRow {
+    /// Rows that changed.
+    pub changed: u64,
+    /// Suspended customers that lose mail once they are resumed.
+    pub left_out: Vec<String>,
+}
+
 /// A customer's part in a migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRow {
@@ -367,10 +376,12 @@ pub struct StepRow {
     /// What its MX records were last seen to have: `old` names, `moved` to names that stay,
     /// `elsewhere` (no name of ours), or `unknown`.
     pub records: String,
-    /// Whether it would lose mail if the old names ended now.
+    /// Whether it would lose mail if the old names ended now, and so holds their end up.
     pub would_break: bool,
-    /// Why.
+    /// Why; of a suspended customer, why it would lose mail once it is resumed.
     pub why: Option<String>,
+    /// Whether it is suspended: it gets no letter and holds nothing up.
+    pub suspended: bool,
 }
 
 /// A notice as it is printed.

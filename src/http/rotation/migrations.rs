@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Command, Fleet, Migration, MigrationCommand, MigrationStage, MigrationStep, State, Survey, Told,
+    Command, Customer, CustomerStatus, Fleet, Migration, MigrationCommand, MigrationStage,
+    MigrationStep, State, Survey, Told,
 };
 
 use super::super::call::{Refused, Terms};
-use super::call::{LoadRow, MigrationCall, MigrationRow, StepRow};
+use super::call::{FinishRow, LoadRow, MigrationCall, MigrationRow, StepRow};
 use super::names::{spelling, waits_for};
 use super::{Answer, RotationAdmin, host_name, time};
 use crate::system::clock::wall_ms;
@@ -41,7 +42,7 @@ impl RotationAdmin {
             MigrationCall::Remind => MigrationCommand::Remind,
             MigrationCall::Finish { force } => {
                 self.surveyor.ask().await; // who has moved since the last survey would be in the way
-                MigrationCommand::Finish { force }
+                return self.finish_migration(force, terms).await;
             }
             MigrationCall::Cancel => {
                 self.surveyor.ask().await; // and who uses a new name by now must keep it
@@ -49,6 +50,15 @@ impl RotationAdmin {
             }
         };
         self.propose(Command::Migration(command), terms).await
+    }
+
+    async fn finish_migration(&self, force: bool, terms: &Terms) -> Answer {
+        let finish = Command::Migration(MigrationCommand::Finish { force });
+        let done = self.propose(finish, terms).await?;
+        let left_out = self.view().migration_left_out().into_iter().map(|(customer, _)| customer);
+        let (changed, left_out) =
+            (done["changed"].as_u64().unwrap_or_default(), left_out.collect());
+        Ok(serde_json::json!(FinishRow { changed, left_out }))
     }
 
     /// Looks at every customer, so it runs where it may take its time.
@@ -94,19 +104,37 @@ fn notice(migration: &Migration) -> (String, String) {
 
 fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
     let now_ms = wall_ms();
-    let breaks: BTreeMap<String, String> = state.migration_breaks().into_iter().collect();
-    let over = matches!(
-        migration.stage,
-        MigrationStage::Finished { .. } | MigrationStage::Cancelled { .. }
-    );
+    let is_finished = matches!(migration.stage, MigrationStage::Finished { .. });
+    let known = |rows: Vec<(String, String)>, shown: bool| -> BTreeMap<String, String> {
+        rows.into_iter().filter(|_| shown).collect()
+    };
+    let breaks = known(state.migration_breaks(), migration.is_open());
+    // They are not over it when the migration is.
+    let left_out = known(state.migration_left_out(), migration.is_open() || is_finished);
     let step = |(customer, step): (&str, &MigrationStep)| {
-        let why = breaks.get(customer).filter(|_| !over).cloned();
         let told = match step.told {
             Told::NotYet if migration.retire.is_empty() && step.before == step.after => "-",
             _ => told(&step.told),
         };
-        StepRow { told: told.to_owned(), ..step_row(customer, step, why) }
+        let row = step_row(customer, step);
+        let why = breaks.get(customer).cloned();
+        let once_resumed = left_out.get(customer).map(|why| format!("once it is resumed: {why}"));
+        let is_active = |row: &Customer| row.status == CustomerStatus::Active;
+        StepRow {
+            told: told.to_owned(),
+            would_break: why.is_some(),
+            why: why.or(once_resumed),
+            suspended: state.customer(customer).is_some_and(|row| !is_active(row)),
+            ..row
+        }
     };
+    // Who came after the announcement, and mail comes by an old name.
+    let later = breaks.keys().filter(|customer| state.migration_step(customer).is_none());
+    let later = later.map(|customer| {
+        let names = state.names_of(customer).to_vec();
+        let row = MigrationStep { before: names.clone(), after: names, ..MigrationStep::default() };
+        StepRow { told: "-".to_owned(), ..step((customer, &row)) }
+    });
     let stage = match migration.stage {
         MigrationStage::Planned => "planned",
         MigrationStage::Announced { .. } => "announced",
@@ -124,7 +152,7 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         rounds: migration.rounds,
         waits_for: letters_wait_for(state, migration, now_ms),
         loads: loads(&state.fleet(now_ms), &state.fleet_after(now_ms)),
-        customers: state.migration_steps().map(step).collect(),
+        customers: state.migration_steps().map(step).chain(later).collect(),
     }
 }
 
@@ -149,7 +177,7 @@ fn told(told: &Told) -> &'static str {
     }
 }
 
-fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRow {
+fn step_row(customer: &str, step: &MigrationStep) -> StepRow {
     let why_not_told = match &step.told {
         Told::Bounced { why, .. } => Some(why.clone()),
         _ => None,
@@ -167,8 +195,9 @@ fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRo
         told: told(&step.told).to_owned(),
         why_not_told,
         records: records.to_owned(),
-        would_break: why.is_some(),
-        why,
+        would_break: false,
+        why: None,
+        suspended: false,
     }
 }
 

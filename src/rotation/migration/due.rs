@@ -12,13 +12,15 @@ use crate::contacts::contacts;
 /// whom they would have told has nothing to hear.
 const WITHDRAWAL_MS: u64 = 60_000;
 
-/// Whether customers can be written to at `now_ms`: what they are told to use is in DNS.
+/// Whether customers can be written to at `now_ms`: what they are told to use is in DNS. After the
+/// end there may be some that were suspended before.
 pub(super) fn is_ready(state: &State, migration: &Migration, now_ms: u64) -> bool {
     let in_dns = |name: &String| state.name(name).is_some_and(|row| row.target.is_some());
     match migration.stage {
         MigrationStage::Announced { .. } => migration.introduce.iter().all(in_dns),
         MigrationStage::Cancelled { .. } => migration.tells_of_cancellation(now_ms),
-        MigrationStage::Planned | MigrationStage::Finished { .. } => false,
+        MigrationStage::Finished { .. } => true,
+        MigrationStage::Planned => false,
     }
 }
 
@@ -33,12 +35,17 @@ pub(super) fn due<'a>(
         MigrationStage::Cancelled { at_ms } => now_ms < at_ms.saturating_add(WITHDRAWAL_MS),
         _ => false,
     };
-    let late: BTreeSet<String> = match migration.rounds {
-        2.. if !migration.is_cancelled() => {
-            state.migration_breaks().into_iter().map(|(customer, _)| customer).collect()
-        }
-        _ => BTreeSet::new(),
+    let untold = |(id, step): (&str, &MigrationStep)| {
+        let customer = state.customer(id);
+        step.round == 0 && customer.is_some_and(|row| row.status == CustomerStatus::Active)
     };
+    let matters = match migration.stage {
+        MigrationStage::Announced { .. } => migration.rounds > 1,
+        MigrationStage::Finished { .. } => state.migration_steps().any(untold),
+        MigrationStage::Planned | MigrationStage::Cancelled { .. } => false,
+    };
+    let late = if matters { state.migration_breaks() } else { Vec::new() };
+    let late: BTreeSet<String> = late.into_iter().map(|(customer, _)| customer).collect();
     state.migration_steps().filter_map(move |(id, step)| {
         let customer = state.customer(id)?;
         let is_active = customer.status == CustomerStatus::Active;
@@ -62,6 +69,8 @@ fn is_due(
     match () {
         () if !migration.concerns(step) => false,
         () if migration.is_cancelled() => is_next || is_lost,
+        // Who was told could move in time; who was suspended could not know.
+        () if !migration.is_open() => step.round == 0 && late.contains(&customer.id),
         // Who had no contact may have one by now.
         () if step.first_round == 0 => is_next || !contacts(customer).is_empty(),
         () if is_lost && step.round == step.first_round => true,

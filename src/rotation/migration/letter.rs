@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mxfleet_cluster::{Customer, Migration, MigrationStep, Survey};
+use mxfleet_cluster::{Customer, Migration, MigrationStage, MigrationStep, Survey};
 
 use crate::post::{Text, moment};
 use crate::rotation::records::preferences;
@@ -29,6 +29,7 @@ pub(super) fn compose(draft: &Draft<'_>) -> Text {
     let Draft { migration, customer, round, .. } = draft;
     let subject = match (moves(draft), reminds(draft)) {
         _ if migration.is_cancelled() => "MX names stay: the change is cancelled".to_owned(),
+        _ if has_ended(migration) => "Change your MX records now: names have ended".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
         (true, false) => format!("Change your MX records until {}", day(migration.ends_ms)),
         (true, true) => {
@@ -65,7 +66,10 @@ fn body(draft: &Draft<'_>) -> String {
         add("");
     }
     if !migration.retire.is_empty() {
-        add(&format!("These names end on {}:\n", moment(migration.ends_ms)));
+        add(&match has_ended(migration) {
+            true => "These names have ended:\n".to_owned(),
+            false => format!("These names end on {}:\n", moment(migration.ends_ms)),
+        });
         migration.retire.iter().for_each(|name| add(&format!("    {name}")));
         add("");
     }
@@ -79,8 +83,11 @@ fn body(draft: &Draft<'_>) -> String {
         () if moves(draft) => {
             add("Your names from now on are:\n");
             names.iter().for_each(|name| add(&format!("    {name}")));
-            let ends = moment(migration.ends_ms);
-            add(&format!("\nPlease set the MX records of your domains before {ends}"));
+            let until = match has_ended(migration) {
+                true => "now".to_owned(),
+                false => format!("before {}", moment(migration.ends_ms)),
+            };
+            add(&format!("\nPlease set the MX records of your domains {until}"));
             add("to exactly these:\n");
             add(records(draft).trim_end());
             add(after_that(migration));
@@ -103,6 +110,9 @@ fn body(draft: &Draft<'_>) -> String {
 fn after_that(migration: &Migration) -> &'static str {
     if migration.retire.is_empty() {
         return "\nYour old names go on working; the new ones share the mail out between our hosts.\n";
+    }
+    if has_ended(migration) {
+        return "\nUntil then, mail that is sent by the old names is lost.\n";
     }
     "\nOld and new names both work until then. After that, mail that is sent by the\n\
      old names is lost.\n"
@@ -147,6 +157,10 @@ fn records(draft: &Draft<'_>) -> String {
     text
 }
 
+fn has_ended(migration: &Migration) -> bool {
+    matches!(migration.stage, MigrationStage::Finished { .. })
+}
+
 /// Whether the customer has something to do.
 fn moves(draft: &Draft<'_>) -> bool {
     let has_old = matches!(draft.step.survey, Survey::Old { .. });
@@ -164,7 +178,7 @@ fn day(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::{CustomerStatus, MigrationStage};
+    use mxfleet_cluster::CustomerStatus;
 
     use super::*;
     use crate::smtp::Address;
@@ -349,5 +363,23 @@ mod tests {
             assert!(text.contains("    acme.test.  IN MX 10 mx-b.relay.test."), "{text}");
             assert!(!text.contains("Nothing changes"), "{text}");
         }
+    }
+
+    #[test]
+    fn who_is_resumed_after_the_end_reads_that_names_have_ended() {
+        let before = list(&["mx1.relay.test"]);
+        let step = MigrationStep { before, ..MigrationStep::default() };
+        let stage = MigrationStage::Finished { at_ms: MAY_31_2010_MS };
+        let text = letter_to(step, 1, (ENDS, stage), &["mx-e.relay.test"], "Acme");
+        for part in [
+            "Subject: Change your MX records now: names have ended\r\n",
+            "These names have ended:\r\n\r\n    mx1.relay.test\r\n",
+            "set the MX records of your domains now\r\n",
+            "    acme.test.  IN MX 10 mx-e.relay.test.\r\n",
+            "Until then, mail that is sent by the old names is lost.",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.contains("2010-05-31"), "{text}");
     }
 }

@@ -218,3 +218,25 @@ async fn a_letter_has_the_names_that_its_customer_has_when_it_is_written() {
     assert!(text.contains(STAYS) && !text.contains(NEW), "{text}");
     running.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_suspended_until_after_the_end_is_told_when_it_is_resumed() {
+    let bench = Bench::announced().await;
+    let status = |id: &str, status| Command::CustomerStatus { id: id.to_owned(), status };
+    for id in ["acme", "bolt"] {
+        bench.must(status(id, CustomerStatus::Suspended)).await;
+    }
+    let rows = [("acme", Survey::Old { at_ms: 1 }), ("bolt", Survey::Moved { at_ms: 1 })];
+    let rows = rows.map(|(id, survey)| (id.to_owned(), survey, Vec::new())).to_vec();
+    bench.change(MigrationCommand::Surveyed { migration: 1, rows }).await;
+    bench.change(MigrationCommand::Finish { force: true }).await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    for id in ["acme", "bolt"] {
+        bench.must(status(id, CustomerStatus::Active)).await;
+    }
+    wait_until("the letter is queued", || bench.queued() == 1).await;
+    assert!(matches!(bench.state_of("acme"), Told::Sending { .. }));
+    assert_eq!(bench.state_of("bolt"), Told::NotYet, "it has moved");
+    assert!(bench.due().is_empty());
+    running.abort();
+}

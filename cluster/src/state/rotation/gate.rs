@@ -56,10 +56,19 @@ impl State {
     /// Active customers who would lose mail if the migration's old names ended now, and why, in
     /// order of customer.
     pub fn migration_breaks(&self) -> Vec<(String, String)> {
+        self.breaks(CustomerStatus::Active)
+    }
+
+    /// Suspended customers who would lose mail once they are resumed, and why. They hold no end up:
+    /// nobody tells them, and they may be suspended for good.
+    pub fn migration_left_out(&self) -> Vec<(String, String)> {
+        self.breaks(CustomerStatus::Suspended)
+    }
+
+    fn breaks(&self, status: CustomerStatus) -> Vec<(String, String)> {
         let Some(migration) = self.rotation.migrations.last() else { return Vec::new() };
-        let retire: BTreeSet<&str> = migration.retire.iter().map(String::as_str).collect();
-        let customers =
-            self.customers.iter().filter(|customer| customer.status == CustomerStatus::Active);
+        let retire = migration.retire.iter().map(String::as_str).collect();
+        let customers = self.customers.iter().filter(|customer| customer.status == status);
         let broken = customers.filter_map(|customer| {
             Some((customer.id.clone(), self.break_of(&customer.id, &retire)?))
         });

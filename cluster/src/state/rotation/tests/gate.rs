@@ -170,3 +170,30 @@ fn what_was_found_of_another_migrations_names_says_nothing_of_this_ones() {
     assert_eq!(bench.must(surveyed_for(2, &late[0], moved, &[])), 1);
     assert_eq!(broken(&bench), late[1..]);
 }
+
+#[test]
+fn a_suspended_customer_is_named_and_holds_no_end_up() {
+    let mut bench = Bench::new(4, 6);
+    let ends_ms = bench.now_ms + DAY_MS;
+    bench.must(plan(&[1], &[(5, 1)], ends_ms));
+    bench.must(announce());
+    bench.settle();
+    let late = broken(&bench);
+    let (asleep, others) = late.split_first().unwrap();
+    let status = |status| Command::CustomerStatus { id: asleep.clone(), status };
+    bench.must(status(CustomerStatus::Suspended));
+    assert_eq!(broken(&bench), others);
+    bench.must(surveyed(asleep, Survey::Old { at_ms: 1 }));
+    for customer in others {
+        bench.must(surveyed(customer, Survey::Moved { at_ms: 1 }));
+    }
+    let why = "its MX records still lead to an old name".to_owned();
+    let left_out = [(asleep.clone(), why)];
+    assert_eq!(bench.state.migration_left_out(), left_out);
+    bench.now_ms = ends_ms;
+    bench.must(FINISH);
+    assert_eq!(bench.state.migration_left_out(), left_out, "nor is it forgotten then");
+    bench.must(status(CustomerStatus::Active));
+    assert_eq!(bench.state.migration_breaks(), left_out, "it can be told now");
+    assert!(bench.state.migration_left_out().is_empty());
+}

@@ -200,17 +200,13 @@ impl MxName {
     }
 }
 
-/// The table of names. Removed ones stay, so that none is ever used for something else.
+/// The table of names. Removed ones stay for long, so that none is used for something else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Names {
     rows: Arc<BTreeMap<String, MxName>>,
 }
 
 impl Names {
-    pub(super) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&MxName> {
         self.rows.get(name)
     }
@@ -229,6 +225,20 @@ impl Names {
 
     pub(super) fn put(&mut self, name: MxName) {
         Arc::make_mut(&mut self.rows).insert(name.name.clone(), name);
+    }
+
+    /// Forget removed names beyond this many, those first that were removed first.
+    pub(super) fn forget_removed(&mut self, keep: usize) {
+        let removed = self.rows.values().filter_map(|row| match row.stage {
+            NameStage::Removed { at_ms } => Some((at_ms, row.name.clone())),
+            _ => None,
+        });
+        let mut removed: Vec<(u64, String)> = removed.collect();
+        let Some(more) = removed.len().checked_sub(keep).filter(|more| *more > 0) else { return };
+        removed.sort_unstable();
+        for (_, name) in removed.iter().take(more) {
+            self.forget(name);
+        }
     }
 
     pub(super) fn forget(&mut self, name: &str) {

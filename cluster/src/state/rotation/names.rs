@@ -8,6 +8,9 @@ use super::super::{Command, Outcome, Refusal, State};
 use super::Fault;
 
 const NAMES_MAX: usize = 1000;
+/// Removed names that are remembered, so that nobody gets mail that is meant for another; those
+/// that were removed last.
+const REMOVED_MAX: usize = 1000;
 /// Customers that a refusal names.
 const SHOWN_MAX: usize = 10;
 
@@ -177,8 +180,11 @@ impl State {
             }
             Some(_) => return Err(Refusal::conflict(format!("{name} is in use"))),
         }
-        if self.rotation.names.len() >= NAMES_MAX {
-            return Err(Refusal::conflict("the fleet has 1000 names"));
+        let in_use = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
+        if self.rotation.names.iter().filter(in_use).count() >= NAMES_MAX {
+            return Err(Refusal::conflict(
+                "the fleet has 1000 names; `mxfleet name remove` one that nobody uses",
+            ));
         }
         Ok(self.require_target(host)?.id)
     }
@@ -315,6 +321,7 @@ impl State {
         }
         let fresh = row.stage == NameStage::Planned;
         self.edit_name(name, |row, now_ms| row.seen(host, ttl_s, now_ms))?;
+        self.rotation.names.forget_removed(REMOVED_MAX);
         if fresh && host.is_none() && self.require_name(name)?.pointing.is_none() {
             self.rotation.names.forget(name); // its introduction was cancelled
         }

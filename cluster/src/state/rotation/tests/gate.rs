@@ -197,3 +197,24 @@ fn a_suspended_customer_is_named_and_holds_no_end_up() {
     assert_eq!(bench.state.migration_breaks(), left_out, "it can be told now");
     assert!(bench.state.migration_left_out().is_empty());
 }
+
+#[test]
+fn removed_names_make_room_for_new_ones_and_the_oldest_are_forgotten_at_last() {
+    let mut bench = Bench::new(0, 0);
+    let force = |n| Command::Name(NameCommand::Remove { name: name(n), force: true });
+    for n in 1..=1000 {
+        bench.must(add(n, 1));
+    }
+    assert!(bench.why(add(1001, 1)).contains("the fleet has 1000 names"));
+    for n in 1..=1005 {
+        bench.now_ms += 1;
+        bench.publish_one(n);
+        bench.must(force(n));
+        bench.publish_one(n);
+        bench.must(add(n + 1000, 1));
+    }
+    let rows = bench.state.names().count();
+    assert_eq!(rows, 2000, "1000 in use, and 1000 that were");
+    assert_eq!([5, 6].map(|n| status(&bench, n)), [None, Some(NameStatus::Removed)]);
+    assert!(bench.why(add(6, 1)).contains("take another name"));
+}

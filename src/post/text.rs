@@ -53,7 +53,7 @@ impl Text {
 
 /// Whether a letter needs SMTPUTF8 (RFC 6531), whoever it goes to. Where it is for others, too, a
 /// recipient that only such servers know is left out of the header, and is in nobody's way.
-pub fn needs_smtputf8(from: &Address, to: &[Address]) -> bool {
+pub(super) fn needs_smtputf8(from: &Address, to: &[Address]) -> bool {
     !from.is_ascii() || to.iter().all(|address| !address.is_ascii())
 }
 

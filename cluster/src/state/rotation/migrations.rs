@@ -204,11 +204,13 @@ impl State {
                 let plain: String = plain.collect();
                 *why = super::super::audit::clip(&plain, WHY_OCTETS_MAX).to_owned();
             }
-            let lost = self.is_orphaned(step) && step.first_round == step.round;
-            let first_round = match &told {
-                Told::Sending { .. } if step.first_round == 0 || lost => *round,
-                _ => step.first_round,
+            let begins_first = match &told {
+                Told::NotYet | Told::NoContact => false,
+                _ if step.first_round == 0 => true,
+                Told::Sending { .. } => self.is_orphaned(step) && step.round == step.first_round,
+                Told::Accepted { .. } | Told::Bounced { .. } => false,
             };
+            let first_round = if begins_first { *round } else { step.first_round };
             let step = MigrationStep { told, round: *round, first_round, ..step.clone() };
             self.rotation.migrations.put_step(customer, step);
             changed += 1;

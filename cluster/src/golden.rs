@@ -143,29 +143,11 @@ fn commands() -> Vec<Command> {
     .collect()
 }
 
-/// The newer commands, in an order in which they take effect.
-fn rotation() -> Vec<Command> {
-    let name = || "mx-a.relay.test".to_owned();
-    let (host, at_ms) = (|| "mx2".to_owned(), 1_800_000_000_000);
-    let service = |command| Command::HostService(command);
-    let moves = || vec![(name(), host())];
-    let zone = Some("relay.test".to_owned());
-    let counts =
-        vec![TrafficCount { customer: "acme".to_owned(), name: Some(name()), messages: 9 }];
-    let title = || "Names change".to_owned();
+/// A migration from its plan to its end.
+fn migrations(at_ms: u64) -> Vec<MigrationCommand> {
+    let (host, title) = (|| "mx2".to_owned(), || "Names change".to_owned());
     let told = Told::Bounced { at_ms, why: "550 no".to_owned() };
-    let (starts_ms, ends_ms) = (Some(at_ms), Some(at_ms + 1));
-    let names = vec![
-        NameCommand::Add { name: name(), host: host(), from_ms: None },
-        NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 },
-        NameCommand::Point { moves: moves(), from_ms: Some(at_ms), rehome: true },
-        NameCommand::Stay { name: name() },
-        NameCommand::Retire { name: name(), at_ms },
-        NameCommand::Keep { name: name() },
-        NameCommand::Remove { name: name(), force: false },
-        NameCommand::DnsFault { text: Some("refused".to_owned()) },
-    ];
-    let migrations = vec![
+    vec![
         MigrationCommand::Plan {
             retire: Vec::new(),
             introduce: vec![("mx-b.relay.test".to_owned(), host())],
@@ -186,6 +168,29 @@ fn rotation() -> Vec<Command> {
         MigrationCommand::Finish { force: true },
         MigrationCommand::Cancel,
         MigrationCommand::Overdue,
+    ]
+}
+
+/// The newer commands, in an order in which they take effect.
+fn rotation() -> Vec<Command> {
+    let name = || "mx-a.relay.test".to_owned();
+    let (host, at_ms) = (|| "mx2".to_owned(), 1_800_000_000_000);
+    let service = |command| Command::HostService(command);
+    let moves = || vec![(name(), host())];
+    let zone = Some("relay.test".to_owned());
+    let counts =
+        vec![TrafficCount { customer: "acme".to_owned(), name: Some(name()), messages: 9 }];
+    let title = || "Names change".to_owned();
+    let (starts_ms, ends_ms) = (Some(at_ms), Some(at_ms + 1));
+    let names = vec![
+        NameCommand::Add { name: name(), host: host(), from_ms: None },
+        NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 },
+        NameCommand::Point { moves: moves(), from_ms: Some(at_ms), rehome: true },
+        NameCommand::Stay { name: name() },
+        NameCommand::Retire { name: name(), at_ms },
+        NameCommand::Keep { name: name() },
+        NameCommand::Remove { name: name(), force: false },
+        NameCommand::DnsFault { text: Some("refused".to_owned()) },
     ];
     let (text, component) = (title(), None);
     let notices = vec![
@@ -202,7 +207,7 @@ fn rotation() -> Vec<Command> {
             Command::Assign { customer: "acme".to_owned(), names: vec![name()] },
             Command::Traffic { counts },
         ])
-        .chain(migrations.into_iter().map(Command::Migration))
+        .chain(migrations(at_ms).into_iter().map(Command::Migration))
         .chain(notices.into_iter().map(Command::Notice))
         .chain([
             Command::Certificate(CertificateCommand::Put(Certificate {

@@ -369,7 +369,7 @@ pub struct StepRow {
     pub before: Vec<String>,
     /// Its names after.
     pub after: Vec<String>,
-    /// `not yet`, `sending`, `accepted`, `bounced` or `no contact`.
+    /// `not yet`, `sending`, `accepted`, `bounced`, `no contact`; `-` if nothing is to be told.
     pub told: String,
     /// What the server said when it bounced.
     pub why_not_told: Option<String>,

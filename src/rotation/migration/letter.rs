@@ -109,7 +109,7 @@ fn body(draft: &Draft<'_>) -> String {
 /// What holds when the customer's date has passed.
 fn after_that(migration: &Migration) -> &'static str {
     if migration.retire.is_empty() {
-        return "\nYour old names go on working; the new ones share the mail out between our hosts.\n";
+        return "\nYour old names go on working; the new ones share the mail out among hosts.\n";
     }
     if has_ended(migration) {
         return "\nUntil then, mail that is sent by the old names is lost.\n";
@@ -120,9 +120,9 @@ fn after_that(migration: &Migration) -> &'static str {
 
 fn cancellation(draft: &Draft<'_>) -> String {
     if draft.names.is_empty() {
-        return "the change of MX names that we wrote to you about is cancelled. You had no names of \
-                ours\nbefore, and those that it gave you may not work any more: if they are in your \
-                MX records,\nplease take them out, and answer this message for others.\n\n\
+        return "the change of MX names that we wrote to you about is cancelled. You had no names\n\
+                of ours before, and those that it gave you may not work any more: if they are in\n\
+                your MX records, please take them out, and answer this message for others.\n\n\
                 Answers to this message are read by people.\n"
             .to_owned();
     }

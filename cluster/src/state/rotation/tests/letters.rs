@@ -28,8 +28,10 @@ impl Bench {
     /// The date has come and customers are in the way: that is said once.
     pub(super) fn tell_overdue(&mut self) {
         let overdue = Command::Migration(MigrationCommand::Overdue);
-        assert_eq!(self.state.due(self.now_ms), [overdue.clone()]);
-        self.must(overdue.clone());
+        for command in self.state.due(self.now_ms) {
+            assert_eq!(command, overdue);
+            self.must(command);
+        }
         assert!(self.state.due(self.now_ms).is_empty());
         assert!(self.ask(overdue).is_err());
         let notice = self.state.notices().next().unwrap();
@@ -170,7 +172,7 @@ fn a_name_that_only_begins_takes_its_part_of_customers_and_only_they_are_told() 
     let told: Vec<String> = told.into_iter().map(|(customer, _)| customer.to_owned()).collect();
     for customer in told {
         assert!(bench.why(REMIND).contains("has not gone to"));
-        bench.must(super::letters::told(&customer, 1, sending(1, 7)));
+        bench.must(letters::told(&customer, 1, sending(1, 7)));
     }
     assert!(bench.why(REMIND).contains("none is reminded"), "old names do not end");
 }

@@ -72,7 +72,7 @@ fn a_name_that_a_cancelled_migration_left_to_somebody_ends_only_when_it_is_not_u
     assert!(!bench.state.migration_step(&moved).unwrap().before.contains(&name(5)));
     bench.must(surveyed_for(2, &moved, Survey::Old { at_ms: ends_ms }, &[]));
     bench.now_ms = ends_ms;
-    assert_eq!(broken(&bench), [moved.clone()]);
+    assert_eq!(broken(&bench), [moved.as_str()]);
     assert!(!bench.state.due(bench.now_ms).contains(&FINISH), "it would lose mail");
     assert!(bench.why(FINISH).contains(&moved));
     bench.must(surveyed_for(2, &moved, Survey::Moved { at_ms: ends_ms }, &[]));

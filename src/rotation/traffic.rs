@@ -150,7 +150,7 @@ impl TrafficMeter {
     }
 }
 
-/// Names that customers are still seen to use when they are to end.
+/// Names whose end is announced.
 fn ending(state: &State) -> BTreeSet<&str> {
     let ends = |stage| matches!(stage, NameStage::Retiring { .. });
     state.names().filter(|row| ends(row.stage)).map(|row| row.name.as_str()).collect()

@@ -10,7 +10,7 @@ use super::Fault;
 const NAMES_MAX: usize = 1000;
 /// Removed names that are remembered, so that nobody gets mail that is meant for another; those
 /// that were removed last.
-const REMOVED_MAX: usize = 4000;
+const REMOVED_MAX: usize = 1000;
 /// Customers that a refusal names.
 const SHOWN_MAX: usize = 10;
 

@@ -72,7 +72,7 @@ fn a_name_that_a_cancelled_migration_left_to_somebody_ends_only_when_it_is_not_u
     assert!(!bench.state.migration_step(&moved).unwrap().before.contains(&name(5)));
     bench.must(surveyed_for(2, &moved, Survey::Old { at_ms: ends_ms }, &[]));
     bench.now_ms = ends_ms;
-    assert_eq!(broken(&bench), [moved.clone()]);
+    assert_eq!(broken(&bench), [moved.as_str()]);
     assert!(!bench.state.due(bench.now_ms).contains(&FINISH), "it would lose mail");
     assert!(bench.why(FINISH).contains(&moved));
     bench.must(surveyed_for(2, &moved, Survey::Moved { at_ms: ends_ms }, &[]));
@@ -206,7 +206,7 @@ fn removed_names_make_room_for_new_ones_and_the_oldest_are_forgotten_at_last() {
         bench.must(add(n, 1));
     }
     assert!(bench.why(add(1001, 1)).contains("the fleet has 1000 names"));
-    for n in 1..=4005 {
+    for n in 1..=1005 {
         bench.now_ms += 1;
         bench.publish_one(n);
         bench.must(force(n));
@@ -214,7 +214,7 @@ fn removed_names_make_room_for_new_ones_and_the_oldest_are_forgotten_at_last() {
         bench.must(add(n + 1000, 1));
     }
     let rows = bench.state.names().count();
-    assert_eq!(rows, 5000, "1000 in use, and 4000 that were");
+    assert_eq!(rows, 2000, "1000 in use, and 1000 that were");
     assert_eq!([5, 6].map(|n| status(&bench, n)), [None, Some(NameStatus::Removed)]);
     assert!(bench.why(add(6, 1)).contains("take another name"));
 }

@@ -40,7 +40,8 @@ impl RotationAdmin {
             }
             MigrationCall::Remind => MigrationCommand::Remind,
             MigrationCall::Finish { force } => {
-                self.surveyor.ask().await; // who has moved since the last survey would be in the way
+                // Who has moved since the last survey would be in the way.
+                self.surveyor.ask().await;
                 MigrationCommand::Finish { force }
             }
             MigrationCall::Cancel => {

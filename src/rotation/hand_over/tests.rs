@@ -85,7 +85,7 @@ fn empty() -> [Command; 4] {
         service(HostCommand::Drain { name: name.clone(), deadline_ms: None, moves: moves.clone() }),
         service(HostCommand::MailLeft { id: 2, messages: 0 }),
         service(HostCommand::Retire { name: name.clone(), force: false, moves }),
-        Command::HostRemove { name },
+        Command::HostRemove { name, force: false },
     ]
 }
 
@@ -93,7 +93,7 @@ fn empty() -> [Command; 4] {
 fn lost() -> [Command; 2] {
     let name = "mx2".to_owned();
     let retire = HostCommand::Retire { name: name.clone(), force: true, moves: Vec::new() };
-    [service(retire), Command::HostRemove { name }]
+    [service(retire), Command::HostRemove { name, force: false }]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,15 @@ use mxfleet_cluster::{Customer, State};
 
 use crate::smtp::Address;
 
-/// The contacts that mail can be sent to: whatever is no address is none.
+/// The contacts that mail can be sent to, each once: whatever is no address is none.
 pub fn contacts(customer: &Customer) -> Vec<Address> {
-    customer.contacts.iter().filter_map(|text| Address::parse(text, true).ok()).collect()
+    let mut found: Vec<Address> = Vec::new();
+    for contact in customer.contacts.iter().filter_map(|text| Address::parse(text, true).ok()) {
+        if !found.iter().any(|known| known.is_same(&contact)) {
+            found.push(contact);
+        }
+    }
+    found
 }
 
 /// The customers that somebody is a contact of, at most so many, and how their rows have the
@@ -31,8 +37,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contacts_that_are_no_addresses_are_left_out() {
-        let texts = ["ops@acme.test", "a\r\nBcc: x@y.test", "no", "<x@y.test>"];
+    fn contacts_that_are_no_addresses_or_there_already_are_left_out() {
+        let texts = ["ops@acme.test", "a\r\nBcc: x@y.test", "no", "<x@y.test>", "ops@ACME.test"];
         let customer = Customer {
             id: "acme".to_owned(),
             name: "Acme".to_owned(),

@@ -18,6 +18,8 @@ use crate::smtp::MigrationLetter;
 const SUFFIX: &str = "json";
 /// Where those are that the fleet knows of.
 const TOLD: &str = "told";
+/// The number of the newest migration, once what is known of those before is forgotten.
+const NEWEST: &str = "newest";
 
 /// The outcomes that wait for the fleet. Clones are handles to the same ones.
 #[derive(Debug, Clone)]
@@ -119,8 +121,19 @@ impl Letters {
         }
     }
 
-    /// Forget what the fleet knows of letters of migrations before this one.
-    pub fn forget_before(&self, migration: u64) -> io::Result<()> {
+    /// Forget what the fleet knows of letters of migrations before this one. `false` when a newer
+    /// one was here before: then whoever asks looks at the past, and what was forgotten was known.
+    pub fn forget_before(&self, migration: u64) -> io::Result<bool> {
+        let newest = self.newest()?;
+        if migration <= newest {
+            return Ok(migration == newest);
+        }
+        let draft = self.dir.join("newest.draft");
+        let mut file = File::create(&draft)?;
+        file.write_all(migration.to_string().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, self.dir.join(NEWEST))?;
+        File::open(&*self.dir)?.sync_all()?;
         for entry in std::fs::read_dir(self.dir.join(TOLD))? {
             let entry = entry?;
             let name = entry.file_name();
@@ -129,7 +142,17 @@ impl Letters {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn newest(&self) -> io::Result<u64> {
+        match std::fs::read_to_string(self.dir.join(NEWEST)) {
+            Ok(text) => {
+                text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     fn told_path(&self, letter: &MigrationLetter) -> PathBuf {
@@ -178,10 +201,12 @@ mod tests {
         letters.told(&acme).unwrap();
         letters.told(&acme).unwrap();
         assert!(letters.all().unwrap().is_empty());
-        letters.forget_before(1).unwrap();
+        assert!(letters.forget_before(1).unwrap());
         assert_eq!(letters.known(&acme).unwrap(), Some(known));
-        letters.forget_before(2).unwrap();
+        assert!(letters.forget_before(2).unwrap());
         assert_eq!(letters.known(&acme).unwrap(), None);
+        assert!(!letters.forget_before(1).unwrap(), "it is the past");
+        assert!(letters.forget_before(2).unwrap());
     }
 
     #[tokio::test]

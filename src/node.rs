@@ -1,6 +1,7 @@
 //! The composition root: build every stage, start, announce, drain. The only file that knows them
 //! all.
 
+pub mod files;
 mod reload;
 
 use std::net::SocketAddr;
@@ -108,6 +109,12 @@ pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::R
         admin = %config.admin_socket.display(),
         "node {} ({}) accepts mail", config.node.name, config.node.hostname
     );
+    if let Some(problem) = files::key_problem(&config) {
+        tracing::error!(
+            "{problem}; while this node leads, no MX name can move. The file is read again at each \
+             change"
+        );
+    }
     if node.cluster.view().operators().next().is_none() {
         tracing::warn!(
             "nobody is set to read mail to support@, trouble@, abuse@ and the like: it is answered \

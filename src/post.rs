@@ -48,7 +48,7 @@ impl Post {
     ) -> Result<(), PostError> {
         let from = self.sender(state)?;
         let written = text.letter(&from, to, wall_ms());
-        let smtputf8 = !from.is_ascii() || to.iter().any(|address| !address.is_ascii());
+        let smtputf8 = text::needs_smtputf8(&from, to);
         message.push(&written).await?;
         // What becomes of it we see ourselves.
         let envelope = Envelope::own(to, &self.hostname, wall_us(), written.is_ascii(), smtputf8);

@@ -63,7 +63,7 @@ use crate::telemetry::metrics::METRICS;
 use self::core::{Core, Work};
 pub use hand_over::TakeError;
 pub use inspect::{DestinationView, EntryView, QueueGauges, QueueSummary, RecipientView};
-pub use operate::OperateError;
+pub use operate::{OperateError, WITHDRAWN};
 
 /// What was written because of a message that is still queued, as a crash leaves it, waits so long:
 /// that message is done with first, so that another crash does not have it written again.

@@ -34,8 +34,29 @@ fn every_commented_key_of_the_reference_configuration_is_a_real_one() {
     assert!(uncommented.contains("\nmx_port = 25"), "nothing was uncommented");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mxfleet.toml");
-    std::fs::write(&file, uncommented).unwrap();
-    let output = mxfleet(&["check-config", file.to_str().unwrap()]);
+    // The files it names are looked at, too.
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    let text = uncommented.replace("/etc/mxfleet/", &place(""));
+    assert!(text.contains(&place("tsig.key")) && text.contains(&place("mx1.pem")));
+    std::fs::write(&file, text).unwrap();
+    let check = || mxfleet(&["check-config", file.to_str().unwrap()]);
+    let missing = check();
+    assert_eq!(missing.status.code(), Some(78), "{}", words(&missing));
+    for name in ["mx1.pem", "tsig.key"] {
+        assert!(words(&missing).contains(&place(name)), "{}", words(&missing));
+    }
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let (chain, key) = (place("mx1.pem"), place("mx1.key"));
+    let rest = ["-subj", "/CN=mx1.relay.example", "-out", &chain, "-keyout", &key];
+    let made = Command::new("openssl").args(make).args(rest).output().unwrap();
+    assert!(made.status.success(), "{}", words(&made));
+    std::fs::write(place("tsig.key"), "key \"mxfleet\" { algorithm hmac-sha256; };").unwrap();
+    let broken = check();
+    assert_eq!(broken.status.code(), Some(78), "{}", words(&broken));
+    assert!(words(&broken).contains("is not as `tsig-keygen` writes it"), "{}", words(&broken));
+    let key = "key \"mxfleet\" { algorithm hmac-sha256; secret \"c2VjcmV0IQ==\"; };";
+    std::fs::write(place("tsig.key"), key).unwrap();
+    let output = check();
     assert_eq!(output.status.code(), Some(0), "{}", words(&output));
 }
 

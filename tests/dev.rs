@@ -30,12 +30,16 @@ struct Dev {
 
 impl Dev {
     fn start(dir: tempfile::TempDir, nodes: &str) -> Self {
+        let folder = dir.path().display().to_string();
+        let words = [PROGRAM, "dev", "--dir", &folder, "--nodes", nodes].map(str::to_owned);
+        Self::run(dir, &words)
+    }
+
+    fn run(dir: tempfile::TempDir, words: &[String]) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let file = dir.path().join("fleet.json");
         let _ = std::fs::remove_file(&file);
-        let folder = dir.path().display().to_string();
-        let words = [PROGRAM, "dev", "--dir", &folder, "--nodes", nodes].map(str::to_owned);
-        let mut process = Process::start(&words, &dir.path().join("dev.log"));
+        let mut process = Process::start(words, &dir.path().join("dev.log"));
         eventually("fleet.json", UP, || {
             assert!(process.is_running(), "dev ended:\n{}", process.words());
             file.exists()
@@ -214,5 +218,17 @@ fn one_node_is_a_fleet_too() {
     let dev = Dev::start(scratch(), "1");
     assert_eq!(dev.file()["nodes"].as_array().unwrap().len(), 1);
     assert_eq!(dev.relay(0, 1)["received_by"], "mx1");
+    dev.stop();
+}
+
+#[test]
+fn four_nodes_start_and_stop_also_when_nobody_reads_what_is_said() {
+    let dir = scratch();
+    let folder = dir.path().display();
+    let script = format!("exec {PROGRAM} dev --dir {folder} --nodes 4 > >(true) 2>&1");
+    let dev = Dev::run(dir, &["bash", "-c", &script].map(str::to_owned));
+    assert_eq!(dev.pids().len(), 4);
+    // The words are said after the file is written.
+    assert_eq!(dev.relay(3, 1)["received_by"], "mx4");
     dev.stop();
 }

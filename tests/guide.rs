@@ -59,7 +59,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let hosts = Hosts::with(&["mx1", "mx2", "mx3"]);
+        let hosts = Hosts::with(&["mx1", "mx2", "mx3", "ns1", "ns2"]);
         let mail = scratch();
         output("chmod", &["777", mail.path().to_str().unwrap()]);
         let mut words = hosts.outside();
@@ -102,6 +102,35 @@ impl Site {
             .count()
     }
 
+    /// A name as a host shows it.
+    fn name(&self, name: &str) -> serde_json::Value {
+        let words = format!("mxfleet --output json name show {name}");
+        serde_json::from_str(&self.hosts.run("mx1", &words)).unwrap()
+    }
+
+    /// Wait until a name is settled at a host.
+    fn await_name(&self, name: &str, host: &str) {
+        eventually(&format!("{name} at {host}"), SOON, || {
+            let row = self.name(name);
+            row["points_at"] == host && row["waits_for"].is_null()
+        });
+    }
+
+    /// What a name server says of a name.
+    fn ask(&self, server: &str, name: &str, kind: &str) -> String {
+        let out = self.hosts.run("mx1", &format!("dig +short @{server} {name} {kind}"));
+        out.trim().to_owned()
+    }
+
+    /// Whether a server takes an update with the fleet's key.
+    fn may_update(&self, server: &str, change: &str) -> bool {
+        let script = format!(
+            "printf 'server {server}\nzone relay.example\n{change}\nsend\n' | \
+             nsupdate -k /etc/mxfleet/tsig.key"
+        );
+        self.hosts.try_run("mx1", &script).status.success()
+    }
+
     /// Wait until so many hosts vote, as one of them sees it.
     fn await_voters(&self, through: &str, count: usize) {
         let start = Instant::now();
@@ -125,12 +154,22 @@ impl Site {
 const INSTALL: &str = "Install three hosts in ten minutes";
 const UPGRADE: &str = "Upgrade one host at a time";
 const BACKUP: &str = "Back up and restore";
+const NAMES: &str = "MX names in DNS";
+const CERTIFICATES: &str = "Certificates";
+const MOVE: &str = "Move a name";
+const DRAIN: &str = "Take a host out of service";
+const MIGRATION: &str = "Change the names customers have";
+const BY_HAND: &str = "DNS by hand";
 const LOSE_HOST: &str = "Lose a host";
 const LOSE_QUORUM: &str = "Lose a quorum";
 
 #[test]
 fn the_guide_does_what_it_says() {
     let mut site = Site::new();
+    // What resolves names for the hosts is the operator's own affair.
+    for host in ["mx1", "mx2", "mx3"] {
+        site.hosts.run(host, "echo nameserver 192.0.2.4 > /etc/resolv.conf");
+    }
     let package = scratch();
     let build = root("ops/debian/build");
     output(build.to_str().unwrap(), &[PROGRAM, package.path().to_str().unwrap()]);
@@ -156,12 +195,19 @@ fn the_guide_does_what_it_says() {
     site.await_voters("mx2", 3);
     site.mail_passes("192.0.2.3");
 
+    follow_names(&site);
+    follow_certificates(&site);
+    follow_moves(&site);
+    follow_a_migration(&site);
+
     site.hosts.kill("mx3");
-    site.hosts.run("mx3", "rm -rf /var/lib/mxfleet/* /etc/mxfleet/mxfleet.toml");
+    site.hosts.run("mx3", "rm -rf /var/lib/mxfleet/* /etc/mxfleet/*");
     site.mail_passes("192.0.2.1");
-    site.follow(LOSE_HOST, 0..2);
+    site.follow(LOSE_HOST, 0..3);
     site.await_voters("mx3", 3);
     site.mail_passes("192.0.2.3");
+    site.follow(BY_HAND, 0..2);
+    assert_eq!(site.name("mx-b.relay.example")["points_at"], "mx1");
 
     for host in ["mx2", "mx3"] {
         site.hosts.kill(host);
@@ -173,5 +219,106 @@ fn the_guide_does_what_it_says() {
     site.follow(LOSE_QUORUM, 0..1);
     site.hosts.run("mx1", "mxfleet customer add third --contact a@b.test");
     site.mail_passes("192.0.2.1");
-    assert_eq!(site.blocks.len(), 15, "every block of the guide was run");
+    assert_eq!(site.blocks.len(), 36, "every block of the guide was run");
+}
+
+/// Names on real servers, and a key that may write nothing else.
+fn follow_names(site: &Site) {
+    site.follow(NAMES, 0..4);
+    // Nobody waits an hour here for resolvers.
+    site.hosts.run("mx1", "mxfleet settings set rotation.ttl 3s");
+    site.hosts.run("mx1", "mxfleet settings set rotation.ttl_low 1s");
+    for (name, host) in [("mx-a", "mx1"), ("mx-b", "mx2"), ("mx-c", "mx3")] {
+        site.await_name(&format!("{name}.relay.example"), host);
+    }
+    assert_eq!(site.ask("192.0.2.4", "mx-b.relay.example", "A"), "192.0.2.2");
+    for server in ["192.0.2.4", "192.0.2.5"] {
+        let add = |name: &str, data: &str| format!("update add {name}.relay.example 60 {data}");
+        assert!(site.may_update(server, &add("mx-d", "A 192.0.2.66")), "{server}");
+        assert!(site.may_update(server, "update delete mx-d.relay.example A"), "{server}");
+        assert!(site.may_update(server, &add("_acme-challenge.mx-d", "TXT x")), "{server}");
+        assert!(!site.may_update(server, &add("mx-d", "MX 10 mx-a")), "{server}");
+        assert!(!site.may_update(server, &add("www", "A 192.0.2.66")), "{server}");
+        assert_eq!(site.ask(server, "www.relay.example", "A"), "192.0.2.80");
+    }
+    site.follow(NAMES, 4..5);
+    let row = site.hosts.run("mx1", "mxfleet --output json customer show acme");
+    let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+    assert_eq!(row["names"].as_array().unwrap().len(), 2, "{row}");
+}
+
+fn follow_certificates(site: &Site) {
+    let make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 \
+                -subj / -addext subjectAltName=DNS:mx-a.relay.example \
+                -keyout key.pem -out chain.pem";
+    site.hosts.run("mx1", make);
+    site.follow(CERTIFICATES, 0..1);
+    assert!(!site.name("mx-a.relay.example")["certificate_ends"].is_null());
+    // That server is out of reach here; `tests/rotation_acme.rs` has one.
+    site.follow(CERTIFICATES, 1..2);
+    site.hosts.run("mx1", "mxfleet settings set rotation.acme_directory ''");
+    site.follow(CERTIFICATES, 2..3);
+    eventually("a TLSA record", SOON, || {
+        site.ask("192.0.2.4", "_25._tcp.mx-a.relay.example", "TLSA").starts_with("3 1 1")
+    });
+    site.hosts.run("mx1", "mxfleet settings set rotation.tlsa remove");
+}
+
+fn follow_moves(site: &Site) {
+    let name = "mx-c.relay.example";
+    site.follow(MOVE, 0..2);
+    site.await_name(name, "mx2");
+    assert_eq!(site.ask("192.0.2.4", name, "A"), "192.0.2.2");
+    site.follow(MOVE, 2..3);
+    site.await_name(name, "mx3");
+    site.follow(DRAIN, 0..1);
+    let state = || {
+        let row = site.hosts.run("mx1", "mxfleet --output json host show mx3");
+        serde_json::from_str::<serde_json::Value>(&row).unwrap()["state"].clone()
+    };
+    eventually("an empty host", SOON, || state() == "retired");
+    site.follow(DRAIN, 1..2);
+    site.await_name(name, "mx3");
+    site.await_voters("mx1", 3);
+}
+
+/// The customer's MX records are where the hosts look names up.
+fn customer_has(site: &Site, names: [&str; 2]) {
+    let zone = format!(
+        "$TTL 1\n@ SOA ns1.relay.example. host.relay.example. 1 1h 10m 30d 1\n\
+         @ NS ns1.relay.example.\n@ MX 10 {}.relay.example.\n@ MX 20 {}.relay.example.",
+        names[0], names[1]
+    );
+    let script = format!(
+        "printf '%b\n' '{}' > /var/lib/bind/acme.test.zone\n\
+         grep -q acme.test /etc/bind/named.conf.local || \
+         echo 'zone \"acme.test\" {{ type primary; file \"/var/lib/bind/acme.test.zone\"; }};' \
+         >> /etc/bind/named.conf.local\n\
+         systemctl restart named",
+        zone.replace('\n', "\\n")
+    );
+    site.hosts.run("ns1", &script);
+}
+
+fn follow_a_migration(site: &Site) {
+    customer_has(site, ["mx-a", "mx-b"]);
+    site.hosts.run("mx1", "mxfleet settings set rotation.survey_every 1s");
+    site.hosts.run("mx1", "mxfleet customer show acme");
+    site.follow(MIGRATION, 0..2);
+    site.follow(MIGRATION, 0..1);
+    site.follow(MIGRATION, 2..3);
+    let acme = || {
+        let row = site.hosts.run("mx1", "mxfleet --output json migration status");
+        let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+        row["customers"][0].clone()
+    };
+    eventually("a letter", SOON, || acme()["told"] == "accepted");
+    assert_eq!(acme()["would_break"], true);
+    site.follow(MIGRATION, 3..4);
+    customer_has(site, ["mx-d", "mx-b"]);
+    eventually("the customer is seen to have moved", SOON, || acme()["records"] == "moved");
+    site.follow(MIGRATION, 4..5);
+    eventually("the old name ends", SOON, || site.name("mx-a.relay.example")["state"] == "removed");
+    assert_eq!(site.ask("192.0.2.4", "mx-a.relay.example", "A"), "");
+    assert_eq!(site.ask("192.0.2.4", "mx-d.relay.example", "A"), "192.0.2.1");
 }

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::ca::Ca;
+use support::dane::{shown, tlsa};
 use support::dns::{Duties, NameServer, Software, tsig_key};
 use support::fleet::{Fleet, on_loopback, refused};
-use support::node::{Node, Setup};
-use support::process::{Process, attempt, output};
+use support::node::Setup;
+use support::process::{Process, output};
 use support::{SOON, eventually, free_address, scratch};
 
 const ZONE: &str = "relay.test";
@@ -73,39 +74,6 @@ impl Pebble {
     }
 }
 
-/// The certificate that the node shows for `name`, if `root` has signed it: its serial number and
-/// the hash of its key.
-fn shown(node: &Node, root: &str, name: &str) -> Option<(String, String)> {
-    let server = node.smtp().to_string();
-    let mut words = vec!["s_client", "-starttls", "smtp", "-connect", &server, "-CAfile", root];
-    words.extend(["-servername", name, "-verify_hostname", name, "-verify_return_error"]);
-    let shown = attempt("openssl", &words);
-    if !shown.status.success() {
-        return None;
-    }
-    let folder = scratch();
-    let file = folder.path().join("shown.pem");
-    std::fs::write(&file, &shown.stdout).unwrap();
-    let file = file.display().to_string();
-    let serial = output("openssl", &["x509", "-in", &file, "-noout", "-serial"]);
-    let hash = output(
-        "sh",
-        &[
-            "-c",
-            &format!(
-                "openssl x509 -in {file} -noout -pubkey | openssl pkey -pubin -outform der | \
-             openssl dgst -sha256 -r"
-            ),
-        ],
-    );
-    Some((serial, hash.split(' ').next().unwrap().to_owned()))
-}
-
-/// As a sender reads it: TLSA 3 1 1, in lowercase.
-fn tlsa(server: &NameServer, name: &str) -> String {
-    server.ask(&format!("_25._tcp.{name}"), "TLSA").replace(' ', "").to_lowercase()
-}
-
 #[test]
 fn names_get_certificates_by_dns_and_senders_find_their_keys() {
     let key = tsig_key("mxfleet");
@@ -146,7 +114,7 @@ fn names_get_certificates_by_dns_and_senders_find_their_keys() {
         assert_eq!(authority.ask(&format!("_acme-challenge.{name}"), "TXT"), "");
     }
     let (serial, hash) = shown(node, &root, NAMES[0]).unwrap();
-    eventually("its key in DNS", SOON, || tlsa(&authority, NAMES[0]) == format!("311{hash}"));
+    eventually("its key in DNS", SOON, || tlsa(&authority, NAMES[0]) == [hash.as_str()]);
     let zone = node.admin(&["name", "zone"]);
     assert!(zone.contains(&format!("TLSA 3 1 1 {hash}")), "{zone}");
     refused(&node.try_admin(&["name", "cert", "remove", NAMES[0]]), "senders hold TLSA records");
@@ -154,7 +122,7 @@ fn names_get_certificates_by_dns_and_senders_find_their_keys() {
         let now = shown(node, &root, NAMES[0]);
         now.is_some_and(|(now, same)| now != serial && same == hash)
     });
-    assert_eq!(tlsa(&authority, NAMES[0]), format!("311{hash}"));
+    assert_eq!(tlsa(&authority, NAMES[0]), [hash.as_str()]);
     node.admin(&["settings", "set", "rotation.tlsa", "remove"]);
     eventually("no key in DNS", SOON, || tlsa(&authority, NAMES[0]).is_empty());
 }
@@ -190,8 +158,21 @@ fn an_operator_sees_on_any_node_why_a_name_gets_no_certificate() {
         });
         assert_eq!(node.metric("mxfleet_names_uncertified"), 1.0);
     }
+    let row = node.json(&["name", "show", NAMES[0]]);
+    assert_eq!((&row["state"], &row["points_at"]), (&"planned".into(), &serde_json::Value::Null));
+    let waits = row["waits_for"].as_str().unwrap();
+    assert!(waits.contains("its certificate, from the ACME server or by `mxfleet name"), "{waits}");
+    assert!(waits.contains("the ACME server: "), "{waits}");
+    assert_eq!(authority.ask(NAMES[0], "A"), "", "nobody is sent to a name without a certificate");
     let table = node.admin(&["name", "list"]);
     assert!(table.contains(&format!("{} gets no certificate: ", NAMES[0])), "{table}");
+    node.admin(&["name", "add", NAMES[1], "--host", "mx1"]);
+    let (cert, key) = ca.issue(&[NAMES[1]]);
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    node.admin(&["name", "cert", "add", "--cert", &cert, "--key", &key]);
+    let is_active = |name: &str| node.json(&["name", "show", name])["state"] == "active";
+    eventually("one that was brought by hand will do", SOON, || is_active(NAMES[1]));
+    assert!(!is_active(NAMES[0]));
     let pebble = Pebble::start(&ca, &authority, folder.path());
     node.admin(&["settings", "set", "rotation.acme_directory", &pebble.directory()]);
     eventually("a certificate, once the directory is right", SOON * 2, || {
@@ -199,4 +180,14 @@ fn an_operator_sees_on_any_node_why_a_name_gets_no_certificate() {
         row["certificate_fault"].is_null() && row["certificate_ends"].is_string()
     });
     assert_eq!(node.metric("mxfleet_names_uncertified"), 0.0);
+    eventually("the name goes into DNS", SOON, || is_active(NAMES[0]));
+    node.admin(&["settings", "set", "rotation.acme_directory", &nobody]);
+    let third = "mx-c.relay.test";
+    node.admin(&["name", "add", third, "--host", "mx1"]);
+    eventually("it is held back", SOON, || {
+        let row = node.json(&["name", "show", third]);
+        row["waits_for"].as_str().is_some_and(|waits| waits.contains("its certificate"))
+    });
+    node.admin(&["settings", "set", "rotation.acme_directory", ""]);
+    eventually("it goes on without", SOON, || is_active(third));
 }

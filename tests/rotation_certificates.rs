@@ -76,7 +76,16 @@ fn what_is_no_certificate_is_refused_and_a_removed_one_is_not_shown() {
     };
     refused(&add(words(&cert, &other_key)), "the key: ");
     refused(&add(words(&key, &key)), "the certificate: ");
-    assert!(add(words(&cert, &key)).status.success());
+    let added = add(words(&cert, &key));
+    assert!(added.status.success());
+    let said = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(said.contains("warning: the fleet has no MX name mx-a.relay.example"), "{said}");
+    let (old_cert, old_key) = (folder.path().join("cn.pem"), folder.path().join("cn.key"));
+    let (out, keyout) = (old_cert.display().to_string(), old_key.display().to_string());
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let rest = ["-subj", "/CN=mx-a.relay.example", "-out", &out, "-keyout", &keyout];
+    assert!(attempt("openssl", &[&make[..], &rest].concat()).status.success());
+    refused(&add(words(&old_cert, &old_key)), "also at no CN");
     eventually("the certificate", SOON, || is_verified(&ca, node, &[], NAMES[0]));
     assert!(node.metric("mxfleet_certificate_expiry_timestamp_seconds{kind=\"smtp\"}") > 1e9);
     node.admin(&["name", "cert", "remove", NAMES[0]]);

@@ -48,6 +48,21 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
         "$ORIGIN relay.example.\nmx-a 3600 IN A 127.0.0.11\nmx-b 3600 IN A 127.0.0.12\n"
     );
     assert_eq!(two.json(&["customer", "show", "acme"])["names"].as_array().unwrap().len(), 2);
+    let set = one.try_admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
+    let said = String::from_utf8(set.stderr).unwrap();
+    assert!(said.contains("DNS is still to say them of mx-a.relay.example"), "{said}");
+    let point = ["name", "point", "mx-a.relay.example"];
+    let says = |rest: &[&str]| {
+        let said = two.try_admin(&[&point[..], rest].concat());
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stderr).unwrap()
+    };
+    assert_eq!(says(&["mx1"]), "mx-a.relay.example points at mx1 already\n");
+    let later = says(&["mx2", "--at", "2100-01-01"]);
+    assert!(later.contains("will point at mx2 from 2100-01-01T00:00:00Z on"), "{later}");
+    assert!(later.contains("warning: 3 customers then have two of their names at mx2"), "{later}");
+    let back = says(&["mx1"]);
+    assert!(!back.contains("warning"), "{back}");
     one.admin(&["name", "point", "mx-a.relay.example", "mx2"]);
     let names = two.json(&["name", "list"]);
     let name = row(&names, "name", "mx-a.relay.example");
@@ -55,7 +70,8 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     let waits = name["waits_for"].as_str().unwrap();
     assert!(waits.contains("rotation.dns_servers is not set"), "{waits}");
     assert!(two.admin(&["name", "list"]).contains("mx1 -> mx2"));
-    two.admin(&["name", "point", "mx-a.relay.example", "mx2", "--published"]);
+    let now = says(&["mx2", "--published"]);
+    assert!(now.starts_with("mx-a.relay.example points at mx2\n"), "{now}");
     let name = one.json(&["name", "show", "mx-a.relay.example"]);
     assert_eq!((&name["state"], &name["home"]), (&"redirected".into(), &"mx1".into()));
     assert!(name["waits_for"].as_str().unwrap().contains("resolvers to forget mx1"), "{name}");
@@ -83,10 +99,18 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     refuse(&["name", "add", "mx-c.relay.example", "--host", "mx9"], "there is no host mx9");
     refuse(&["name", "retire", "mx-a.relay.example", "--at", "2010-05-31"], "in the past");
     refuse(&["name", "remove", "mx-a.relay.example"], "was not announced");
-    refuse(&["host", "set", "mx1", "--address", "0.0.0.0"], "all its own");
+    let address = |ip: &str, why: &str| refuse(&["host", "set", "mx1", "--address", ip], why);
+    address("0.0.0.0", "it is no host's");
+    address("::ffff:192.0.2.1", "write it as 192.0.2.1");
+    address("fe80::1", "good on one link only");
+    address("127.0.0.12", "is an address of host mx2");
+    let twice = ["host", "set", "mx1", "--address", "127.0.0.11", "--address", "127.0.0.11"];
+    refuse(&twice, "is given twice");
     refuse(&["host", "retire", "mx1"], "is not drained");
     refuse(&["cluster", "remove", "mx1"], "mail may come to mx1 by mx-a.relay.example");
     refuse(&["settings", "set", "rotation.zone", "other.test"], "there are MX names");
+    let two = "192.0.2.53:53,192.0.2.54:53";
+    refuse(&["settings", "set", "rotation.dns_primary", two], "one address with its port");
     let plan = ["migration", "plan", "--ends", "30d", "--retire", "mx-a.relay.example"];
     let all = [&plan[..], &["--retire", "mx-b.relay.example"]].concat();
     refuse(&all, "3 customers would have no name left: acme, bolt, corp");
@@ -100,6 +124,10 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     let drain = &row(&hosts, "name", "mx1")["drain"];
     assert_eq!(drain["step"], "names", "{drain}");
     assert!(node.admin(&["host", "show", "mx1"]).contains("to be empty by"));
+    refuse(&["host", "drain", "mx1"], "is being drained already; --deadline");
+    node.admin(&["host", "drain", "mx1", "--deadline", "2100-01-01"]);
+    let hosts = node.json(&["host", "list"]);
+    assert_eq!(row(&hosts, "name", "mx1")["drain"]["deadline"], "2100-01-01T00:00:00Z");
     node.admin(&["host", "resume", "mx1"]);
     assert_eq!(row(&node.json(&["host", "list"]), "name", "mx1")["state"], "in service");
 }
@@ -110,7 +138,7 @@ fn a_migration_is_planned_announced_and_cancelled() {
     let node = &fleet.nodes[1];
     let names = |customer: &str| node.json(&["customer", "show", customer])["names"].clone();
     let before = names("acme");
-    let plan = node.json(&[
+    let planned = [
         "migration",
         "plan",
         "--ends",
@@ -121,12 +149,17 @@ fn a_migration_is_planned_announced_and_cancelled() {
         "mx-c.relay.example=mx1",
         "--text",
         "mx1 leaves its data centre.",
-    ]);
+    ];
+    let plan = node.json(&planned);
     assert_eq!(plan["state"], "planned");
     let step = row(&plan["customers"], "customer", "acme");
     assert_eq!(step["before"], before);
     assert!(step["after"].to_string().contains("mx-c.relay.example"), "{step}");
     assert_eq!(names("acme"), before, "nothing changed yet");
+    let dropped = node.try_admin(&["migration", "cancel"]);
+    let said = String::from_utf8_lossy(&dropped.stderr).into_owned();
+    assert!(said.contains("nobody was told of the plan"), "{said}");
+    node.admin(&planned);
     node.admin(&["migration", "announce"]);
     assert_eq!(names("acme"), step["after"]);
     let notices = fleet.nodes[0].json(&["notice", "list"]);
@@ -139,6 +172,31 @@ fn a_migration_is_planned_announced_and_cancelled() {
     node.admin(&["migration", "cancel"]);
     assert_eq!(names("acme"), before);
     assert_eq!(node.json(&["notice", "list"])[0]["state"], "resolved");
+}
+
+#[test]
+fn who_publishes_by_hand_is_told_how_to_say_that_a_name_is_gone() {
+    let fleet = fleet();
+    let node = &fleet.nodes[1];
+    let (old, new) = ("mx-a.relay.example", "mx-c.relay.example");
+    let says = |name: &str, words: &str| {
+        let waits = node.json(&["name", "show", name])["waits_for"].clone();
+        let waits = waits.as_str().unwrap();
+        assert!(waits.contains(&format!("`mxfleet name {words}`")), "{waits}");
+        node.admin(&["name"].into_iter().chain(words.split(' ')).collect::<Vec<_>>());
+    };
+    let plan = ["migration", "plan", "--ends", "35d", "--introduce", "mx-c.relay.example=mx1"];
+    node.admin(&plan);
+    node.admin(&["migration", "announce"]);
+    says(new, &format!("point {new} mx1 --published"));
+    node.admin(&["migration", "cancel"]);
+    says(new, &format!("remove {new} --published"));
+    refused(&node.try_admin(&["name", "show", new]), "there is no MX name");
+    node.admin(&["migration", "plan", "--ends", "35d", "--retire", old]);
+    node.admin(&["migration", "announce"]);
+    node.admin(&["migration", "finish", "--force"]);
+    says(old, &format!("remove {old} --published"));
+    assert_eq!(node.json(&["name", "show", old])["state"], "removed");
 }
 
 #[test]
@@ -210,6 +268,11 @@ fn a_drained_host_takes_no_mail_is_retired_and_can_come_back() {
     assert_eq!(waiting.command("MAIL FROM:<a@b.test>").code, 421, "nor in an open session");
     assert!(!leaving.is_ready());
     eventually("the end", SOON, || state(node) == "retired");
+    let shown = node.admin(&["host", "show", name]);
+    assert!(shown.contains("it was empty, and may be switched off"), "{shown}");
+    for again in [["host", "drain", name], ["host", "retire", name]] {
+        refused(&node.try_admin(&again), "may be switched off; `mxfleet host resume");
+    }
     eventually("a host that says it is gone", SOON, || banner().is(521, "5.3.2"));
     node.admin(&["host", "resume", name]);
     eventually("mail again", SOON, || banner().code == 220);

@@ -134,6 +134,21 @@ fn while_the_key_is_refused_nothing_is_repointed_and_the_operator_sees_why() {
 }
 
 #[test]
+fn servers_that_are_no_longer_set_are_not_stale() {
+    let (key, other) = (tsig_key("mxfleet"), tsig_key("mxfleet"));
+    let server = primary(Software::Bind, &key);
+    let fleet = fleet(&other, &[&server]);
+    let node = &fleet.nodes[0];
+    let stale = || -> f64 { fleet.nodes.iter().map(|n| n.metric("mxfleet_dns_stale")).sum() };
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    eventually("it is refused", SOON, || stale() > 0.0);
+    for setting in ["rotation.dns_primary", "rotation.dns_servers"] {
+        node.admin(&["settings", "set", setting, ""]);
+    }
+    eventually("there is nothing to be stale", SOON, || stale() == 0.0);
+}
+
+#[test]
 fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
     let key = tsig_key("mxfleet");
     let server = primary(Software::Bind, &key);
@@ -150,6 +165,69 @@ fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
     );
     secondary.restart();
     await_state(node, "active", "mx1");
+}
+
+/// Records of others: a wildcard, an alias, and a name that is delegated.
+fn names_among_records_of_others(software: Software) {
+    let key = tsig_key("mxfleet");
+    let duties = Duties { key: Some(key.clone()), copies: None };
+    let records = "other A 127.0.0.99\n* A 127.0.0.66\nmx-b CNAME other\nmx-c NS ns.else.test.";
+    let server = NameServer::with(software, &[(ZONE, records)], &duties);
+    let fleet = fleet(&key, &[&server]);
+    let node = &fleet.nodes[0];
+    let (alias, delegated) = ("mx-b.relay.test", "mx-c.relay.test");
+    assert_eq!(server.ask(NAME, "A"), "127.0.0.66", "the wildcard");
+    for name in [delegated, NAME, alias] {
+        node.admin(&["name", "add", name, "--host", "mx1"]);
+    }
+    for name in [NAME, alias] {
+        let is_active = || node.json(&["name", "show", name])["state"] == "active";
+        eventually(&format!("{name} is in DNS"), SOON, is_active);
+        assert_eq!(server.ask(name, "A"), "127.0.0.11");
+        assert_eq!(server.ask(name, "AAAA"), "::1");
+    }
+    let row = node.json(&["name", "show", delegated]);
+    let waits = row["waits_for"].as_str().unwrap();
+    assert_eq!(row["state"], "planned");
+    assert!(waits.contains("no authority for mx-c.relay.test"), "{waits}");
+    assert_eq!(server.ask("other.relay.test", "A"), "127.0.0.99");
+    assert_eq!(server.ask("any.relay.test", "A"), "127.0.0.66", "nothing else is touched");
+}
+
+#[test]
+fn names_go_into_bind_among_records_of_others() {
+    names_among_records_of_others(Software::Bind);
+}
+
+#[test]
+fn names_go_into_knot_among_records_of_others() {
+    names_among_records_of_others(Software::Knot);
+}
+
+#[test]
+fn resolvers_may_hold_the_longest_time_that_any_server_gave_seen_on_all_or_not() {
+    let key = tsig_key("mxfleet");
+    let server = primary(Software::Bind, &key);
+    let copies = Duties { key: None, copies: Some(server.address()) };
+    let mut secondary = NameServer::with(Software::Bind, &[(ZONE, "")], &copies);
+    let fleet = fleet(&key, &[&server, &secondary]);
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", NAME, "--host", "mx1"]);
+    eventually("it is on the primary", SOON, || server.ask(NAME, "A") == "127.0.0.11");
+    secondary.restart();
+    await_state(node, "active", "mx1");
+    node.admin(&["settings", "set", "rotation.ttl", "10m"]);
+    eventually("raised on the primary", SOON, || server.ttl(NAME) == Some(600));
+    assert!(secondary.ttl(NAME).unwrap() < 600, "which the other server does not know");
+    node.admin(&["name", "point", NAME, "mx2"]);
+    eventually("moved on the primary", SOON, || server.ask(NAME, "A") == "127.0.0.12");
+    secondary.restart();
+    await_state(node, "redirected", "mx2");
+    let waits = name(node)["waits_for"].as_str().unwrap_or_default().to_owned();
+    let until = waits.strip_prefix("resolvers to forget mx1, until ").expect(&waits);
+    let until: jiff::Timestamp = until.parse().unwrap();
+    let left_s = until.as_second() - jiff::Timestamp::now().as_second();
+    assert!(left_s > 300, "some remember it for ten minutes: {waits}");
 }
 
 #[test]

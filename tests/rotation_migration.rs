@@ -141,7 +141,7 @@ fn who_has_not_moved_is_reminded_and_holds_the_end_up() {
     await_told(node, "bolt", "accepted");
     eventually("the survey", SOON, || {
         let rows = status(node);
-        rows["acme"]["why"] == "its MX records still have an old name"
+        rows["acme"]["why"] == "its MX records still lead to an old name"
             && rows["bolt"]["would_break"] == false
     });
     node.admin(&["migration", "remind"]);
@@ -154,12 +154,48 @@ fn who_has_not_moved_is_reminded_and_holds_the_end_up() {
         String::from_utf8_lossy(&finish.stderr).contains("1 customer would lose mail: acme")
     });
     assert_eq!(node.json(&["name", "show", OLD])["state"], "retiring", "nobody broke");
+    eventually("the status page says that the date has come", SOON, || {
+        let updates = node.json(&["notice", "list"])[0]["updates"].as_array().unwrap().clone();
+        updates.iter().any(|row| row["text"].as_str().unwrap().contains("still use the old names"))
+    });
+    assert_eq!(node.metric("mxfleet_migration_overdue_customers"), 1.0);
     dns.replace("acme.test", new);
     eventually("the migration ends by itself", SOON, || {
         node.json(&["migration", "status"])["state"] == "finished"
     });
     assert_eq!(node.json(&["notice", "list"])[0]["state"], "resolved");
     assert_eq!(sink.count(), 3, "bolt was not written to again");
+}
+
+#[test]
+fn who_is_suspended_is_named_at_the_end_and_told_when_it_is_resumed() {
+    // acme's records have a name of its own, an alias of ours.
+    let alias = format!("@ MX 10 mx\nmx CNAME {OLD}.");
+    let relay = "mx-a A 127.0.0.11\nmx-b A 127.0.0.12";
+    let zones = [("acme.test", alias.as_str()), ("relay.test", relay)];
+    let dns = NameServer::start(Software::Bind, &zones);
+    let sink = Sink::start();
+    let fleet = fleet(&dns);
+    let node = &fleet.nodes[1];
+    add_customers(node, &sink, &["acme"]);
+    node.admin(&["customer", "suspend", "acme"]);
+    plan(node, "35d");
+    announce(node);
+    eventually("the survey", SOON, || status(node)["acme"]["records"] == "old");
+    let row = status(node)["acme"].clone();
+    assert_eq!((&row["suspended"], &row["would_break"]), (&true.into(), &false.into()), "{row}");
+    let table = node.admin(&["migration", "status"]);
+    assert!(table.contains("1 suspended customer would lose mail once resumed"), "{table}");
+    assert!(table.contains("once it is resumed: its MX records still lead to"), "{table}");
+    let finish = node.try_admin(&["migration", "finish", "--force"]);
+    let says = String::from_utf8_lossy(&finish.stderr);
+    assert!(says.contains("(acme) lose mail once they are resumed"), "{says}");
+    assert_eq!(sink.count(), 0, "nobody tells it while it is suspended");
+    node.admin(&["customer", "resume", "acme"]);
+    await_told(node, "acme", "accepted");
+    let letter = String::from_utf8(sink.received()[0].text.clone()).unwrap();
+    assert!(letter.contains("Subject: Change your MX records now"), "{letter}");
+    assert!(letter.contains("acme.test.  IN MX 10 mx-"), "{letter}");
 }
 
 #[test]

@@ -143,6 +143,34 @@ fn commands() -> Vec<Command> {
     .collect()
 }
 
+/// A migration from its plan to its end.
+fn migrations(at_ms: u64) -> Vec<MigrationCommand> {
+    let (host, title) = (|| "mx2".to_owned(), || "Names change".to_owned());
+    let told = Told::Bounced { at_ms, why: "550 no".to_owned() };
+    vec![
+        MigrationCommand::Plan {
+            retire: Vec::new(),
+            introduce: vec![("mx-b.relay.test".to_owned(), host())],
+            ends_ms: at_ms,
+            text: "why".to_owned(),
+        },
+        MigrationCommand::Announce { title: title(), text: title() },
+        MigrationCommand::Told { rows: vec![("acme".to_owned(), 1, told)] },
+        MigrationCommand::Surveyed {
+            migration: 1,
+            rows: vec![(
+                "acme".to_owned(),
+                Survey::Moved { at_ms },
+                vec!["mx-c.relay.test".to_owned()],
+            )],
+        },
+        MigrationCommand::Remind,
+        MigrationCommand::Finish { force: true },
+        MigrationCommand::Cancel,
+        MigrationCommand::Overdue,
+    ]
+}
+
 /// The newer commands, in an order in which they take effect.
 fn rotation() -> Vec<Command> {
     let name = || "mx-a.relay.test".to_owned();
@@ -153,7 +181,6 @@ fn rotation() -> Vec<Command> {
     let counts =
         vec![TrafficCount { customer: "acme".to_owned(), name: Some(name()), messages: 9 }];
     let title = || "Names change".to_owned();
-    let told = Told::Bounced { at_ms, why: "550 no".to_owned() };
     let (starts_ms, ends_ms) = (Some(at_ms), Some(at_ms + 1));
     let names = vec![
         NameCommand::Add { name: name(), host: host(), from_ms: None },
@@ -164,26 +191,7 @@ fn rotation() -> Vec<Command> {
         NameCommand::Keep { name: name() },
         NameCommand::Remove { name: name(), force: false },
         NameCommand::DnsFault { text: Some("refused".to_owned()) },
-    ];
-    let migrations = vec![
-        MigrationCommand::Plan {
-            retire: Vec::new(),
-            introduce: vec![("mx-b.relay.test".to_owned(), host())],
-            ends_ms: at_ms,
-            text: "why".to_owned(),
-        },
-        MigrationCommand::Announce { title: title(), text: title() },
-        MigrationCommand::Told { rows: vec![("acme".to_owned(), 1, told)] },
-        MigrationCommand::Surveyed {
-            rows: vec![(
-                "acme".to_owned(),
-                Survey::Moved { at_ms },
-                vec!["mx-c.relay.test".to_owned()],
-            )],
-        },
-        MigrationCommand::Remind,
-        MigrationCommand::Finish { force: true },
-        MigrationCommand::Cancel,
+        NameCommand::Telling { ttls: vec![(name(), 3600)] },
     ];
     let (text, component) = (title(), None);
     let notices = vec![
@@ -200,20 +208,10 @@ fn rotation() -> Vec<Command> {
             Command::Assign { customer: "acme".to_owned(), names: vec![name()] },
             Command::Traffic { counts },
         ])
-        .chain(migrations.into_iter().map(Command::Migration))
+        .chain(migrations(at_ms).into_iter().map(Command::Migration))
         .chain(notices.into_iter().map(Command::Notice))
+        .chain(certificates())
         .chain([
-            Command::Certificate(CertificateCommand::Put(Certificate {
-                names: vec![name()],
-                chain_pem: "chain".to_owned(),
-                sealed_key: vec![7],
-                key_hash: [9; 32],
-                ends_ms: at_ms,
-            })),
-            Command::Certificate(CertificateCommand::Fault {
-                name: name(),
-                text: Some("denied".to_owned()),
-            }),
             service(HostCommand::Drain { name: host(), deadline_ms: None, moves: moves() }),
             service(HostCommand::MailLeft { id: 1, messages: 5 }),
             service(HostCommand::Resume { name: host() }),
@@ -221,6 +219,39 @@ fn rotation() -> Vec<Command> {
         ])
         .chain(links())
         .collect()
+}
+
+/// A name in DNS has a certificate, one with another key waits, and a third key was there before.
+fn certificates() -> Vec<Command> {
+    let (name, other) = (|| "mx-c.relay.test".to_owned(), || "mx.else.test".to_owned());
+    let put = |names: Vec<String>, key| {
+        Command::Certificate(CertificateCommand::Put(Certificate {
+            names,
+            chain_pem: "chain".to_owned(),
+            sealed_key: vec![7],
+            key_hash: [key; 32],
+            ends_ms: 1_800_000_000_000,
+        }))
+    };
+    let host = "mx2".to_owned();
+    let (tlsa, publish) = ("rotation.tlsa".to_owned(), Some("publish".to_owned()));
+    let (key_hash, text) = ([2; 32], Some("denied".to_owned()));
+    let certificates = [
+        CertificateCommand::KeyInDns { name: name(), key_hash, is_in_dns: true },
+        CertificateCommand::TakePlace { name: name(), key_hash },
+        CertificateCommand::Remove { name: other() },
+        CertificateCommand::KeysOutOfDns { names: vec![name()] },
+        CertificateCommand::Fault { name: name(), text },
+    ];
+    let before = [
+        Command::Name(NameCommand::Add { name: name(), host, from_ms: None }),
+        Command::Name(NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 }),
+        put(vec![name()], 1),
+        put(vec![other(), name()], 1),
+        Command::SettingSet { name: tlsa, value: publish },
+        put(vec![name()], 2),
+    ];
+    before.into_iter().chain(certificates.map(Command::Certificate)).collect()
 }
 
 fn links() -> [Command; 5] {

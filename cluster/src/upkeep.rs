@@ -15,7 +15,7 @@ use crate::membership::{Role, Seen, Step, next_step};
 use crate::raft::{LogId, NodeId, Peer};
 use crate::renewal;
 use crate::service::progress;
-use crate::state::{Command, HostCommand, Request, State};
+use crate::state::{Command, HostCommand, MigrationCommand, Request, State};
 use crate::transfer;
 use crate::transport::wire::{Answer, Ask};
 use crate::vault;
@@ -279,8 +279,13 @@ async fn keep_dates(cluster: &Cluster) {
         {
             continue;
         }
+        let overdue = command == Command::Migration(MigrationCommand::Overdue);
         // Without a quorum it is tried again; a refusal means that somebody was quicker.
-        let _ = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
+        let proposed = cluster.propose(Request::new(random_id(), ACTOR, now_ms, command)).await;
+        if overdue && matches!(proposed, Ok(Ok(_))) {
+            let customers = state.migration_overdue(now_ms);
+            tracing::warn!(customers, "the date of a migration has come, and its old names stay");
+        }
     }
 }
 

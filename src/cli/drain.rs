@@ -13,15 +13,18 @@ use crate::http::client::Admin;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The node that is asked may be away for so long, such as for a restart.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Width of the bar.
+const BAR_CELLS: usize = 20;
 
 /// Show how far the drain of a host is, until it is retired or back in service.
 pub(super) fn watch(name: &str, admin: &Admin, output: Output) -> anyhow::Result<()> {
     let bar = match output {
-        Output::Table => ProgressBar::new(0),
+        Output::Table => ProgressBar::no_length(),
         Output::Json => ProgressBar::hidden(),
     };
-    bar.set_style(ProgressStyle::with_template("{prefix} [{bar:30}] {msg}")?);
-    bar.set_prefix(clean(name));
+    // The bar is part of the message: what is set one by one is drawn one by one, and would not fit
+    // together. What is too long for the line is cut.
+    bar.set_style(ProgressStyle::with_template("{wide_msg}")?);
     let (mut last, mut answered) = (None, Instant::now());
     loop {
         let show = Call::Host(HostCall::Show { name: name.to_owned() });
@@ -49,11 +52,16 @@ fn tell(row: &HostRow, bar: &ProgressBar, output: Output) -> anyhow::Result<()> 
         return write_out(&serde_json::to_string(row)?);
     }
     let Some(drain) = &row.drain else { return Ok(()) };
-    let picture = picture(drain);
-    bar.set_length(picture.length);
-    bar.set_position(picture.position);
-    bar.set_message(clean(&picture.words));
+    bar.set_message(clean(&line(&row.name, &picture(drain))));
     Ok(())
+}
+
+/// One line of a terminal.
+fn line(name: &str, picture: &Picture) -> String {
+    let width = BAR_CELLS as u64;
+    let cells = width.saturating_mul(picture.position) / picture.length.max(1);
+    let done = "#".repeat(usize::try_from(cells).unwrap_or(BAR_CELLS).min(BAR_CELLS));
+    format!("{name} [{done:-<BAR_CELLS$}] {}", picture.words)
 }
 
 /// What a bar shows.
@@ -77,7 +85,8 @@ fn picture(drain: &DrainRow) -> Picture {
         Some((first, left)) => {
             let (length, position) = (first.max(1), first.max(1) - left.min(first));
             let gone = first.saturating_sub(left);
-            let words = format!("{gone}/{first} messages; {}{late}", drain.waits_for);
+            let plural = if first == 1 { "" } else { "s" };
+            let words = format!("{gone}/{first} message{plural}; {}{late}", drain.waits_for);
             Picture { length, position, words }
         }
         None => Picture { length: 1, position: 0, words: format!("{}{late}", drain.waits_for) },
@@ -142,5 +151,16 @@ mod tests {
         assert_eq!(shown("votes", Some((20, 0))), (20, 20, "20/20 messages; it".to_owned()));
         let none = shown("votes", Some((0, 0)));
         assert_eq!((none.0, none.1), (1, 1), "there was nothing to hand over");
+        assert_eq!(shown("mail", Some((1, 1))).2, "0/1 message; it");
+    }
+
+    #[test]
+    fn the_bar_and_the_words_are_one_line() {
+        let line =
+            |position, length| line("mx1", &Picture { length, position, words: "it".to_owned() });
+        assert_eq!(line(0, 1), "mx1 [--------------------] it", "the first frame is empty");
+        assert_eq!(line(5, 20), "mx1 [#####---------------] it");
+        assert_eq!(line(20, 20), "mx1 [####################] it");
+        assert_eq!(line(0, 0), "mx1 [--------------------] it");
     }
 }

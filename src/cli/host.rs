@@ -3,9 +3,10 @@
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
+use anyhow::bail;
 use clap::Subcommand;
 
-use super::output::{print_one, write_out};
+use super::output::{counted, print_one, write_out};
 use super::when::when;
 use super::{Output, drain};
 use crate::http::call::{Call, Changed, HostCall, HostRow};
@@ -15,13 +16,17 @@ use crate::http::client::Admin;
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// All hosts: whether they serve, what they carry, how a drain goes.
+    ///
+    /// LOAD is what comes now: messages a day of the customers of a host's names, three parts for a
+    /// customer's first name, one for each other, and one message for a customer who gets none.
     List,
     /// One host.
     Show {
         /// Its name.
         name: String,
     },
-    /// Say where mail reaches a host: the addresses of the MX names that point at it.
+    /// Say where mail reaches a host: the addresses that DNS shall say of the MX names that point
+    /// at it.
     #[command(after_help = "Example: mxfleet host set mx1 --address 192.0.2.1 \
         --address 2001:db8::1")]
     Set {
@@ -32,7 +37,8 @@ pub(super) enum Verb {
         addresses: Vec<IpAddr>,
     },
     /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
-    /// then its lead and its vote. `host resume` takes it back at any time.
+    /// then its lead and its vote. `host resume` takes it back at any time. Again with --deadline,
+    /// it is given another deadline.
     Drain {
         /// Its name.
         name: String,
@@ -73,10 +79,21 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             print_one(row, output, rows)
         }
         Verb::Set { name, addresses } => {
-            let words = format!("names that point at {name} have its addresses now");
-            change(HostCall::Set { name, addresses }, words)
+            let set = Call::Host(HostCall::Set { name: name.clone(), addresses });
+            let changed: Changed = admin.call(&set)?;
+            let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.clone() }))?;
+            let words = match row.names.is_empty() {
+                true => format!("{name} has these addresses; no MX name points at it yet"),
+                false => format!(
+                    "{name} has these addresses. DNS is still to say them of {}; `mxfleet name \
+                     list` shows what is in its way, if anything is",
+                    row.names.join(", ")
+                ),
+            };
+            output.say(&changed, &words)
         }
         Verb::Drain { name, deadline, watch } => {
+            refuse_retired(&name, admin)?;
             let drain = HostCall::Drain { name: name.clone(), deadline_ms: deadline };
             let person = output == Output::Table && std::io::stderr().is_terminal();
             if !watch && !person {
@@ -92,12 +109,40 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(HostCall::Resume { name }, words)
         }
         Verb::Retire { name, force } => {
+            refuse_retired(&name, admin)?;
             if force {
                 warn_of_loss(&name, admin)?;
             }
             retire(name, force, admin, output)
         }
     }
+}
+
+/// Whoever empties a host that is out already hears how it is.
+fn refuse_retired(name: &str, admin: &Admin) -> anyhow::Result<()> {
+    let row = admin.call::<HostRow>(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
+    match retired(&row) {
+        Some(words) => bail!("{words}; `mxfleet host resume {name}` takes it into service again"),
+        None => Ok(()),
+    }
+}
+
+/// How a retired host is.
+fn retired(row: &HostRow) -> Option<String> {
+    let (name, since) = (&row.name, row.retired.as_ref()?);
+    Some(match (row.retired_empty, &row.vote_waits_for) {
+        (true, None) => {
+            format!("{name} is retired since {since}: it was empty, and may be switched off")
+        }
+        (true, Some(what)) => format!(
+            "{name} is retired since {since}: it was empty; it still votes, so leave it on: that \
+             waits for {what}"
+        ),
+        (false, _) => format!(
+            "{name} is retired since {since}, by force: mail that was in its queue is on its disk, \
+             and only there"
+        ),
+    })
 }
 
 fn retire(name: String, force: bool, admin: &Admin, output: Output) -> anyhow::Result<()> {
@@ -119,7 +164,7 @@ fn warn_of_loss(name: &str, admin: &Admin) -> anyhow::Result<()> {
     let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
     let left = row.drain.and_then(|drain| drain.mail_left);
     let mail = match left {
-        Some(left) => format!("{left} messages in its queue"),
+        Some(left) => format!("{} in its queue", counted(left, "message")),
         None => "whatever is in its queue".to_owned(),
     };
     let names = match row.names.is_empty() {
@@ -150,6 +195,9 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         hosts.iter().map(row).collect()
     })?;
     if output == Output::Table {
+        for words in hosts.iter().filter_map(retired) {
+            write_out(&super::output::clean(&format!("\n{words}")))?;
+        }
         for host in hosts {
             let Some(drain) = &host.drain else { continue };
             let by = match &drain.deadline {

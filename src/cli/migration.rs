@@ -6,11 +6,13 @@ use super::Output;
 use super::name::print_loads;
 use super::output::{clean, counted, write_out};
 use super::when::when;
-use crate::http::call::{Call, Changed, MigrationCall, MigrationRow, StepRow};
+use crate::http::call::{Call, Changed, FinishRow, MigrationCall, MigrationRow, StepRow};
 use crate::http::client::Admin;
 
 /// Customers that a table shows, unless all are asked for.
 const SHOWN_MAX: usize = 50;
+/// Suspended customers that are named when names end.
+const LEFT_OUT_MAX: usize = 10;
 
 /// What can be done with migrations.
 #[derive(Debug, Subcommand)]
@@ -24,7 +26,8 @@ pub(super) enum Verb {
         /// A name that ends; may be repeated.
         #[arg(long, value_name = "NAME")]
         retire: Vec<String>,
-        /// A name that begins, and its host; may be repeated.
+        /// A name that begins, and its host; may be repeated. Where none ends, customers change to
+        /// it for balance, as few as that takes, and only they are told.
         #[arg(long, value_name = "NAME=HOST", value_parser = introduced)]
         introduce: Vec<(String, String)>,
         /// When names end: a time, a day, or 35d from now.
@@ -37,6 +40,8 @@ pub(super) enum Verb {
     /// Put new names into DNS, tell every active customer by mail, open a notice.
     Announce,
     /// Who was told, who has moved, who would break.
+    ///
+    /// LOAD is what hosts carry now (see `host list`), LOAD AFTER when all customers have moved.
     Status {
         /// Every customer, and not only those there is something to say about.
         #[arg(long)]
@@ -75,13 +80,32 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         ),
         Verb::Remind => change(MigrationCall::Remind, "who has not moved is written to again"),
         Verb::Finish { force } => {
-            change(MigrationCall::Finish { force }, "the old names leave DNS")
+            let row: FinishRow = admin.call(&Call::Migration(MigrationCall::Finish { force }))?;
+            output.say(&row, &format!("the old names leave DNS{}", left_out(&row.left_out)))
         }
-        Verb::Cancel => change(
-            MigrationCall::Cancel,
-            "cancelled: everything goes back; who was written to is told by mail",
-        ),
+        Verb::Cancel => {
+            let row: MigrationRow = admin.call(&Call::Migration(MigrationCall::Status))?;
+            let words = match row.state.as_str() {
+                "planned" => "cancelled: nobody was told of the plan, and nothing had changed",
+                _ => "cancelled: everything goes back; who was written to is told by mail",
+            };
+            change(MigrationCall::Cancel, words)
+        }
     }
+}
+
+/// Customers that the end of names leaves out, in words.
+fn left_out(customers: &[String]) -> String {
+    if customers.is_empty() {
+        return String::new();
+    }
+    let shown = customers.iter().take(LEFT_OUT_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = if customers.len() > LEFT_OUT_MAX { ", ..." } else { "" };
+    format!(
+        "; {} with these names or none that are known ({shown}{more}) lose mail once they are \
+         resumed, and are told then; `mxfleet migration status` names all",
+        counted(customers.len() as u64, "suspended customer")
+    )
 }
 
 fn introduced(text: &str) -> Result<(String, String), String> {
@@ -100,6 +124,7 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
     let told = |word: &str| row.customers.iter().filter(|step| step.told == word).count();
     let breaks = row.customers.iter().filter(|step| step.would_break).count();
     let records = |word: &str| row.customers.iter().filter(|step| step.records == word).count();
+    let moves = row.customers.iter().filter(|step| step.before != step.after).count();
     write_out(&clean(&format!(
         "migration {}, {}: {} end {}, {} begin",
         row.id,
@@ -109,9 +134,11 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
         listed(&row.introduce)
     )))?;
     write_out(&format!(
-        "{}: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
+        "names change for {}\n\
+         {}: {} accepted, {} on their way, {} bounced, {} without contact, {} not told\n\
          MX records: {} moved, {} with old names, {} with none of ours, {} not known\n\
          {breaks} would lose mail if the old names ended now\n",
+        counted(moves as u64, "customer"),
         counted(row.customers.len() as u64, "customer"),
         told("accepted"),
         told("sending"),
@@ -123,13 +150,20 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
         records("elsewhere"),
         records("unknown"),
     ))?;
+    let left_out = row.customers.iter().filter(|step| is_left_out(step)).count();
+    if left_out > 0 {
+        write_out(&format!(
+            "{} would lose mail once resumed; nobody tells them before, and they hold no end up\n",
+            counted(left_out as u64, "suspended customer")
+        ))?;
+    }
     if let Some(waits_for) = &row.waits_for {
         write_out(&clean(&format!("letters wait for {waits_for}\n")))?;
     }
     print_loads(&row.loads, output)?;
     let stands_out = |step: &StepRow| {
         let told_badly = matches!(step.told.as_str(), "bounced" | "no contact");
-        step.would_break || told_badly || step.records == "elsewhere"
+        step.would_break || is_left_out(step) || told_badly || step.records == "elsewhere"
     };
     let steps: Vec<&StepRow> =
         row.customers.iter().filter(|step| all || stands_out(step)).collect();
@@ -138,6 +172,10 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
     }
     write_out("")?;
     print_steps(&steps, all, output)
+}
+
+fn is_left_out(step: &StepRow) -> bool {
+    step.suspended && step.why.is_some()
 }
 
 fn print_steps(steps: &[&StepRow], all: bool, output: Output) -> anyhow::Result<()> {

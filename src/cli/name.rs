@@ -2,19 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use super::Output;
 use super::output::{clean, counted, print_one, write_out};
 use super::when::when;
-use crate::http::call::{Call, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow};
+use crate::connection::CertificatePair;
+use crate::http::call::{
+    Call, CertAdded, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow,
+};
 use crate::http::client::Admin;
 
 /// What can be done with MX names.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Add a name. It goes into DNS, and once it is there customers are given it.
+    /// Add a name. It goes into DNS, and once it is there new customers are given it; those who have
+    /// too few names get it by `name rebalance`.
     #[command(after_help = "Example: mxfleet name add mx-a.relay.example --host mx1")]
     Add {
         /// The name, below the service's zone (the setting rotation.zone).
@@ -30,7 +34,11 @@ pub(super) enum Verb {
         published: bool,
     },
     /// All names: where they point, who has them, what they wait for.
-    List,
+    List {
+        /// Those that were removed, too; they are never used again.
+        #[arg(long)]
+        all: bool,
+    },
     /// One name.
     Show {
         /// Which.
@@ -76,7 +84,8 @@ pub(super) enum Verb {
     Remove {
         /// Which.
         name: String,
-        /// Even before its end, and if customers still use it: their mail is lost.
+        /// Even before its end, and if customers still use it: their mail is lost. They are not
+        /// told; `name rebalance` gives them another.
         #[arg(long)]
         force: bool,
         /// DNS has forgotten it already, on every server: I made sure.
@@ -88,7 +97,8 @@ pub(super) enum Verb {
     /// Certificates of names: every node shows them, wherever the names point.
     #[command(subcommand)]
     Cert(CertVerb),
-    /// Move the fewest names so that no host has much more to do than it must.
+    /// Move the fewest names so that no host has much more to do than it must, and give more names
+    /// to customers who have fewer than rotation.names_per_customer.
     Rebalance {
         /// Only show what would be done.
         #[arg(long)]
@@ -100,6 +110,9 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum CertVerb {
     /// Add a certificate, or replace the one whose first name is the same. The key is kept sealed.
+    ///
+    /// While senders know keys of its names from TLSA records (rotation.tlsa), one with another key
+    /// waits: DNS says both keys first. `list` shows what it waits for, `remove` takes it back.
     #[command(after_help = "Example: mxfleet name cert add --cert chain.pem --key key.pem")]
     Add {
         /// The chain, leaf first, as PEM.
@@ -108,13 +121,19 @@ pub(super) enum CertVerb {
         /// Its key, as PEM.
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// DNS says its key already, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
     },
-    /// All certificates, and when they end.
+    /// All certificates, when they end, and what those wait for that are not shown yet.
     List,
-    /// Remove a certificate.
+    /// Remove a certificate; if another waits to replace it, only that one.
     Remove {
         /// The first of its names.
         name: String,
+        /// DNS has no TLSA records of its names any more, on every server: I made sure.
+        #[arg(long)]
+        published: bool,
     },
 }
 
@@ -123,24 +142,65 @@ fn cert(verb: CertVerb, admin: &Admin, output: Output) -> anyhow::Result<()> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
     match verb {
-        CertVerb::Add { cert, key } => {
+        CertVerb::Add { cert, key, published } => {
             let (chain_pem, key_pem) = (read(&cert)?, KeyPem(read(&key)?));
-            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem });
-            let changed: Changed = admin.call(&call)?;
-            output.say(&changed, "every node shows the certificate from now on")
+            let names = names_in(&chain_pem, &key_pem)?;
+            let call = Call::Name(NameCall::CertAdd { chain_pem, key_pem, published });
+            let added: CertAdded = admin.call(&call)?;
+            let words = match &added.waits_for {
+                Some(waits_for) => format!("the certificate is kept, and waits for {waits_for}"),
+                None => "every node shows the certificate from now on".to_owned(),
+            };
+            output.say(&added, &words)?;
+            warn_of_foreign(&names, admin)
         }
-        CertVerb::Remove { name } => {
+        CertVerb::Remove { name, published } => {
             let words = format!("the certificate called by {name} is removed");
-            let changed: Changed = admin.call(&Call::Name(NameCall::CertRemove { name }))?;
+            let call = Call::Name(NameCall::CertRemove { name, published });
+            let changed: Changed = admin.call(&call)?;
             output.say(&changed, &words)
         }
         CertVerb::List => {
             let rows: Vec<CertRow> = admin.call(&Call::Name(NameCall::CertList))?;
-            output.print(&rows, &["ENDS", "NAMES"], |rows| {
-                rows.iter().map(|row| vec![row.ends.clone(), row.names.join(" ")]).collect()
+            output.print(&rows, &["ENDS", "NAMES", "WAITS FOR"], |rows| {
+                let row = |row: &CertRow| {
+                    let waits_for = or_dash(row.waits_for.as_ref());
+                    vec![row.ends.clone(), row.names.join(" "), waits_for]
+                };
+                rows.iter().map(row).collect()
             })
         }
     }
+}
+
+/// The names a certificate is for.
+fn names_in(chain_pem: &str, key_pem: &KeyPem) -> anyhow::Result<Vec<String>> {
+    let names = CertificatePair::parse(chain_pem.as_bytes(), key_pem.0.as_bytes())?.names;
+    if names.is_empty() {
+        bail!(
+            "the certificate has no DNS name among its subject alternative names, and senders look \
+             at nothing else, also at no CN"
+        );
+    }
+    Ok(names)
+}
+
+/// A certificate for names of others is of use only if they become ours.
+fn warn_of_foreign(names: &[String], admin: &Admin) -> anyhow::Result<()> {
+    let rows: Vec<NameRow> = admin.call(&Call::Name(NameCall::List))?;
+    let is_ours = |name: &&String| {
+        rows.iter().any(|row| {
+            let parent = row.name.split_once('.').map_or("", |(_, parent)| parent);
+            row.name == **name || name.strip_prefix("*.") == Some(parent)
+        })
+    };
+    let foreign: Vec<&str> =
+        names.iter().filter(|name| !is_ours(name)).map(String::as_str).collect();
+    if !foreign.is_empty() {
+        let words = format!("warning: the fleet has no MX name {}", foreign.join(", "));
+        eprintln!("{}", clean(&words));
+    }
+    Ok(())
 }
 
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
@@ -149,7 +209,11 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         output.say(&changed, &words)
     };
     match verb {
-        Verb::List => rows(&admin.call(&Call::Name(NameCall::List))?, output),
+        Verb::List { all } => {
+            let mut names: Vec<NameRow> = admin.call(&Call::Name(NameCall::List))?;
+            names.retain(|row| all || row.state != "removed");
+            rows(&names, output)
+        }
         Verb::Show { name } => {
             let row: NameRow = admin.call(&Call::Name(NameCall::Show { name }))?;
             print_one(row, output, rows)
@@ -166,16 +230,22 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             rebalance(&admin.call(&Call::Name(NameCall::Rebalance { dry_run }))?, output)
         }
         Verb::Add { name, host, from_ms, published } => {
-            let words = format!("{name} will point at {host} once DNS says so");
-            change(NameCall::Add { name, host, from_ms, published }, words)
+            let add = NameCall::Add { name: name.clone(), host: host.clone(), from_ms, published };
+            point_at(&name, &host, add, admin, output)
         }
         Verb::Point { name, host: None, .. } => {
             let words = format!("{name} stays where it is");
             change(NameCall::Stay { name }, words)
         }
         Verb::Point { name, host: Some(host), from_ms, home, published, .. } => {
-            let words = format!("{name} will point at {host} once DNS says so");
-            change(NameCall::Point { name, host, from_ms, home, published }, words)
+            let point = NameCall::Point {
+                name: name.clone(),
+                host: host.clone(),
+                from_ms,
+                home,
+                published,
+            };
+            point_at(&name, &host, point, admin, output)
         }
         Verb::Retire { name, at_ms: Some(at_ms), .. } => {
             let words = format!("{name} has an end; `mxfleet name list` shows it");
@@ -192,6 +262,40 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
     }
 }
 
+/// Point a name, new or not, at a host, and say what comes of it.
+fn point_at(
+    name: &str,
+    host: &str,
+    call: NameCall,
+    admin: &Admin,
+    output: Output,
+) -> anyhow::Result<()> {
+    let changed: Changed = admin.call(&Call::Name(call))?;
+    let row: NameRow = admin.call(&Call::Name(NameCall::Show { name: name.to_owned() }))?;
+    output.say(&changed, &pointed(&row, host, changed.changed))?;
+    if row.customers_on_one_host > 0 {
+        let customers = counted(row.customers_on_one_host, "customer");
+        let words = format!(
+            "warning: {customers} then have two of their names at {host}, and no mail when it fails"
+        );
+        eprintln!("{}", clean(&words));
+    }
+    Ok(())
+}
+
+/// What comes of pointing a name at a host.
+fn pointed(row: &NameRow, host: &str, changed: u64) -> String {
+    let name = &row.name;
+    match (&row.moves_to, &row.moves_from) {
+        (Some(_), Some(date)) => {
+            format!("{name} will point at {host} from {date} on, once DNS says so")
+        }
+        (Some(_), None) => format!("{name} will point at {host} once DNS says so"),
+        (None, _) if changed == 0 => format!("{name} points at {host} already"),
+        (None, _) => format!("{name} points at {host}"),
+    }
+}
+
 fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
     let header =
         ["NAME", "STATE", "HOME", "POINTS AT", "CUSTOMERS", "ENDS", "CERTIFICATE", "WAITS FOR"];
@@ -204,10 +308,12 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
                 (Some(at), Some(to)) if row.is_down => format!("{at} (down) -> {to}"),
                 (Some(at), Some(to)) => format!("{at} -> {to}"),
             };
-            // What is in the way of all names is said once, below.
+            // What is in the way is said below, of all names once.
             let waits_for = row.waits_for.as_ref().map(|waits| {
-                let fault = row.dns_fault.as_ref().map(|fault| format!(": {fault}"));
-                fault.and_then(|fault| waits.strip_suffix(&fault)).unwrap_or(waits).to_owned()
+                let faults = [&row.dns_fault, &row.certificate_fault].into_iter().flatten();
+                let mut short =
+                    faults.filter_map(|fault| waits.strip_suffix(&format!(": {fault}")));
+                short.next().unwrap_or(waits).to_owned()
             });
             vec![
                 row.name.clone(),
@@ -227,8 +333,14 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
             write_out(&clean(&format!("\nDNS is not as it shall be: {fault}")))?;
         }
         for row in names {
-            let Some(fault) = &row.certificate_fault else { continue };
-            write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+            if let Some(fault) = &row.certificate_fault {
+                write_out(&clean(&format!("\n{} gets no certificate: {fault}", row.name)))?;
+            }
+            if let Some(what) = &row.certificate_waits_for {
+                let words =
+                    format!("\na certificate of {} with another key waits for {what}", row.name);
+                write_out(&clean(&words))?;
+            }
         }
     }
     Ok(())
@@ -243,7 +355,7 @@ fn rebalance(row: &RebalanceRow, output: Output) -> anyhow::Result<()> {
     if row.customers > 0 {
         let get = if row.done { "got" } else { "get" };
         let customers = counted(row.customers, "customer");
-        write_out(&format!("\n{customers} without names {will}{get} some"))?;
+        write_out(&format!("\n{customers} with too few names {will}{get} more"))?;
     }
     if row.moves.is_empty() {
         return write_out("\nno name needs to move");

@@ -55,9 +55,14 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 
 pub(super) fn check_config(args: &CheckArgs) -> ExitCode {
     match load(&args.file) {
-        Ok(_) => {
-            eprintln!("{}: no problem found", args.file.display());
-            ExitCode::SUCCESS
+        Ok(config) => {
+            let problems = node::files::problems(&config);
+            if problems.is_empty() {
+                eprintln!("{}: no problem found", args.file.display());
+                return ExitCode::SUCCESS;
+            }
+            tell(&args.file, &problems);
+            ExitCode::from(EXIT_CONFIG)
         }
         Err(code) => code,
     }
@@ -74,12 +79,16 @@ pub(super) fn load(path: &Path) -> Result<Config, ExitCode> {
         ExitCode::from(EXIT_CONFIG)
     })?;
     config::check(&text).map_err(|problems| {
-        for problem in &problems {
-            eprintln!("{}: {problem}", path.display());
-        }
-        eprintln!("mxfleet: {} problem(s); nothing was started", problems.len());
+        tell(path, &problems);
         ExitCode::from(EXIT_CONFIG)
     })
+}
+
+fn tell(path: &Path, problems: &[impl std::fmt::Display]) {
+    for problem in problems {
+        eprintln!("{}: {problem}", path.display());
+    }
+    eprintln!("mxfleet: {} problem(s); nothing was started", problems.len());
 }
 
 pub(super) fn in_runtime(main: impl Future<Output = anyhow::Result<()>>) -> ExitCode {

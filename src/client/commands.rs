@@ -14,8 +14,8 @@ const PARAMETER_OCTETS_MAX: usize = 500;
 pub(crate) fn check_fit(request: &Request<'_>, server: &Capabilities) -> Result<(), Response> {
     let unfit = |enhanced, text: &str| Err(Response::unfit(Stage::Mail, enhanced, text));
     let envelope = request.envelope;
-    if needs_smtputf8(request) && !server.smtputf8 {
-        return unfit(Enhanced(5, 6, 7), "the server does not offer SMTPUTF8");
+    if !server.smtputf8 && (message_is_utf8(envelope) || recipients(request).all(is_utf8)) {
+        return Err(needs_smtputf8());
     }
     if envelope.body == BodyType::EightBitMime && !server.eight_bit_mime {
         return unfit(Enhanced(5, 6, 3), "the server does not offer 8BITMIME");
@@ -29,13 +29,29 @@ pub(crate) fn check_fit(request: &Request<'_>, server: &Capabilities) -> Result<
     }
 }
 
-/// The message says so, or one of its addresses does (RFC 6531 section 3.4).
-fn needs_smtputf8(request: &Request<'_>) -> bool {
+/// Whether the server cannot be told this recipient (RFC 6531 section 3.4), though it may get the
+/// message for others.
+pub(crate) fn is_unspeakable(envelope: &Envelope, index: u32, server: &Capabilities) -> bool {
+    !server.smtputf8 && recipient(envelope, index).is_some_and(is_utf8)
+}
+
+/// Our own refusal to offer anything to a server that does not know SMTPUTF8.
+pub(crate) fn needs_smtputf8() -> Response {
+    let text = "the server does not offer SMTPUTF8";
+    Response::unfit(Stage::Mail, Enhanced(5, 6, 7), text)
+}
+
+fn message_is_utf8(envelope: &Envelope) -> bool {
+    envelope.smtputf8 || envelope.mail_from.as_ref().is_some_and(|sender| !sender.is_ascii())
+}
+
+fn is_utf8(recipient: &Recipient) -> bool {
+    !recipient.address.is_ascii()
+}
+
+fn recipients<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a Recipient> {
     let envelope = request.envelope;
-    let recipients = request.recipients.iter().filter_map(|index| recipient(envelope, *index));
-    envelope.smtputf8
-        || envelope.mail_from.as_ref().is_some_and(|sender| !sender.is_ascii())
-        || recipients.into_iter().any(|recipient| !recipient.address.is_ascii())
+    request.recipients.iter().filter_map(|index| recipient(envelope, *index))
 }
 
 fn recipient(envelope: &Envelope, index: u32) -> Option<&Recipient> {
@@ -56,7 +72,8 @@ pub(crate) fn write_mail(request: &Request<'_>, server: &Capabilities, out: &mut
     if envelope.body == BodyType::EightBitMime {
         out.extend_from_slice(b" BODY=8BITMIME");
     }
-    if needs_smtputf8(request) {
+    let is_utf8 = message_is_utf8(envelope) || recipients(request).any(is_utf8);
+    if server.smtputf8 && is_utf8 {
         out.extend_from_slice(b" SMTPUTF8");
     }
     if server.dsn {

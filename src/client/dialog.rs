@@ -128,7 +128,15 @@ impl<'a> Transaction<'a> {
         let reset = before == Before::Unfinished;
         script.extend(reset.then_some(Command::Rset));
         script.push_back(Command::Mail);
-        script.extend((0..taken).map(Command::Rcpt));
+        let (mut answers, mut stages) = (vec![None; count], vec![Stage::Rcpt; count]);
+        for (at, index) in request.recipients.iter().enumerate().take(taken) {
+            if commands::is_unspeakable(request.envelope, *index, capabilities) {
+                let unfit = commands::needs_smtputf8();
+                (answers[at], stages[at]) = (Some(unfit.answer), unfit.stage);
+            } else {
+                script.push_back(Command::Rcpt(at));
+            }
+        }
         script.push_back(Command::Data);
         Ok(Self {
             request,
@@ -137,8 +145,8 @@ impl<'a> Transaction<'a> {
             batch_max: if capabilities.pipelining { batch_max.max(1) } else { 1 },
             script,
             pending: VecDeque::with_capacity(taken + 3),
-            answers: vec![None; count],
-            stages: vec![Stage::Rcpt; count],
+            answers,
+            stages,
             accepted: vec![false; count],
             is_question: false,
             refusals_max: usize::MAX,

@@ -242,6 +242,21 @@ async fn a_message_that_does_not_fit_costs_nothing() {
     server.seen().await;
 }
 
+#[tokio::test]
+async fn who_cannot_be_named_to_a_server_is_in_nobody_elses_way() {
+    let server = Server::start(&[&script(
+        "< MAIL FROM:<sender@example.test>\n< RCPT TO:<a@example.test>\n< DATA\n\
+         > 250 m\n> 250 a\n> 354 go\n<.\n> 250 taken\n< QUIT\n> 221 bye",
+    )])
+    .await;
+    let mut connection = client().connect(&server.hop(Opportunistic)).await.unwrap();
+    let envelope = envelope(&["é@example.test", "a@example.test"]);
+    let responses = connection.deliver(outgoing(&envelope, &[0, 1], "x\r\n")).await;
+    assert_eq!(short(&responses), ["mail unfit 5.6.7", "final-dot 250"]);
+    connection.quit().await;
+    server.seen().await;
+}
+
 struct Pieces(Vec<Result<Option<Bytes>, TextError>>);
 
 impl TextSource for Pieces {

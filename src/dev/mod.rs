@@ -6,6 +6,7 @@
 mod customer_server;
 mod fleet_file;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -47,7 +48,8 @@ pub async fn run(dir: &Path, nodes: u16) -> anyhow::Result<()> {
         outcome = serve(&dir, nodes, &mut children) => outcome,
         () = told_to_stop.wait() => Ok(()),
     };
-    eprintln!("stopping the fleet");
+    // Whoever read this may be gone (`| head`); the nodes must not be left behind for that.
+    let _ = writeln!(std::io::stderr(), "stopping the fleet");
     for child in children {
         stop(child).await;
     }
@@ -99,7 +101,7 @@ async fn serve(dir: &Path, nodes: u16, children: &mut Vec<Child>) -> anyhow::Res
     let mut file = FleetFile::new(dir, entries, customer_server);
     file.refresh();
     file.write()?;
-    print_cheat_sheet(&file);
+    print(&cheat_sheet(&file));
     let mut ticks = interval(LOOK_PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -186,6 +188,14 @@ async fn wait_until_it_answers(entry: &NodeEntry, child: &mut Child) -> anyhow::
     }
 }
 
+/// How many nodes vote in a fleet of so many: an odd number, except in one of two.
+fn voters(nodes: usize) -> usize {
+    match nodes.min(VOTERS_MAX) {
+        nodes @ 0..=2 => nodes,
+        nodes => nodes - (nodes + 1) % 2,
+    }
+}
+
 /// From then on any one node of three can be killed.
 async fn wait_until_all_vote(entry: &NodeEntry, nodes: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
@@ -194,11 +204,12 @@ async fn wait_until_all_vote(entry: &NodeEntry, nodes: usize) -> anyhow::Result<
         let status: serde_json::Value = admin.ask(&Call::ClusterStatus).await?;
         let members = status["members"].as_array();
         let votes = members.map_or(0, |m| m.iter().filter(|m| m["role"] == "voter").count());
-        if votes >= nodes.min(VOTERS_MAX) {
+        let wanted = voters(nodes);
+        if votes >= wanted {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("only {votes} of {nodes} nodes vote; see `mxfleet cluster status`");
+            bail!("only {votes} of {nodes} nodes vote, not {wanted}; see `mxfleet cluster status`");
         }
         sleep(LOOK_PAUSE).await;
     }
@@ -246,7 +257,7 @@ async fn stop(mut child: Child) {
     if timeout(STOP_TIMEOUT, child.wait()).await.is_err()
         && let Err(error) = child.kill().await
     {
-        eprintln!("a node could not be killed: {error}");
+        let _ = writeln!(std::io::stderr(), "a node could not be killed: {error}");
     }
 }
 
@@ -282,38 +293,49 @@ fn path_line() -> Option<String> {
     (found.as_ref() != Some(&program)).then(|| format!("export PATH={folder}:$PATH"))
 }
 
-fn print_cheat_sheet(file: &FleetFile) {
-    let Some(node) = file.nodes.first() else { return };
+/// A reader that went away (`| head`) is no reason to end: the fleet runs, and Ctrl-C stops it.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn cheat_sheet(file: &FleetFile) -> String {
+    let Some(node) = file.nodes.first() else { return String::new() };
     let (host, port) = node.smtp.rsplit_once(':').unwrap_or((&node.smtp, "25"));
-    let admin = node.admin.display();
-    println!("\nThe fleet is up. Try, in another terminal:\n");
-    if let Some(line) = path_line() {
-        println!("  {line}");
-    }
-    println!("  swaks --server {host}:{port} --to anybody@{DEMO_DOMAIN} --from me@sender.test");
-    println!("  ls {}", file.customer_server.mailbox.display());
-    println!("  swaks --server {host}:{port} --to unknown-1@{DEMO_DOMAIN} --from me@sender.test");
-    println!("  curl http://{}/readyz", node.http);
-    println!("  curl http://{}/metrics", node.metrics);
-    println!("  export MXFLEET_ADMIN={admin}");
-    println!("  mxfleet cluster status");
-    println!("  mxfleet queue summary");
-    println!("  mxfleet explain rcpt somebody@elsewhere.test");
-    println!("  mxfleet customer add acme --contact ops@acme.test");
-    println!(
-        "  mxfleet domain add acme.test --customer acme --route {}",
-        file.customer_server.smtp
-    );
-    println!("\nThe status page is http://{}/, for a browser.", node.http);
-    println!("The stand-in customer server refuses unknown* and is busy for busy*.");
-    for node in &file.nodes {
+    let mut lines = vec!["\nThe fleet is up. Try, in another terminal:\n".to_owned()];
+    let commands = [
+        format!("swaks --server {host}:{port} --to anybody@{DEMO_DOMAIN} --from me@sender.test"),
+        format!("ls {}", file.customer_server.mailbox.display()),
+        format!("swaks --server {host}:{port} --to unknown-1@{DEMO_DOMAIN} --from me@sender.test"),
+        format!("curl http://{}/readyz", node.http),
+        format!("curl http://{}/metrics", node.metrics),
+        format!("export MXFLEET_ADMIN={}", node.admin.display()),
+        "mxfleet cluster status".to_owned(),
+        "mxfleet queue summary".to_owned(),
+        "mxfleet explain rcpt somebody@elsewhere.test".to_owned(),
+        "mxfleet customer add acme --contact ops@acme.test".to_owned(),
+        format!(
+            "mxfleet domain add acme.test --customer acme --route {}",
+            file.customer_server.smtp
+        ),
+    ];
+    lines.extend(path_line().into_iter().chain(commands).map(|command| format!("  {command}")));
+    lines.push(format!("\nThe status page is http://{}/, for a browser.", node.http));
+    lines.push("The stand-in customer server refuses unknown* and is busy for busy*.".to_owned());
+    lines.extend(file.nodes.iter().map(|node| {
         let pid = node.pid.map_or("-".to_owned(), |pid| pid.to_string());
-        println!(
-            "{}: smtp {}, process {pid}; after kill -9: mxfleet run --config {}",
-            node.name,
-            node.smtp,
-            node.config.display()
-        );
+        let (name, smtp, config) = (&node.name, &node.smtp, node.config.display());
+        format!("{name}: smtp {smtp}, process {pid}; after kill -9: mxfleet run --config {config}")
+    }));
+    lines.push("\nCtrl-C stops everything; the state stays.\n".to_owned());
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_fleet_has_a_node_that_does_not_vote() {
+        assert_eq!([1, 2, 3, 4, 5, 6, 9].map(voters), [1, 2, 3, 3, 5, 5, 5]);
     }
-    println!("\nCtrl-C stops everything; the state stays.");
 }

@@ -85,8 +85,11 @@ impl Sources {
         if let Some(ends) = self.tls.first_end() {
             METRICS.certificate_expiry_timestamp_seconds.with_label_values(&["smtp"]).set(ends);
         }
-        METRICS.names_uncertified.set(whole(names_uncertified(&self.cluster.view())));
-        METRICS.drains_late.set(whole(drains_late(&self.cluster.view(), wall_ms())));
+        let state = self.cluster.view();
+        METRICS.names_uncertified.set(whole(names_uncertified(&state)));
+        let overdue = state.migration_overdue(wall_ms()) as u64;
+        METRICS.migration_overdue_customers.set(whole(overdue));
+        METRICS.drains_late.set(whole(drains_late(&state, wall_ms())));
         look_at_runtime();
     }
 

@@ -1,5 +1,6 @@
-//! Certificates for MX names from an ACME server (RFC 8555), proven by DNS-01: a name has one
-//! before it points anywhere, and the host that it points at does not matter.
+//! Certificates for MX names from an ACME server (RFC 8555), proven by DNS-01: so a name has one
+//! before it points anywhere, for it waits for that (`State::awaits_certificate`), and the host
+//! that it points at does not matter.
 //!
 //! The leader asks. A certificate is renewed with its key, so that what TLSA records say stays
 //! true.
@@ -16,8 +17,8 @@ use instant_acme::{
     NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use mxfleet_cluster::{
-    Certificate, CertificateCommand, Cluster, Command, NameStage, Request, State, VaultError,
-    random_id,
+    Certificate, CertificateCommand, Cluster, Command, MxName, NameStage, Request, State,
+    VaultError, random_id,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -75,6 +76,22 @@ enum Fault {
     Vault(#[from] VaultError),
     #[error("the fleet did not take it: {0}")]
     Refused(String),
+    #[error(
+        "the certificate it has is also for {0}, which is no MX name: renew that by `mxfleet name \
+         cert add`, or `mxfleet name cert remove` it"
+    )]
+    Given(String),
+}
+
+/// A certificate to be asked for.
+#[derive(Debug, PartialEq)]
+struct NewCertificate {
+    /// The names it is for; the first is what it will be called by.
+    names: Vec<String>,
+    /// What the certificate is called by whose key is kept.
+    key_of: Option<String>,
+    /// A name of the one it would replace that it would not be for.
+    would_lose: Option<String>,
 }
 
 /// An account, and where it is.
@@ -109,12 +126,15 @@ impl CertificateIssuer {
             let now_ms = wall_ms();
             let due = due(&state, now_ms).find(|name| !paused.contains_key(*name));
             let Some(name) = due else { continue };
-            match self.issue(&state, directory, name).await {
+            let order = NewCertificate::of(&state, name);
+            match self.issue(&state, directory, &order).await {
                 Ok(()) => tracing::info!(name, "there is a new certificate"),
                 Err(error) => {
                     tracing::warn!(name, "there is no certificate: {error}");
-                    self.tell(name, &error).await;
-                    paused.insert(name.to_owned(), Instant::now() + PAUSE);
+                    for name in order.names {
+                        self.tell(&name, &error).await;
+                        paused.insert(name, Instant::now() + PAUSE);
+                    }
                 }
             }
         }
@@ -133,23 +153,35 @@ impl CertificateIssuer {
         }
     }
 
-    async fn issue(&self, state: &State, directory: &str, name: &str) -> Result<(), Fault> {
+    async fn issue(
+        &self,
+        state: &State,
+        directory: &str,
+        new: &NewCertificate,
+    ) -> Result<(), Fault> {
+        if let Some(name) = &new.would_lose {
+            return Err(Fault::Given(name.clone()));
+        }
         let account = self.account(state, directory).await?;
-        let identifiers = [Identifier::Dns(name.to_owned())];
+        let identifiers: Vec<_> = new.names.iter().cloned().map(Identifier::Dns).collect();
         let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
-        let owner = format!("_acme-challenge.{name}");
-        let proven = self.prove(&mut order, &owner).await;
-        // What is left over would only confuse who looks at the zone.
-        if let Err(error) = self.dns.publish_text(owner, None).await {
-            tracing::warn!(name, "the challenge stays in DNS: {error}");
+        let mut owners = Vec::new();
+        let proven = self.prove(&mut order, &mut owners).await;
+        for owner in owners {
+            // What is left over would only confuse who looks at the zone.
+            if let Err(error) = self.dns.publish_text(owner.clone(), None).await {
+                tracing::warn!(owner, "the challenge stays in DNS: {error}");
+            }
         }
         proven?;
-        let key = self.key(state, name)?;
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        let key = self.key(state, new)?;
+        let mut params = CertificateParams::new(new.names.clone())?;
         params.distinguished_name = DistinguishedName::new();
         order.finalize_csr(params.serialize_request(&key)?.der()).await?;
         let chain_pem = order.poll_certificate(&PATIENCE).await?;
-        let row = sealed(&self.cluster, chain_pem, key.serialize_pem().as_bytes())?;
+        let key_pem = key.serialize_pem();
+        let called = new.names.first().map(String::as_str);
+        let row = sealed(&self.cluster, chain_pem, key_pem.as_bytes(), called)?;
         let command = Command::Certificate(CertificateCommand::Put(row));
         match self.cluster.propose(Request::new(random_id(), ACTOR, wall_ms(), command)).await {
             Ok(Ok(_)) => Ok(()),
@@ -158,18 +190,20 @@ impl CertificateIssuer {
         }
     }
 
-    /// Show the server that the name is ours.
-    async fn prove(&self, order: &mut Order, owner: &str) -> Result<(), Fault> {
+    /// Show the server that the names are ours; which texts were put into DNS for that.
+    async fn prove(&self, order: &mut Order, owners: &mut Vec<String>) -> Result<(), Fault> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
             if authorization.status == AuthorizationStatus::Valid {
                 continue;
             }
+            let owner = format!("_acme-challenge.{}", authorization.identifier());
+            owners.push(owner.clone());
             let challenge = authorization.challenge(ChallengeType::Dns01);
             let mut challenge = challenge.ok_or(Fault::NoChallenge)?;
             let text = challenge.key_authorization().dns_value();
-            self.dns.publish_text(owner.to_owned(), Some(text)).await?;
+            self.dns.publish_text(owner, Some(text)).await?;
             challenge.set_ready().await?;
         }
         match order.poll_ready(&PATIENCE).await? {
@@ -178,9 +212,9 @@ impl CertificateIssuer {
         }
     }
 
-    /// The key the name has already, or a new one.
-    fn key(&self, state: &State, name: &str) -> Result<KeyPair, Fault> {
-        let called_so = |row: &&Certificate| row.names.first().is_some_and(|first| first == name);
+    /// The key the names have already, or a new one.
+    fn key(&self, state: &State, new: &NewCertificate) -> Result<KeyPair, Fault> {
+        let called_so = |row: &&Certificate| row.names.first() == new.key_of.as_ref();
         let Some(row) = state.certificates().find(called_so) else {
             return Ok(KeyPair::generate()?);
         };
@@ -235,9 +269,36 @@ fn write(path: &Path, stored: &StoredAccount) -> io::Result<()> {
 fn due(state: &State, now_ms: u64) -> impl Iterator<Item = &str> {
     let names = state.names().filter(|row| !matches!(row.stage, NameStage::Removed { .. }));
     names.map(|row| row.name.as_str()).filter(move |name| {
-        let mut known = state.certificates().filter(|row| row.covers(name));
+        let waiting = state.waiting_certificates().map(|next| &next.certificate);
+        let mut known = state.certificates().chain(waiting).filter(|row| row.covers(name));
         !known.any(|row| renew_ms(row) > now_ms)
     })
+}
+
+impl NewCertificate {
+    /// What is asked for when `name` is due: all that the certificate is for which it has already,
+    /// for others may have brought that one. If some of it is not ours to prove, the name alone.
+    fn of(state: &State, name: &str) -> Self {
+        let has = |row: &&Certificate| row.names.iter().any(|known| known == name);
+        let called_so = |row: &Certificate| row.names.first().is_some_and(|first| first == name);
+        let known = state.certificates().filter(has);
+        let known = known.max_by_key(|row| (called_so(row), row.ends_ms));
+        let wildcard = || {
+            let known = state.certificates().filter(|row| row.covers(name));
+            known.max_by_key(|row| row.ends_ms)
+        };
+        let key_of = known.or_else(wildcard).and_then(|row| row.names.first().cloned());
+        let is_over = |row: &MxName| matches!(row.stage, NameStage::Removed { .. });
+        let stays = |known: &&String| !state.name(known).is_some_and(is_over);
+        let names: Vec<String> = known
+            .map(|row| row.names.iter().filter(stays).cloned().collect())
+            .filter(|names: &Vec<String>| names.iter().all(|known| state.name(known).is_some()))
+            .unwrap_or_else(|| vec![name.to_owned()]);
+        let replaced = state.certificates().find(|row| row.names.first() == names.first());
+        let mut lost = replaced.into_iter().flat_map(|row| row.names.iter().filter(stays));
+        let would_lose = lost.find(|known| !names.contains(known)).cloned();
+        Self { names, key_of, would_lose }
+    }
 }
 
 /// When a certificate is to be renewed: after two thirds of its life.
@@ -253,6 +314,8 @@ fn renew_ms(row: &Certificate) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+
     use super::*;
 
     #[test]
@@ -269,6 +332,68 @@ mod tests {
         assert!(day.unwrap().to_string().starts_with("2026-03-02"), "{}", renew_ms(&row));
         let broken = Certificate { chain_pem: "no".to_owned(), ..row };
         assert_eq!(renew_ms(&broken), ends_ms);
+    }
+
+    /// A fleet with three names, the third of them removed, and certificates for these.
+    fn fleet(certificates: &[&[&str]]) -> State {
+        let mut state = State::default();
+        let host = || "mx1".to_owned();
+        let new = NewHost {
+            name: host(),
+            address: "192.0.2.1:7946".to_owned(),
+            version: "0.1.0".to_owned(),
+            key: [0; 32],
+            speaks: 1,
+        };
+        let (name, addresses) = (host(), vec!["192.0.2.1".parse().unwrap()]);
+        let (setting, zone) = ("rotation.zone".to_owned(), Some("relay.test".to_owned()));
+        let mut commands = vec![
+            Command::HostFound { host: new, seed: 1 },
+            Command::HostService(HostCommand::Set { name, addresses }),
+            Command::SettingSet { name: setting, value: zone },
+        ];
+        let seen = |name: &str, host: Option<u64>| {
+            let name = name.to_owned();
+            Command::Name(NameCommand::Published { name, host, ttl_s: 60 })
+        };
+        for name in ["mx-a.relay.test", "mx-b.relay.test", "mx-c.relay.test"] {
+            let add = NameCommand::Add { name: name.to_owned(), host: host(), from_ms: None };
+            commands.extend([Command::Name(add), seen(name, Some(1))]);
+        }
+        let name = "mx-c.relay.test".to_owned();
+        let remove = NameCommand::Remove { name: name.clone(), force: true };
+        commands.extend([Command::Name(remove), seen(&name, None)]);
+        for names in certificates {
+            let names = names.iter().map(ToString::to_string).collect();
+            let (chain_pem, sealed_key) = (String::new(), Vec::new());
+            let row =
+                Certificate { names, chain_pem, sealed_key, key_hash: [1; 32], ends_ms: 1000 };
+            commands.push(Command::Certificate(CertificateCommand::Put(row)));
+        }
+        for (at, command) in (1u64..).zip(commands) {
+            state.apply(at, &Request::new(at.into(), "ops", 1, command)).unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn a_certificate_that_was_brought_is_renewed_whole_with_its_key() {
+        let (a, b, c) = ("mx-a.relay.test", "mx-b.relay.test", "mx-c.relay.test");
+        let foreign = "mx1.else.test";
+        let of = |certificates: &[&[&str]], name: &str| {
+            let new = NewCertificate::of(&fleet(certificates), name);
+            (new.names.join(" "), new.key_of.unwrap_or_default(), new.would_lose)
+        };
+        let ab = format!("{a} {b}");
+        assert_eq!(of(&[], a), (a.into(), String::new(), None));
+        for name in [a, b] {
+            assert_eq!(of(&[&[a, b]], name), (ab.clone(), a.into(), None));
+        }
+        assert_eq!(of(&[&[a, b, c]], b), (ab, a.into(), None), "not what is over");
+        assert_eq!(of(&[&["*.relay.test"]], a), (a.into(), "*.relay.test".into(), None));
+        assert_eq!(of(&[&[foreign, a]], a), (a.into(), foreign.into(), None), "a further one");
+        let lost = Some(foreign.to_owned());
+        assert_eq!(of(&[&[a, foreign]], a), (a.into(), a.into(), lost), "it would be replaced");
     }
 
     #[test]

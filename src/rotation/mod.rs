@@ -10,7 +10,7 @@ mod migration;
 pub mod records;
 mod traffic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mxfleet_cluster::Cluster;
@@ -28,6 +28,15 @@ use crate::connection::{Service, TlsIdentity};
 use crate::letters::Letters;
 use crate::post::Post;
 use crate::route::Dns;
+
+/// Whether there is a key for changes of DNS in this file.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_tsig_key(file: &Path) -> Result<(), impl std::fmt::Display + use<>> {
+    dns::check_key(file)
+}
 
 /// This node's part in moving names and hosts.
 #[derive(Clone)]

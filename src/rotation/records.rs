@@ -29,6 +29,8 @@ pub struct Record {
 /// Preferences of MX records: the first name's, and how much each further one adds.
 const PREFERENCE_STEP: u16 = 10;
 
+const TLSA_PREFIX: &str = "_25._tcp.";
+
 /// The preferences of a customer's names in MX records, in order.
 pub fn preferences() -> impl Iterator<Item = u16> {
     (1..=u16::MAX).map(|place| place.saturating_mul(PREFERENCE_STEP))
@@ -36,7 +38,12 @@ pub fn preferences() -> impl Iterator<Item = u16> {
 
 /// Where the TLSA records of an MX name are (RFC 7672 section 2.2.3).
 pub fn tlsa_owner(name: &str) -> String {
-    format!("_25._tcp.{name}")
+    format!("{TLSA_PREFIX}{name}")
+}
+
+/// The MX name that records of this owner belong to.
+pub fn mx_name_of(owner: &str) -> &str {
+    owner.strip_prefix(TLSA_PREFIX).unwrap_or(owner)
 }
 
 /// The records of all MX names at `now_ms`, in order.
@@ -46,6 +53,9 @@ pub fn records(state: &State, now_ms: u64) -> Vec<Record> {
     let mut records = Vec::new();
     for row in state.names() {
         let Some((host, ttl_s)) = row.wanted(now_ms, ttl) else { continue };
+        if state.awaits_certificate(row, now_ms) {
+            continue;
+        }
         let addresses = state.host(host).map(|host| host.addresses.as_slice()).unwrap_or_default();
         let record = |address: &IpAddr| {
             let data = RecordData::Address(*address);
@@ -53,11 +63,11 @@ pub fn records(state: &State, now_ms: u64) -> Vec<Record> {
         };
         records.extend(addresses.iter().map(record));
         if with_keys {
-            let known = state.certificates().filter(|known| known.covers(&row.name));
-            records.extend(known.map(|known| Record {
+            let keys = state.keys_of(&row.name, now_ms).into_iter();
+            records.extend(keys.map(|key_hash| Record {
                 name: tlsa_owner(&row.name),
                 ttl_s,
-                data: RecordData::Key(known.key_hash),
+                data: RecordData::Key(key_hash),
             }));
         }
     }

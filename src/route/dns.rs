@@ -111,20 +111,29 @@ impl Dns {
         if let Ok(ip) = host.parse() {
             return Ok(vec![ip]);
         }
-        let (v6, v4) =
-            tokio::join!(self.ask(host, RecordType::AAAA), self.ask(host, RecordType::A));
-        let (v6, v4) = match (v6, v4) {
-            (Err(why), Err(_)) => return Err(why),
-            // Half an answer that is empty is none.
-            (Ok(one), Err(why)) | (Err(why), Ok(one)) if one.is_empty() => return Err(why),
-            (v6, v4) => (v6.unwrap_or_default(), v4.unwrap_or_default()),
-        };
-        let addresses = v6.iter().chain(&v4).filter_map(|data| match data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        Ok(addresses(&self.host(host).await?))
+    }
+
+    /// Where a host leads: the names it is an alias of, and its addresses. None is an answer too.
+    pub async fn leads_to(&self, host: &str) -> Result<(Vec<String>, Vec<IpAddr>), RouteFailure> {
+        let answers = self.host(host).await?;
+        let aliases = answers.iter().filter_map(|data| match data {
+            RData::CNAME(name) => Some(name.to_ascii()),
             _ => None,
         });
-        Ok(addresses.collect())
+        Ok((aliases.collect(), addresses(&answers)))
+    }
+
+    /// All that there is of a host, in both families.
+    async fn host(&self, host: &str) -> Result<Vec<RData>, RouteFailure> {
+        let (v6, v4) =
+            tokio::join!(self.ask(host, RecordType::AAAA), self.ask(host, RecordType::A));
+        match (v6, v4) {
+            (Err(why), Err(_)) => Err(why),
+            // Half an answer without an address is none.
+            (Ok(one), Err(why)) | (Err(why), Ok(one)) if addresses(&one).is_empty() => Err(why),
+            (v6, v4) => Ok([v6.unwrap_or_default(), v4.unwrap_or_default()].concat()),
+        }
     }
 
     async fn ask(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, RouteFailure> {
@@ -159,6 +168,15 @@ impl std::fmt::Debug for Dns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dns").finish_non_exhaustive()
     }
+}
+
+fn addresses(answers: &[RData]) -> Vec<IpAddr> {
+    let addresses = answers.iter().filter_map(|data| match data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    });
+    addresses.collect()
 }
 
 fn data(lookup: &Lookup) -> Vec<RData> {

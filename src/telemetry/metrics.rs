@@ -202,6 +202,8 @@ declare! {
     dns_drift_total: counter(), "Updates of DNS that put right what somebody else had changed";
     drains_late: gauge(), "Hosts that are still being emptied after their deadline";
     names_uncertified: gauge(), "MX names that the ACME server gave no certificate when last asked";
+    migration_overdue_customers: gauge(),
+        "Customers that still use MX names whose end was announced for a time that has passed";
 
     // The node.
     build_info: gauges(&["version", "revision"]), "The program that runs; always 1";

@@ -16,6 +16,9 @@ use crate::spool::{EntryId, Hold, Mark, Message, Outcome, ReadError, RecoveredEn
 use crate::system::clock::wall_ms;
 use crate::telemetry::delivery_log::{Attempt, Delays, Status};
 
+/// What became of a letter that is withdrawn.
+pub const WITHDRAWN: &str = "withdrawn before a server took it";
+
 /// Why an operator's wish cannot be met.
 #[derive(Debug, thiserror::Error)]
 pub enum OperateError {
@@ -84,6 +87,17 @@ impl Deliveries {
             status: Status::Removed,
             dsn: Enhanced(5, 0, 0),
             text: "removed by an operator",
+        };
+        self.inner.end(id, end).await
+    }
+
+    /// Remove a letter of ours that is not to be read any more.
+    pub async fn withdraw(&self, id: EntryId) -> Result<(), OperateError> {
+        let end = End {
+            outcome: Outcome::Removed,
+            status: Status::Removed,
+            dsn: Enhanced(5, 0, 0),
+            text: WITHDRAWN,
         };
         self.inner.end(id, end).await
     }

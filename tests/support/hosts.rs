@@ -1,6 +1,6 @@
 //! Hosts as an operator has them: each with an address, a name, and files of its own over those of
-//! this machine. No systemd runs here, so a stand-in starts and stops the node; `ssh` leads from
-//! host to host.
+//! this machine. No systemd runs here, so a stand-in starts and stops nodes and name servers; `ssh`
+//! leads from host to host.
 
 use std::path::Path;
 use std::process::Output;
@@ -22,28 +22,42 @@ mkfifo /run/init
 touch "$HOME_DIR/up"
 exec 3<>/run/init
 while true; do
-  # A node that ends interrupts the reading.
-  read -r word <&3 || continue
-  setpriv --reuid mxfleet --regid mxfleet --init-groups --inh-caps=+net_bind_service \
+  # A process that ends interrupts the reading.
+  read -r unit <&3 || continue
+  case $unit in
+    mxfleet) user=mxfleet program="/usr/bin/mxfleet run --config /etc/mxfleet/mxfleet.toml" ;;
+    named) user=bind program="/usr/sbin/named -f -n 1" ;;
+    knot) user=knot program="/usr/sbin/knotd -c /etc/knot/knot.conf" ;;
+  esac
+  install -d -o "$user" "/run/$unit"
+  setpriv --reuid "$user" --regid "$user" --init-groups --inh-caps=+net_bind_service \
     --ambient-caps=+net_bind_service setpriv --pdeathsig KILL \
-    /usr/bin/mxfleet run --config /etc/mxfleet/mxfleet.toml \
-    </dev/null >>"$HOME_DIR/node.log" 2>&1 3>&- &
-  echo $! >/run/mxfleet.pid
+    $program </dev/null >>"$HOME_DIR/$unit.log" 2>&1 3>&- &
+  echo $! >"/run/$unit.pid"
 done
 "#;
 
 /// What the guide asks of systemctl.
 const SYSTEMCTL: &str = r#"#!/bin/bash
 set -e
-running() { [ -e /run/mxfleet.pid ] && kill -0 "$(cat /run/mxfleet.pid)" 2>/dev/null; }
+unit=${*: -1}
+unit=${unit%.service}
+pid=/run/$unit.pid
+running() { [ -e "$pid" ] && kill -0 "$(cat "$pid")" 2>/dev/null; }
+answers() {
+  case $unit in
+    mxfleet) mxfleet health --config /etc/mxfleet/mxfleet.toml 2>/dev/null ;;
+    *) [ -n "$(ss -Hlun sport = :53)" ] ;;
+  esac
+}
 start() {
   ! running || return 0
-  rm -f /run/mxfleet.pid
-  echo start >/run/init
-  until [ -s /run/mxfleet.pid ]; do sleep 0.05; done
-  until mxfleet health --config /etc/mxfleet/mxfleet.toml 2>/dev/null; do running; sleep 0.1; done
+  rm -f "$pid"
+  echo "$unit" >/run/init
+  until [ -s "$pid" ]; do sleep 0.05; done
+  until answers; do running; sleep 0.1; done
 }
-stop() { if running; then kill "$(cat /run/mxfleet.pid)"; while running; do sleep 0.05; done; fi; }
+stop() { if running; then kill "$(cat "$pid")"; while running; do sleep 0.05; done; fi; }
 case "$1" in
   enable | start) start ;;
   stop) stop ;;
@@ -159,7 +173,7 @@ impl Hosts {
         let done = self.try_run(host, script);
         let out = String::from_utf8_lossy(&done.stdout).into_owned();
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        let log = std::fs::read_to_string(self.folder.path().join(host).join("node.log"));
+        let log = std::fs::read_to_string(self.folder.path().join(host).join("mxfleet.log"));
         let log = log.unwrap_or_default();
         let tail = &log[log.ceil_char_boundary(log.len().saturating_sub(2000))..];
         assert!(done.status.success(), "{host}: {script}\n{out}{said}\nthe node says:\n{tail}");

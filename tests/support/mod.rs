@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod ca;
+pub mod dane;
 pub mod disk;
 pub mod dkim;
 pub mod dns;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Refusal;
 use super::audit::clip;
 use super::domains::is_host_name;
-use super::{Outcome, Refusal};
 
 const CERTIFICATES_MAX: usize = 1000;
 const NAMES_MAX: usize = 100;
@@ -42,11 +42,41 @@ impl Certificate {
 
     /// Whether it is for `name`, itself or by a wildcard of one label.
     pub fn covers(&self, name: &str) -> bool {
-        let parent = name.split_once('.').map_or("", |(_, parent)| parent);
-        let fits = |known: &String| {
-            known == name || known.strip_prefix("*.").is_some_and(|known| known == parent)
-        };
-        self.names.iter().any(fits)
+        cover(&self.names, name)
+    }
+}
+
+fn cover(names: &[String], name: &str) -> bool {
+    let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+    let fits = |known: &String| {
+        known == name || known.strip_prefix("*.").is_some_and(|known| known == parent)
+    };
+    names.iter().any(fits)
+}
+
+/// A certificate with a key that senders do not know yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextCertificate {
+    /// What shall be in place.
+    pub certificate: Certificate,
+    /// When senders know its key, once every authority was seen to tell them: milliseconds since
+    /// 1970, UTC.
+    pub from_ms: Option<u64>,
+}
+
+/// A key that was shown until a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FormerKey {
+    /// What it was for.
+    pub(super) names: Vec<String>,
+    pub(super) key_hash: [u8; 32],
+    /// How long it stays in DNS: milliseconds since 1970, UTC.
+    pub(super) until_ms: u64,
+}
+
+impl FormerKey {
+    pub(super) fn covers(&self, name: &str) -> bool {
+        cover(&self.names, name)
     }
 }
 
@@ -89,6 +119,28 @@ pub enum CertificateCommand {
         /// In plain words.
         text: Option<String>,
     },
+    /// Whether no authority has TLSA records of its names without the key of a certificate that
+    /// waits.
+    KeyInDns {
+        /// The name it is called by.
+        name: String,
+        /// Its key.
+        key_hash: [u8; 32],
+        /// Whether that is so.
+        is_in_dns: bool,
+    },
+    /// No authority has TLSA records of these MX names any more.
+    KeysOutOfDns {
+        /// Which.
+        names: Vec<String>,
+    },
+    /// A certificate that waits takes its place.
+    TakePlace {
+        /// The name it is called by.
+        name: String,
+        /// Its key.
+        key_hash: [u8; 32],
+    },
 }
 
 impl CertificateCommand {
@@ -98,7 +150,8 @@ impl CertificateCommand {
                 format!("name cert add for {}", certificate.names.join(","))
             }
             Self::Remove { name } => format!("name cert remove {name}"),
-            Self::Fault { .. } => return None,
+            Self::TakePlace { name, .. } => format!("the next certificate of {name} in its place"),
+            Self::Fault { .. } | Self::KeyInDns { .. } | Self::KeysOutOfDns { .. } => return None,
         })
     }
 }
@@ -111,33 +164,12 @@ pub(super) struct Certificates {
     version: u64,
     /// By MX name: why it gets none.
     faults: Arc<BTreeMap<String, Fault>>,
+    /// What waits, by the name it is called by.
+    next: Arc<BTreeMap<String, Arc<NextCertificate>>>,
+    former: Arc<Vec<FormerKey>>,
 }
 
 impl Certificates {
-    /// Refuse what would have senders see another key than DNS tells them to expect.
-    pub(super) fn check_keys(&self, command: &CertificateCommand) -> Result<(), Refusal> {
-        let (name, other) = match command {
-            CertificateCommand::Put(new) => {
-                let replaced = self.iter().find(|row| {
-                    row.key_hash != new.key_hash
-                        && (row.names.iter().any(|name| new.covers(name))
-                            || new.names.iter().any(|name| row.covers(name)))
-                });
-                match replaced {
-                    Some(row) => (row.names.first(), "another key"),
-                    None => return Ok(()),
-                }
-            }
-            CertificateCommand::Remove { name } => (Some(name), "no key"),
-            CertificateCommand::Fault { .. } => return Ok(()),
-        };
-        Err(Refusal::conflict(format!(
-            "senders hold TLSA records of {}, and would find {other}; `mxfleet settings set \
-             rotation.tlsa remove`, wait for rotation.ttl, and do it then",
-            name.map_or("", String::as_str).escape_debug()
-        )))
-    }
-
     /// In order of name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Certificate> {
         self.rows.values().map(Arc::as_ref)
@@ -147,35 +179,97 @@ impl Certificates {
         self.version
     }
 
-    pub(super) fn apply(&mut self, at: u64, command: &CertificateCommand, now_ms: u64) -> Outcome {
-        match command {
-            CertificateCommand::Put(certificate) => {
-                let name = check(certificate, now_ms)?;
-                let known = self.rows.contains_key(name);
-                if !known && self.rows.len() >= CERTIFICATES_MAX {
-                    return Err(Refusal::conflict("the fleet has 1000 certificates"));
-                }
-                let rows = Arc::make_mut(&mut self.rows);
-                rows.insert(name.to_owned(), Arc::new(certificate.clone()));
-                Arc::make_mut(&mut self.faults).retain(|name, _| !certificate.covers(name));
-            }
-            CertificateCommand::Remove { name } => {
-                if Arc::make_mut(&mut self.rows).remove(name).is_none() {
-                    return Err(Refusal::not_found(format!(
-                        "no certificate is called by {}",
-                        name.escape_debug()
-                    )));
-                }
-            }
-            CertificateCommand::Fault { name, text } => {
-                return Ok(self.set_fault(name, text.as_deref(), now_ms));
-            }
-        }
-        self.version = at;
-        Ok(1)
+    /// What is in place, if something is called so.
+    pub(super) fn get(&self, name: &str) -> Option<&Certificate> {
+        self.rows.get(name).map(Arc::as_ref)
     }
 
-    fn set_fault(&mut self, name: &str, text: Option<&str>, now_ms: u64) -> u64 {
+    /// What waits, if something is called so.
+    pub(super) fn next(&self, name: &str) -> Option<&NextCertificate> {
+        self.next.get(name).map(Arc::as_ref)
+    }
+
+    pub(super) fn iter_next(&self) -> impl Iterator<Item = &NextCertificate> {
+        self.next.values().map(Arc::as_ref)
+    }
+
+    pub(super) fn former(&self) -> impl Iterator<Item = &FormerKey> {
+        self.former.iter()
+    }
+
+    /// Put one in its place, instead of any that is called so, also of one that waits.
+    pub(super) fn put(&mut self, at: u64, new: &Certificate) -> Result<(), Refusal> {
+        let name = self.room(new)?;
+        self.forget_next(&name);
+        Arc::make_mut(&mut self.rows).insert(name, Arc::new(new.clone()));
+        Arc::make_mut(&mut self.faults).retain(|name, _| !new.covers(name));
+        self.version = at;
+        Ok(())
+    }
+
+    /// Have one wait for its place. What is known of its key stays known.
+    pub(super) fn wait(&mut self, new: &Certificate) -> Result<(), Refusal> {
+        let name = self.room(new)?;
+        let same = |next: &&NextCertificate| {
+            let known = &next.certificate;
+            (known.key_hash, &known.names) == (new.key_hash, &new.names)
+        };
+        let from_ms = self.next(&name).filter(same).and_then(|next| next.from_ms);
+        let next = NextCertificate { certificate: new.clone(), from_ms };
+        Arc::make_mut(&mut self.next).insert(name, Arc::new(next));
+        Arc::make_mut(&mut self.faults).retain(|name, _| !new.covers(name));
+        Ok(())
+    }
+
+    /// The name it is called by, if there is room for it.
+    fn room(&self, new: &Certificate) -> Result<String, Refusal> {
+        let name = new.names.first().cloned().unwrap_or_default();
+        let known = self.rows.contains_key(&name) || self.next.contains_key(&name);
+        if !known && self.rows.len() + self.next.len() >= CERTIFICATES_MAX {
+            return Err(Refusal::conflict("the fleet has 1000 certificates"));
+        }
+        Ok(name)
+    }
+
+    pub(super) fn remove(&mut self, at: u64, name: &str) -> Result<(), Refusal> {
+        if Arc::make_mut(&mut self.rows).remove(name).is_none() {
+            let name = name.escape_debug();
+            return Err(Refusal::not_found(format!("no certificate is called by {name}")));
+        }
+        self.version = at;
+        Ok(())
+    }
+
+    /// Whether one waited.
+    pub(super) fn forget_next(&mut self, name: &str) -> bool {
+        self.next.contains_key(name) && Arc::make_mut(&mut self.next).remove(name).is_some()
+    }
+
+    /// Say when senders know the key of one that waits.
+    pub(super) fn set_from(&mut self, name: &str, from_ms: Option<u64>) {
+        if let Some(next) = Arc::make_mut(&mut self.next).get_mut(name) {
+            Arc::make_mut(next).from_ms = from_ms;
+        }
+    }
+
+    /// Whether senders know the keys of those that wait is to be seen again.
+    pub(super) fn forget_from(&mut self) {
+        for next in Arc::make_mut(&mut self.next).values_mut() {
+            Arc::make_mut(next).from_ms = None;
+        }
+    }
+
+    /// Keep a key that was shown until `now_ms`.
+    pub(super) fn keep_key(&mut self, key: FormerKey, now_ms: u64) {
+        let former = Arc::make_mut(&mut self.former);
+        former.retain(|known| known.until_ms > now_ms);
+        if former.len() >= CERTIFICATES_MAX {
+            former.remove(0);
+        }
+        former.push(key);
+    }
+
+    pub(super) fn set_fault(&mut self, name: &str, text: Option<&str>, now_ms: u64) -> u64 {
         let mut fault = self.faults.get(name).cloned();
         if !Fault::tell(&mut fault, text, now_ms) {
             return 0;
@@ -212,6 +306,27 @@ impl Certificates {
         self.rows.values().map(|certificate| Certificate::clone(certificate))
     }
 
+    pub(super) fn next_rows(&self) -> impl Iterator<Item = NextCertificate> {
+        self.next.values().map(|next| NextCertificate::clone(next))
+    }
+
+    pub(super) fn absorb_next(&mut self, rows: Vec<NextCertificate>) {
+        let table = Arc::make_mut(&mut self.next);
+        for next in rows {
+            if let Some(name) = next.certificate.names.first() {
+                table.insert(name.clone(), Arc::new(next));
+            }
+        }
+    }
+
+    pub(super) fn former_rows(&self) -> impl Iterator<Item = FormerKey> {
+        self.former.iter().cloned()
+    }
+
+    pub(super) fn absorb_former(&mut self, rows: Vec<FormerKey>) {
+        Arc::make_mut(&mut self.former).extend(rows);
+    }
+
     pub(super) fn absorb(&mut self, rows: Vec<Certificate>, version: u64) {
         self.version = version;
         let table = Arc::make_mut(&mut self.rows);
@@ -224,7 +339,7 @@ impl Certificates {
 }
 
 /// Whether it can be kept; the name it is called by.
-fn check(certificate: &Certificate, now_ms: u64) -> Result<&str, Refusal> {
+pub(super) fn check(certificate: &Certificate, now_ms: u64) -> Result<&str, Refusal> {
     let names = &certificate.names;
     let good = |name: &String| {
         let host = name.strip_prefix("*.").unwrap_or(name);
@@ -249,66 +364,73 @@ fn check(certificate: &Certificate, now_ms: u64) -> Result<&str, Refusal> {
 mod tests {
     use super::*;
 
-    fn certificate(names: &[&str], ends_ms: u64) -> CertificateCommand {
-        CertificateCommand::Put(Certificate {
+    fn certificate(names: &[&str], ends_ms: u64) -> Certificate {
+        Certificate {
             names: names.iter().map(ToString::to_string).collect(),
             chain_pem: "chain".to_owned(),
             sealed_key: vec![1],
             key_hash: [names.len().try_into().unwrap(); 32],
             ends_ms,
-        })
+        }
     }
 
     #[test]
     fn a_newer_certificate_replaces_the_one_of_the_same_name() {
         let mut table = Certificates::default();
-        table.apply(3, &certificate(&["mx-a.relay.test", "*.mx.relay.test"], 10), 5).unwrap();
-        table.apply(4, &certificate(&["mx-a.relay.test"], 20), 5).unwrap();
+        table.put(3, &certificate(&["mx-a.relay.test", "*.mx.relay.test"], 10)).unwrap();
+        table.put(4, &certificate(&["mx-a.relay.test"], 20)).unwrap();
         let rows: Vec<&Certificate> = table.iter().collect();
         assert_eq!((rows.len(), rows[0].ends_ms, table.version()), (1, 20, 4));
-        let remove = CertificateCommand::Remove { name: "mx-a.relay.test".to_owned() };
-        assert_eq!(table.apply(5, &remove, 5), Ok(1));
-        assert!(table.apply(6, &remove, 5).is_err());
+        table.remove(5, "mx-a.relay.test").unwrap();
+        table.remove(6, "mx-a.relay.test").unwrap_err();
     }
 
     #[test]
-    fn a_key_that_dns_tells_of_stays() {
+    fn one_that_waits_is_kept_beside_and_what_is_known_of_its_key_stays() {
         let mut table = Certificates::default();
-        table.apply(3, &certificate(&["mx-a.relay.test"], 10), 5).unwrap();
-        for good in [&["mx-a.relay.test"][..], &["mx-b.relay.test", "mx-c.relay.test"]] {
-            table.check_keys(&certificate(good, 20)).unwrap();
-        }
-        for bad in [&["mx-a.relay.test", "b.test"][..], &["*.relay.test", "b.test"]] {
-            table.check_keys(&certificate(bad, 20)).unwrap_err();
-        }
-        let remove = CertificateCommand::Remove { name: "mx-a.relay.test".to_owned() };
-        table.check_keys(&remove).unwrap_err();
+        table.put(3, &certificate(&["mx-a.relay.test"], 10)).unwrap();
+        let next = certificate(&["mx-a.relay.test", "b.test"], 20);
+        table.wait(&next).unwrap();
+        table.set_from("mx-a.relay.test", Some(7));
+        table.wait(&Certificate { ends_ms: 30, ..next.clone() }).unwrap();
+        let waits = table.next("mx-a.relay.test").unwrap();
+        assert_eq!((waits.from_ms, waits.certificate.ends_ms, table.version()), (Some(7), 30, 3));
+        table.wait(&Certificate { key_hash: [9; 32], ..next }).unwrap();
+        assert_eq!(table.next("mx-a.relay.test").unwrap().from_ms, None, "another key");
+        table.put(4, &certificate(&["mx-a.relay.test"], 40)).unwrap();
+        assert_eq!(table.iter_next().count(), 0);
+    }
+
+    #[test]
+    fn former_keys_are_kept_for_their_time() {
+        let mut table = Certificates::default();
+        let key = |until_ms| FormerKey { names: Vec::new(), key_hash: [1; 32], until_ms };
+        table.keep_key(key(10), 5);
+        table.keep_key(key(20), 9);
+        table.keep_key(key(30), 10);
+        assert_eq!(table.former().map(|key| key.until_ms).collect::<Vec<_>>(), [20, 30]);
     }
 
     #[test]
     fn why_a_name_has_none_is_known_until_it_has_one() {
         let mut table = Certificates::default();
-        let fault = |text: Option<&str>| CertificateCommand::Fault {
-            name: "mx-a.relay.test".to_owned(),
-            text: text.map(Into::into),
-        };
-        assert_eq!(table.apply(3, &fault(Some("no such directory")), 5), Ok(1));
-        assert_eq!(table.apply(4, &fault(Some("no such directory")), 6), Ok(0));
-        assert_eq!(table.apply(4, &fault(Some("too many")), 7), Ok(1));
+        let name = "mx-a.relay.test";
+        assert_eq!(table.set_fault(name, Some("no such directory"), 5), 1);
+        assert_eq!(table.set_fault(name, Some("no such directory"), 6), 0);
+        assert_eq!(table.set_fault(name, Some("too many"), 7), 1);
         let known = Fault { text: "too many".to_owned(), since_ms: 5 };
-        assert_eq!((table.fault("mx-a.relay.test"), table.version()), (Some(&known), 0));
-        table.apply(5, &certificate(&["*.relay.test"], 10), 8).unwrap();
-        assert_eq!(table.fault("mx-a.relay.test"), None);
+        assert_eq!((table.fault(name), table.version()), (Some(&known), 0));
+        table.put(5, &certificate(&["*.relay.test"], 10)).unwrap();
+        assert_eq!(table.fault(name), None);
     }
 
     #[test]
     fn what_is_no_certificate_of_names_is_refused() {
-        let mut table = Certificates::default();
         for (names, ends_ms) in
             [(&[][..], 10), (&["MX.test"], 10), (&["a b"], 10), (&["*"], 10), (&["mx.test"], 5)]
         {
-            assert!(table.apply(1, &certificate(names, ends_ms), 5).is_err(), "{names:?}");
+            assert!(check(&certificate(names, ends_ms), 5).is_err(), "{names:?}");
         }
-        assert_eq!(table.iter().count(), 0);
+        assert_eq!(check(&certificate(&["*.mx.test"], 10), 5), Ok("*.mx.test"));
     }
 }

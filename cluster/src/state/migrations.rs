@@ -13,6 +13,9 @@ use super::sharded::Sharded;
 /// Migrations that are remembered, the newest ones.
 const MIGRATIONS_MAX: usize = 1000;
 
+/// Nobody is told of a cancellation that is longer ago.
+const CANCELLATION_MS_MAX: u64 = 86_400_000;
+
 /// A planned change of MX names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migration {
@@ -34,6 +37,8 @@ pub struct Migration {
     pub notice: Option<u64>,
     /// How many times customers were written to: the announcement, reminders, that it is cancelled.
     pub rounds: u32,
+    /// Since when its date has come and customers keep the old names alive; `None` until then.
+    pub overdue_ms: Option<u64>,
 }
 
 /// How far a migration has gone.
@@ -69,6 +74,8 @@ pub struct MigrationStep {
     pub told: Told,
     /// The round of that mail, counted from 1; 0 is none.
     pub round: u32,
+    /// The round of the first mail that was begun; 0 is none.
+    pub first_round: u32,
     /// What its MX records were last seen to say.
     pub survey: Survey,
     /// Names that begin, and that its MX records were last seen to have.
@@ -155,6 +162,8 @@ pub enum MigrationCommand {
     },
     /// What customers' MX records say.
     Surveyed {
+        /// The id of the migration whose names were looked for.
+        migration: u64,
         /// By customer, with the names in them that begin.
         rows: Vec<(String, Survey, Vec<String>)>,
     },
@@ -167,6 +176,8 @@ pub enum MigrationCommand {
     },
     /// Everything goes back to how it was.
     Cancel,
+    /// The date has come, and customers keep the old names alive.
+    Overdue,
 }
 
 impl MigrationCommand {
@@ -183,8 +194,17 @@ impl MigrationCommand {
             Self::Finish { force: true } => "migration finish --force".to_owned(),
             Self::Finish { .. } => "migration finish".to_owned(),
             Self::Cancel => "migration cancel".to_owned(),
+            Self::Overdue => "migration overdue: customers use old names".to_owned(),
             Self::Told { .. } | Self::Surveyed { .. } => return None,
         })
+    }
+}
+
+impl MigrationStep {
+    /// Whether mail has told the customer of its new names, or may have.
+    pub fn was_told(&self) -> bool {
+        let came_back = matches!(self.told, Told::Bounced { .. }) && self.round == self.first_round;
+        self.first_round > 0 && !came_back
     }
 }
 
@@ -192,6 +212,31 @@ impl Migration {
     /// Whether it is under way.
     pub fn is_open(&self) -> bool {
         matches!(self.stage, MigrationStage::Planned | MigrationStage::Announced { .. })
+    }
+
+    /// Whether it is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.stage, MigrationStage::Cancelled { .. })
+    }
+
+    /// Whether it is cancelled, and customers are told that at `now_ms`.
+    pub fn tells_of_cancellation(&self, now_ms: u64) -> bool {
+        match self.stage {
+            MigrationStage::Cancelled { at_ms } => {
+                now_ms < at_ms.saturating_add(CANCELLATION_MS_MAX)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the customer of this step is to be written to at all.
+    pub fn concerns(&self, step: &MigrationStep) -> bool {
+        let moves = step.before != step.after;
+        match self.stage {
+            MigrationStage::Cancelled { .. } => moves && step.was_told(),
+            // Names that only begin are nothing to who does not get one.
+            _ => moves || !self.retire.is_empty(),
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub use blacklist::{
     RejectionNote,
 };
 use blacklist::{Numbers, Terms};
-pub use certificates::{Certificate, CertificateCommand, Fault};
+pub use certificates::{Certificate, CertificateCommand, Fault, NextCertificate};
 pub use command::{Command, Outcome, Refusal, Request};
 pub use customers::{Customer, CustomerStatus};
 pub use domains::{Domain, DomainChange, Route, RouteError, Server, TlsPolicy, domain_of};
@@ -154,12 +154,7 @@ impl State {
                 let domains = self.imports.finish(*import, *parts)?;
                 self.import(at, &domains)
             }
-            Command::SettingSet { name, value } => {
-                self.check_setting(name, value.as_deref().unwrap_or_default())?;
-                let changed = self.settings.set(at, name, value.as_deref())?;
-                self.numbers = Numbers::of(&self.settings);
-                Ok(changed)
-            }
+            Command::SettingSet { name, value } => self.set(at, name, value.as_deref()),
             Command::Tick => {
                 let terms = Terms { numbers: self.numbers, domains: &self.domains };
                 self.blacklist.sweep(terms, self.clock_ms);
@@ -297,6 +292,15 @@ impl State {
         self.forget_customer(id);
         self.links.forget(id);
         Ok(1)
+    }
+
+    fn set(&mut self, at: u64, name: &str, value: Option<&str>) -> Outcome {
+        self.check_setting(name, value.unwrap_or_default())?;
+        let published = self.publishes_keys();
+        let changed = self.settings.set(at, name, value)?;
+        self.numbers = Numbers::of(&self.settings);
+        self.tlsa_was_set(published);
+        Ok(changed)
     }
 
     /// Whether the setting may be changed now.

@@ -28,6 +28,14 @@ pub struct MxName {
     pub caches_until_ms: u64,
     /// Hosts that resolvers may still be told or remember; see [`MxName::hosts`].
     pub former: Vec<u64>,
+    /// The longest time to live that a server may have been told since then, in seconds: some may
+    /// give it while others do not.
+    pub told_s: u32,
+    /// Until when resolvers may have TLSA records of it, since the fleet publishes no more: in
+    /// milliseconds since 1970, UTC. The end of time while they may be in DNS.
+    pub keys_until_ms: u64,
+    /// The longest time to live of those records, in seconds.
+    pub keys_ttl_s: u32,
 }
 
 /// How far the life of a name has gone.
@@ -98,6 +106,9 @@ impl MxName {
             ttl_s: 0,
             caches_until_ms: 0,
             former: Vec::new(),
+            told_s: 0,
+            keys_until_ms: 0,
+            keys_ttl_s: 0,
         }
     }
 
@@ -140,6 +151,20 @@ impl MxName {
         let remembered = self.pointing.is_some() || now_ms < self.caches_until_ms;
         let former = self.former.iter().copied().filter(move |_| remembered);
         self.target.into_iter().chain(pending).chain(former)
+    }
+
+    /// Whether resolvers may have TLSA records of it, which the fleet `publishes` or has published.
+    pub(super) fn may_have_keys(&self, publishes: bool, now_ms: u64) -> bool {
+        let is_known =
+            self.target.is_some() || self.is_moving(now_ms) || now_ms < self.caches_until_ms;
+        is_known && (publishes || now_ms < self.keys_until_ms)
+    }
+
+    /// When resolvers have forgotten the TLSA records that are in DNS at `now_ms`, with so many
+    /// times to live.
+    pub(super) fn keys_forgotten_ms(&self, now_ms: u64, ttls: u64) -> u64 {
+        let ttl_ms = 1000 * u64::from(self.longest_ttl_s().max(self.keys_ttl_s));
+        self.caches_until_ms.max(now_ms.saturating_add(ttls * ttl_ms))
     }
 
     /// What DNS shall say at `now_ms`: the host and the time to live. Ahead of a change that has a
@@ -197,6 +222,21 @@ impl MxName {
         }
     }
 
+    /// A server is about to be told this time to live.
+    pub(super) fn telling(&mut self, ttl_s: u32) {
+        self.told_s = self.told_s.max(ttl_s);
+    }
+
+    /// The longest time that a resolver may be told to remember what DNS says, in seconds.
+    pub fn longest_ttl_s(&self) -> u32 {
+        self.ttl_s.max(self.told_s)
+    }
+
+    /// Whether every authority is known to give this time to live, and no other.
+    pub fn is_known_to_give(&self, ttl_s: u32) -> bool {
+        (self.ttl_s, self.longest_ttl_s()) == (ttl_s, ttl_s)
+    }
+
     /// Every authority says `host`, with this time to live, at `now_ms`.
     pub(super) fn seen(&mut self, host: Option<u64>, ttl_s: u32, now_ms: u64) {
         if self.pointing.is_none() && self.caches_until_ms <= now_ms {
@@ -206,11 +246,11 @@ impl MxName {
         let until = self.pointing.as_mut().filter(|p| p.from_ms > now_ms);
         let until = until.and_then(|p| p.meanwhile.take_if(|known| Some(*known) == host));
         let moved = done.is_some() || until.is_some();
-        if moved || self.ttl_s != ttl_s {
-            let old_ms = 1000 * u64::from(self.ttl_s.max(ttl_s));
+        if moved || !self.is_known_to_give(ttl_s) {
+            let old_ms = 1000 * u64::from(self.longest_ttl_s().max(ttl_s));
             self.caches_until_ms = self.caches_until_ms.max(now_ms.saturating_add(old_ms));
         }
-        self.ttl_s = ttl_s;
+        (self.ttl_s, self.told_s) = (ttl_s, ttl_s);
         if !moved {
             return;
         }
@@ -238,17 +278,13 @@ impl MxName {
     }
 }
 
-/// The table of names. Removed ones stay, so that none is ever used for something else.
+/// The table of names. Removed ones stay for long, so that none is used for something else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Names {
     rows: Arc<BTreeMap<String, MxName>>,
 }
 
 impl Names {
-    pub(super) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&MxName> {
         self.rows.get(name)
     }
@@ -267,6 +303,20 @@ impl Names {
 
     pub(super) fn put(&mut self, name: MxName) {
         Arc::make_mut(&mut self.rows).insert(name.name.clone(), name);
+    }
+
+    /// Forget removed names beyond this many, those first that were removed first.
+    pub(super) fn forget_removed(&mut self, keep: usize) {
+        let removed = self.rows.values().filter_map(|row| match row.stage {
+            NameStage::Removed { at_ms } => Some((at_ms, row.name.clone())),
+            _ => None,
+        });
+        let mut removed: Vec<(u64, String)> = removed.collect();
+        let Some(more) = removed.len().checked_sub(keep).filter(|more| *more > 0) else { return };
+        removed.sort_unstable();
+        for (_, name) in removed.iter().take(more) {
+            self.forget(name);
+        }
     }
 
     pub(super) fn forget(&mut self, name: &str) {
@@ -306,6 +356,23 @@ mod tests {
         assert_eq!(name.wanted(now + 5 + HOUR_MS, TTL), Some((2, 3600)), "raised after");
         name.seen(Some(2), 3600, now + 6 + HOUR_MS);
         assert_eq!(carried(&name, now + 7 + HOUR_MS), [2], "which brings nothing back");
+    }
+
+    #[test]
+    fn a_time_to_live_that_only_some_servers_gave_counts_as_one_that_all_gave() {
+        let mut name = active();
+        name.seen(Some(1), 60, HOUR_MS);
+        let now = 10 * HOUR_MS;
+        assert_eq!(name.wanted(now, TTL), Some((1, 3600)), "as a rule");
+        name.telling(3600);
+        name.telling(60);
+        assert!(!name.is_known_to_give(3600) && !name.is_known_to_give(60));
+        // The other server was down, until the name had moved.
+        name.point(Some(2), now, false, now);
+        name.seen(Some(2), 60, now + 5);
+        assert_eq!(name.hosts(now + HOUR_MS).collect::<Vec<_>>(), [2, 1], "some know it so long");
+        assert_eq!(name.hosts(now + 5 + HOUR_MS).collect::<Vec<_>>(), [2]);
+        assert!(name.is_known_to_give(60));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Outcome, Refusal};
 
 const TITLE_OCTETS_MAX: usize = 200;
-const TEXT_OCTETS_MAX: usize = 10_000;
+pub(super) const TEXT_OCTETS_MAX: usize = 10_000;
 const COMPONENT_OCTETS_MAX: usize = 100;
 const UPDATES_MAX: usize = 200;
 /// The oldest resolved ones go when there are more.

@@ -57,6 +57,8 @@ pub enum SettingKind {
     },
     /// A domain name, or nothing.
     DomainName,
+    /// An address with a port, or nothing.
+    Server,
     /// Addresses with ports, separated by commas, or nothing.
     Servers,
     /// A mail address, or nothing.
@@ -208,13 +210,13 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Url,
         about: "the ACME directory (RFC 8555) that gives certificates for MX names, by DNS-01; its \
                 terms are agreed to",
-        caution: "when empty, `mxfleet name cert add` brings them; a directory that has a wrong \
-                  address is asked again and again",
+        caution: "when set, a new name goes into DNS only once it has a certificate, also if the \
+                  server is out of order; when empty, `mxfleet name cert add` brings them",
     },
     Setting {
         name: "rotation.dns_primary",
         default: "",
-        kind: SettingKind::Servers,
+        kind: SettingKind::Server,
         about: "where changes of MX names are sent (RFC 2136), as address:port",
         caution: "when empty, `mxfleet name zone` must be published by other means",
     },
@@ -432,6 +434,7 @@ fn fits(kind: SettingKind, value: &str) -> bool {
             let plain = !value.chars().any(char::is_control) && !value.trim().is_empty();
             plain && value.len() <= octets_max
         }
+        SettingKind::Server => parse_servers(value).is_some_and(|s| s.len() <= 1),
         SettingKind::Servers => parse_servers(value).is_some_and(|s| s.len() <= SERVERS_MAX),
         _ if value.is_empty() => true,
         SettingKind::Url => {
@@ -451,6 +454,7 @@ fn fits(kind: SettingKind, value: &str) -> bool {
 fn shape(kind: SettingKind) -> String {
     match kind {
         SettingKind::Line { octets_max } => format!("one line of 1 to {octets_max} octets"),
+        SettingKind::Server => "one address with its port, such as 192.0.2.53:53".into(),
         SettingKind::Servers => format!(
             "at most {SERVERS_MAX} addresses with ports, such as 192.0.2.53:53, separated by commas"
         ),

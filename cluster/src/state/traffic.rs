@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::sharded::Sharded;
 
 const DAY_MS: u64 = 86_400_000;
-/// Names one customer is seen to use; more are not looked at.
+/// Names one customer is seen to use, those that were used last.
 const NAMES_MAX: usize = 32;
 
 /// Mail for a customer's domains that one node took, since it last reported.
@@ -74,8 +74,13 @@ impl Traffic {
 
     /// When mail for the customer last came by this name.
     pub(super) fn last_by(&self, customer: &str, name: &str) -> Option<u64> {
-        let seen = &self.rows.get(customer)?.value;
-        seen.names.iter().find(|(known, _)| known == name).map(|(_, at_ms)| *at_ms)
+        self.names_of(customer).find(|(known, _)| *known == name).map(|(_, at_ms)| at_ms)
+    }
+
+    /// Names by which mail for the customer came, and when it last did.
+    pub(super) fn names_of(&self, customer: &str) -> impl Iterator<Item = (&str, u64)> {
+        let names = self.rows.get(customer).map(|row| row.value.names.as_slice());
+        names.unwrap_or_default().iter().map(|(name, at_ms)| (name.as_str(), *at_ms))
     }
 
     pub(super) fn add(&mut self, count: &TrafficCount, now_ms: u64) {
@@ -88,7 +93,12 @@ impl Traffic {
             match seen.names.iter_mut().find(|(known, _)| known == name) {
                 Some((_, at_ms)) => *at_ms = now_ms,
                 None if room => seen.names.push((name.clone(), now_ms)),
-                None => {}
+                None => {
+                    let oldest = seen.names.iter_mut().min_by_key(|(_, at_ms)| *at_ms);
+                    if let Some(oldest) = oldest {
+                        *oldest = (name.clone(), now_ms);
+                    }
+                }
             }
         }
         self.rows.put(count.customer.as_str().into(), 0, Arc::new(seen));
@@ -138,8 +148,10 @@ mod tests {
         assert_eq!(traffic.last_by("acme", "mx-a.test"), Some(9));
         assert_eq!(traffic.last_by("acme", "mx-b.test"), None);
         for n in 0..100 {
-            traffic.add(&count(Some(&format!("n{n}.test")), 1), 10);
+            traffic.add(&count(Some(&format!("n{n}.test")), 1), 10 + n);
         }
+        assert_eq!(traffic.last_by("acme", "n99.test"), Some(109), "the oldest made room");
+        assert_eq!(traffic.last_by("acme", "mx-a.test"), None);
         assert_eq!(traffic.rows().next().unwrap().1.names.len(), NAMES_MAX);
     }
 }

@@ -114,11 +114,15 @@ pub enum NameCall {
         chain_pem: String,
         /// Its key, as PEM.
         key_pem: KeyPem,
+        /// DNS says its key already; somebody made sure.
+        published: bool,
     },
-    /// Remove a certificate.
+    /// Remove a certificate, or take back the one that waits to replace it.
     CertRemove {
         /// The name it is called by.
         name: String,
+        /// DNS has no TLSA records of its names any more; somebody made sure.
+        published: bool,
     },
     /// Move names so that hosts have equal loads.
     Rebalance {
@@ -222,10 +226,15 @@ pub struct HostRow {
     pub addresses: Vec<IpAddr>,
     /// Names that lead to it, or will.
     pub names: Vec<String>,
-    /// Its part of all mail, in messages a day of customers, weighted by the place of its names.
+    /// Its part of all mail as it comes now: messages a day of the customers of its names, three
+    /// parts for a customer's first name and one for each other; one message for who gets none.
     pub load: u64,
     /// The version of the program it runs.
     pub version: String,
+    /// Since when it is retired, if so.
+    pub retired: Option<String>,
+    /// Whether it was retired with nothing in its queue.
+    pub retired_empty: bool,
     /// How its drain goes.
     pub drain: Option<DrainRow>,
     /// What its vote waits for, in words, if it is to vote no more and still does: the fleet needs
@@ -277,10 +286,14 @@ pub struct NameRow {
     pub certificate_ends: Option<String>,
     /// Why the ACME server gives it none, if so.
     pub certificate_fault: Option<String>,
+    /// What a certificate for it with another key waits for, if there is one.
+    pub certificate_waits_for: Option<String>,
     /// When it ends or ended.
     pub ends: Option<String>,
-    /// How many customers have it.
+    /// How many customers are to have it, or are not seen to have left it for another.
     pub customers: u64,
+    /// How many of them have another of their names where it leads, or will.
+    pub customers_on_one_host: u64,
     /// The time to live DNS was last seen to give, in seconds.
     pub ttl_seconds: u32,
 }
@@ -292,6 +305,17 @@ pub struct CertRow {
     pub names: Vec<String>,
     /// When it ends.
     pub ends: String,
+    /// What it waits for, in words, if it is not shown yet.
+    pub waits_for: Option<String>,
+}
+
+/// A certificate was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertAdded {
+    /// How many.
+    pub changed: u64,
+    /// What it waits for, in words, if it is not shown yet.
+    pub waits_for: Option<String>,
 }
 
 /// Loads and moves.
@@ -303,7 +327,7 @@ pub struct RebalanceRow {
     pub moves: Vec<MoveRow>,
     /// What each host has.
     pub loads: Vec<LoadRow>,
-    /// Customers that had no names and have some now, or will.
+    /// Customers that had too few names and have more now, or will.
     pub customers: u64,
 }
 
@@ -356,6 +380,15 @@ pub struct MigrationRow {
     pub customers: Vec<StepRow>,
 }
 
+/// What the end of a migration leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishRow {
+    /// Rows that changed.
+    pub changed: u64,
+    /// Suspended customers that lose mail once they are resumed.
+    pub left_out: Vec<String>,
+}
+
 /// A customer's part in a migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRow {
@@ -365,17 +398,19 @@ pub struct StepRow {
     pub before: Vec<String>,
     /// Its names after.
     pub after: Vec<String>,
-    /// `not yet`, `sending`, `accepted`, `bounced` or `no contact`.
+    /// `not yet`, `sending`, `accepted`, `bounced`, `no contact`; `-` if nothing is to be told.
     pub told: String,
     /// What the server said when it bounced.
     pub why_not_told: Option<String>,
     /// What its MX records were last seen to have: `old` names, `moved` to names that stay,
     /// `elsewhere` (no name of ours), or `unknown`.
     pub records: String,
-    /// Whether it would lose mail if the old names ended now.
+    /// Whether it would lose mail if the old names ended now, and so holds their end up.
     pub would_break: bool,
-    /// Why.
+    /// Why; of a suspended customer, why it would lose mail once it is resumed.
     pub why: Option<String>,
+    /// Whether it is suspended: it gets no letter and holds nothing up.
+    pub suspended: bool,
 }
 
 /// A notice as it is printed.

@@ -93,7 +93,7 @@ fn moves_from(state: &State, host: &str, answers: &Answers) -> Vec<(String, Stri
 }
 
 fn host_rows(state: &State, members: &[Member]) -> Vec<HostRow> {
-    let fleet = state.fleet(wall_ms());
+    let fleet = state.fleet_as_seen(wall_ms());
     let load = |name: &str| {
         let at = fleet.hosts.iter().position(|host| host.name == name);
         let on = fleet.names.iter().filter(|row| row.host.is_some() && row.host == at);
@@ -133,6 +133,11 @@ fn host_row(
         names,
         load,
         version: host.version.clone(),
+        retired: match host.state {
+            HostState::Retired { at_ms, .. } => Some(time(at_ms)),
+            _ => None,
+        },
+        retired_empty: matches!(host.state, HostState::Retired { empty: true, .. }),
         drain,
         vote_waits_for,
     }
@@ -164,7 +169,10 @@ fn drain_row(
             ("mail", what)
         }
         (None, None) => ("mail", format!("{} to count its queue", host.name)),
-        (None, Some(left)) => ("mail", format!("{left} messages to be handed over")),
+        (None, Some(left)) => {
+            let plural = if left == 1 { "" } else { "s" };
+            ("mail", format!("{left} message{plural} to be handed over"))
+        }
     };
     DrainRow {
         step: step.to_owned(),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Command, Fleet, Migration, MigrationCommand, MigrationStage, MigrationStep, State, Survey, Told,
+    Command, Customer, CustomerStatus, Fleet, Migration, MigrationCommand, MigrationStage,
+    MigrationStep, State, Survey, Told,
 };
 
 use super::super::call::{Refused, Terms};
-use super::call::{LoadRow, MigrationCall, MigrationRow, StepRow};
+use super::call::{FinishRow, LoadRow, MigrationCall, MigrationRow, StepRow};
 use super::names::{spelling, waits_for};
 use super::{Answer, RotationAdmin, host_name, time};
 use crate::system::clock::wall_ms;
@@ -40,8 +41,9 @@ impl RotationAdmin {
             }
             MigrationCall::Remind => MigrationCommand::Remind,
             MigrationCall::Finish { force } => {
-                self.surveyor.ask().await; // who has moved since the last survey would be in the way
-                MigrationCommand::Finish { force }
+                // Who has moved since the last survey would be in the way.
+                self.surveyor.ask().await;
+                return self.finish_migration(force, terms).await;
             }
             MigrationCall::Cancel => {
                 self.surveyor.ask().await; // and who uses a new name by now must keep it
@@ -49,6 +51,15 @@ impl RotationAdmin {
             }
         };
         self.propose(Command::Migration(command), terms).await
+    }
+
+    async fn finish_migration(&self, force: bool, terms: &Terms) -> Answer {
+        let finish = Command::Migration(MigrationCommand::Finish { force });
+        let done = self.propose(finish, terms).await?;
+        let left_out = self.view().migration_left_out().into_iter().map(|(customer, _)| customer);
+        let (changed, left_out) =
+            (done["changed"].as_u64().unwrap_or_default(), left_out.collect());
+        Ok(serde_json::json!(FinishRow { changed, left_out }))
     }
 
     /// Looks at every customer, so it runs where it may take its time.
@@ -94,15 +105,37 @@ fn notice(migration: &Migration) -> (String, String) {
 
 fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
     let now_ms = wall_ms();
-    let breaks: BTreeMap<String, String> = state.migration_breaks().into_iter().collect();
-    let over = matches!(
-        migration.stage,
-        MigrationStage::Finished { .. } | MigrationStage::Cancelled { .. }
-    );
-    let step = |(customer, step): (&str, &MigrationStep)| {
-        let why = breaks.get(customer).filter(|_| !over).cloned();
-        step_row(customer, step, why)
+    let is_finished = matches!(migration.stage, MigrationStage::Finished { .. });
+    let known = |rows: Vec<(String, String)>, shown: bool| -> BTreeMap<String, String> {
+        rows.into_iter().filter(|_| shown).collect()
     };
+    let breaks = known(state.migration_breaks(), migration.is_open());
+    // They are not over it when the migration is.
+    let left_out = known(state.migration_left_out(), migration.is_open() || is_finished);
+    let step = |(customer, step): (&str, &MigrationStep)| {
+        let told = match step.told {
+            Told::NotYet if migration.retire.is_empty() && step.before == step.after => "-",
+            _ => told(&step.told),
+        };
+        let row = step_row(customer, step);
+        let why = breaks.get(customer).cloned();
+        let once_resumed = left_out.get(customer).map(|why| format!("once it is resumed: {why}"));
+        let is_active = |row: &Customer| row.status == CustomerStatus::Active;
+        StepRow {
+            told: told.to_owned(),
+            would_break: why.is_some(),
+            why: why.or(once_resumed),
+            suspended: state.customer(customer).is_some_and(|row| !is_active(row)),
+            ..row
+        }
+    };
+    // Who came after the announcement, and mail comes by an old name.
+    let later = breaks.keys().filter(|customer| state.migration_step(customer).is_none());
+    let later = later.map(|customer| {
+        let names = state.names_of(customer).to_vec();
+        let row = MigrationStep { before: names.clone(), after: names, ..MigrationStep::default() };
+        StepRow { told: "-".to_owned(), ..step((customer, &row)) }
+    });
     let stage = match migration.stage {
         MigrationStage::Planned => "planned",
         MigrationStage::Announced { .. } => "announced",
@@ -119,8 +152,8 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         notice: migration.notice,
         rounds: migration.rounds,
         waits_for: letters_wait_for(state, migration, now_ms),
-        loads: loads(&state.fleet(now_ms), &state.fleet_after(now_ms)),
-        customers: state.migration_steps().map(step).collect(),
+        loads: loads(&state.fleet_as_seen(now_ms), &state.fleet_after(now_ms)),
+        customers: state.migration_steps().map(step).chain(later).collect(),
     }
 }
 
@@ -135,13 +168,20 @@ fn letters_wait_for(state: &State, migration: &Migration, now_ms: u64) -> Option
     Some(format!("{}, which waits for {what}", missing.name))
 }
 
-fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRow {
-    let (told, why_not_told) = match &step.told {
-        Told::NotYet => ("not yet", None),
-        Told::NoContact => ("no contact", None),
-        Told::Sending { .. } => ("sending", None),
-        Told::Accepted { .. } => ("accepted", None),
-        Told::Bounced { why, .. } => ("bounced", Some(why.clone())),
+fn told(told: &Told) -> &'static str {
+    match told {
+        Told::NotYet => "not yet",
+        Told::NoContact => "no contact",
+        Told::Sending { .. } => "sending",
+        Told::Accepted { .. } => "accepted",
+        Told::Bounced { .. } => "bounced",
+    }
+}
+
+fn step_row(customer: &str, step: &MigrationStep) -> StepRow {
+    let why_not_told = match &step.told {
+        Told::Bounced { why, .. } => Some(why.clone()),
+        _ => None,
     };
     let records = match step.survey {
         Survey::Unknown => "unknown",
@@ -153,11 +193,12 @@ fn step_row(customer: &str, step: &MigrationStep, why: Option<String>) -> StepRo
         customer: customer.to_owned(),
         before: step.before.clone(),
         after: step.after.clone(),
-        told: told.to_owned(),
+        told: told(&step.told).to_owned(),
         why_not_told,
         records: records.to_owned(),
-        would_break: why.is_some(),
-        why,
+        would_break: false,
+        why: None,
+        suspended: false,
     }
 }
 
@@ -172,4 +213,30 @@ fn loads(before: &Fleet, after: &Fleet) -> Vec<LoadRow> {
         after: load(after, at),
     };
     after.hosts.iter().enumerate().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_says_little_beside_the_names_and_the_reason() {
+        let (retire, introduce) = (vec!["a.test".to_owned()], vec!["b.test".to_owned()]);
+        let migration = Migration {
+            id: 1,
+            retire,
+            introduce,
+            ends_ms: 1_275_264_000_000,
+            text: "Why.".to_owned(),
+            stage: MigrationStage::Planned,
+            planned_ms: 0,
+            notice: None,
+            rounds: 0,
+            overdue_ms: None,
+        };
+        let (title, text) = notice(&migration);
+        assert!(title.len() < 200, "{title}");
+        // The plan of a migration is refused if more than 500 do not fit.
+        assert!(text.len() - "a.testb.testWhy.".len() < 500, "{text}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Admin calls about names, hosts, migrations and notices.
 
 pub mod call;
+mod certificates;
+mod holders;
 mod hosts;
 mod migrations;
 mod names;

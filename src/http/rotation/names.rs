@@ -1,14 +1,15 @@
 //! Calls about MX names.
 
+use std::collections::BTreeMap;
+
 use mxfleet_cluster::{
-    Certificate, CertificateCommand, Command, Fault, HostState, MxName, NameCommand, NameStage,
-    NameStatus, Plan, State,
+    Command, Fault, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing, State,
 };
 
 use super::super::call::{Refused, Terms};
-use super::call::{CertRow, LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
-use super::{Answer, Answers, RotationAdmin, host_name, time};
-use crate::rotation::certificates;
+use super::call::{LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
+use super::holders::{Holders, holders};
+use super::{Answer, Answers, RotationAdmin, certificates, host_name, time};
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
@@ -18,9 +19,9 @@ impl RotationAdmin {
         let command = match call {
             NameCall::List => {
                 let (state, answers) = (self.view(), self.answers().await?);
-                let rows: Vec<_> =
-                    state.names().map(|row| name_row(&state, row, &answers)).collect();
-                return Ok(serde_json::json!(rows));
+                let holders = holders(&state);
+                let row = |row: &MxName| name_row(&state, row, (&answers, &holders));
+                return Ok(serde_json::json!(state.names().map(row).collect::<Vec<_>>()));
             }
             NameCall::Show { name } => {
                 let (state, name) = (self.view(), spelling(&name)?);
@@ -28,29 +29,16 @@ impl RotationAdmin {
                 let row = row.ok_or_else(|| {
                     Refused::not_found(format!("there is no MX name {}", name.escape_debug()))
                 })?;
-                return Ok(serde_json::json!(name_row(&state, row, &self.answers().await?)));
+                let (answers, holders) = (self.answers().await?, holders(&state));
+                return Ok(serde_json::json!(name_row(&state, row, (&answers, &holders))));
             }
             NameCall::Zone => return self.zone(),
-            NameCall::CertList => {
-                let row = |row: &Certificate| CertRow {
-                    names: row.names.clone(),
-                    ends: time(row.ends_ms),
-                };
-                let rows: Vec<CertRow> = self.view().certificates().map(row).collect();
-                return Ok(serde_json::json!(rows));
+            NameCall::CertList => return self.cert_list(),
+            NameCall::CertAdd { chain_pem, key_pem, published } => {
+                return self.cert_add(chain_pem, &key_pem, published, terms).await;
             }
-            NameCall::CertAdd { chain_pem, key_pem } => {
-                let row = certificates::sealed(&self.cluster, chain_pem, key_pem.0.as_bytes());
-                let row = row.map_err(|fault| match fault {
-                    certificates::Fault::Vault(error) => Refused::unavailable(error.to_string()),
-                    certificates::Fault::Tls(error) => Refused::invalid(error.to_string()),
-                })?;
-                let put = CertificateCommand::Put(row);
-                return self.propose(Command::Certificate(put), terms).await;
-            }
-            NameCall::CertRemove { name } => {
-                let remove = CertificateCommand::Remove { name: spelling(&name)? };
-                return self.propose(Command::Certificate(remove), terms).await;
+            NameCall::CertRemove { name, published } => {
+                return self.cert_remove(&name, published, terms).await;
             }
             NameCall::Rebalance { dry_run } => return self.rebalance(dry_run, terms).await,
             NameCall::Add { name, host, from_ms, published } => {
@@ -115,8 +103,8 @@ impl RotationAdmin {
             state.host_named(name).is_some_and(|host| host.state == HostState::InService)
         };
         let fleet = self.answers_in_time(serves).await?.without_down(state.fleet(now_ms));
-        let without = state.customers().filter(|customer| state.names_of(&customer.id).is_empty());
-        let mut customers = u64::try_from(without.count()).unwrap_or(u64::MAX);
+        let short = state.customers_short_of_names().count();
+        let mut customers = u64::try_from(short).unwrap_or(u64::MAX);
         // The search takes its time, and mail does not wait for it.
         let plan = tokio::task::spawn_blocking(move || fleet.rebalance()).await;
         let plan = plan.map_err(|error| Refused::unavailable(error.to_string()))?;
@@ -173,8 +161,13 @@ pub(super) fn spelling(text: &str) -> Result<String, Refused> {
         .map_err(|_| Refused::invalid(format!("{} is not a host name", text.escape_debug())))
 }
 
-fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
+fn name_row(
+    state: &State,
+    row: &MxName,
+    (answers, holders): (&Answers, &BTreeMap<&str, Holders>),
+) -> NameRow {
     let now_ms = wall_ms();
+    let held = holders.get(row.name.as_str()).copied().unwrap_or_default();
     let pending = row.pointing.as_ref();
     let ends = match row.stage {
         NameStage::Retiring { at_ms } | NameStage::Removed { at_ms } => Some(time(at_ms)),
@@ -189,10 +182,12 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
     };
     let from_ms = pending.map(|pointing| pointing.from_ms).filter(|from_ms| *from_ms > now_ms);
     let is_removed = matches!(row.stage, NameStage::Removed { .. });
+    let moves_to = pending.and_then(|pointing| pointing.to).filter(|to| Some(*to) != row.target);
     let points_at = row.target.map(|host| host_name(state, host));
     let fault = |fault: &Fault| format!("{} (since {})", fault.text, time(fault.since_ms));
     let ends_ms = state.certificates().filter(|known| known.covers(&row.name));
     let ends_ms = ends_ms.map(|known| known.ends_ms).max();
+    let next = state.waiting_certificates().find(|next| next.certificate.covers(&row.name));
     let is_asked = state.settings().get("rotation.acme_directory").is_some_and(|d| !d.is_empty());
     let uncertified = state.certificate_fault(&row.name).filter(|_| is_asked && !is_removed);
     NameRow {
@@ -201,15 +196,32 @@ fn name_row(state: &State, row: &MxName, answers: &Answers) -> NameRow {
         home: host_name(state, row.home),
         is_down: points_at.as_ref().is_some_and(|host| answers.is_down(host)),
         points_at,
-        moves_to: pending.and_then(|pointing| pointing.to).map(|host| host_name(state, host)),
+        moves_to: moves_to.map(|host| host_name(state, host)),
         moves_from: from_ms.map(time),
         waits_for: waits_for(state, row, now_ms),
         dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
         certificate_ends: ends_ms.map(time),
         certificate_fault: uncertified.map(fault),
+        certificate_waits_for: next.map(|next| certificates::waits_for(state, next, now_ms)),
         ends,
-        customers: state.customers_of_name(&row.name),
+        customers: held.all,
+        customers_on_one_host: held.on_one_host,
         ttl_seconds: row.ttl_s,
+    }
+}
+
+/// What DNS is to say, with what is in the way of that, or what is to be done `by_hand` then.
+pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String {
+    let settings = state.settings();
+    let manual = settings.servers("rotation.dns_servers").is_empty()
+        && settings.servers("rotation.dns_primary").is_empty();
+    match state.dns_fault() {
+        Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
+        None if manual => format!(
+            "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, then \
+             {by_hand}"
+        ),
+        None => what,
     }
 }
 
@@ -220,22 +232,20 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         if is_ahead && pointing.meanwhile.is_none() {
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
+        if state.awaits_certificate(row, now_ms) {
+            let what = "its certificate, from the ACME server or by `mxfleet name cert add`";
+            let fault = state.certificate_fault(&row.name);
+            return Some(fault.map_or(what.to_owned(), |fault| {
+                format!("{what}: {} (since {})", fault.text, time(fault.since_ms))
+            }));
+        }
         let what = if is_ahead { pointing.meanwhile } else { pointing.to };
         let what = match what {
             Some(host) => format!("DNS to say {}", host_name(state, host)),
             None => "DNS to forget it".to_owned(),
         };
-        let settings = state.settings();
-        let manual = settings.servers("rotation.dns_servers").is_empty()
-            && settings.servers("rotation.dns_primary").is_empty();
-        return Some(match state.dns_fault() {
-            Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
-            None if manual => format!(
-                "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, \
-                 then say it again with --published"
-            ),
-            None => what,
-        });
+        let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
+        return Some(until_in_dns(state, what, &by_hand));
     }
     if !row.former.is_empty() && now_ms < row.caches_until_ms {
         let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();
@@ -249,4 +259,14 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         }
         _ => None,
     }
+}
+
+/// What an operator says who has seen the change in DNS, whatever began it.
+fn published(state: &State, row: &MxName, pointing: &Pointing) -> String {
+    let name = &row.name;
+    let Some(host) = pointing.to.map(|host| host_name(state, host)) else {
+        return format!("remove {name} --published");
+    };
+    let home = if pointing.rehome && row.stage != NameStage::Planned { " --home" } else { "" };
+    format!("point {name} {host}{home} --published")
 }

@@ -1,5 +1,6 @@
 //! Questions and updates to one name server, over TCP: nothing is cut, nothing forged in between.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::sets::{Data, Set, Sets};
+use super::sets::{Data, Set, SetName, Sets};
 use super::update::name;
 use crate::system::random::random_u64;
 
@@ -34,10 +35,27 @@ pub(in crate::rotation) enum ExchangeError {
     NotServed(SocketAddr, &'static str, String),
     #[error("{server} refuses the update: {why}")]
     Refused { server: SocketAddr, why: String },
+    #[error("{server} refuses the update: {why}")]
+    Unwelcome { server: SocketAddr, why: String },
     #[error("{0} was changed by somebody else at that moment; it is tried again")]
     Changed(SocketAddr),
     #[error("{0} cannot be in DNS: {1}")]
     Unusable(String, String),
+}
+
+impl ExchangeError {
+    /// Whether another name may fare better.
+    pub(super) fn may_be_one_names(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Changed(_) | Self::Unusable(..))
+    }
+}
+
+/// What a server has of the sets that it was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) sets: Sets,
+    /// Why it does not tell the others.
+    pub(super) untold: BTreeMap<SetName, ExchangeError>,
 }
 
 /// An id for a message of ours.
@@ -47,32 +65,19 @@ pub(super) fn message_id() -> u16 {
 }
 
 /// What the server has of these sets.
-pub(super) async fn read_sets(server: SocketAddr, sets: &Sets) -> Result<Sets, ExchangeError> {
+pub(super) async fn read_sets(
+    server: SocketAddr,
+    sets: impl Iterator<Item = &SetName>,
+) -> Result<Found, ExchangeError> {
+    let mut found = Found::default();
+    let mut left: BTreeSet<&SetName> = sets.collect();
     let work = async {
-        let mut stream = connect(server).await?;
-        let names: Vec<_> = sets.keys().collect();
-        let mut found = Sets::new();
-        for names in names.chunks(PIPELINE) {
-            let first = message_id();
-            let mut questions = Vec::new();
-            for (at, set) in (0..).zip(names) {
-                let mut question = Message::query();
-                question.metadata.id = first.wrapping_add(at);
-                question.add_query(Query::query(name(&set.name)?, set.kind));
-                frame(server, &question, &mut questions)?;
-            }
-            stream
-                .write_all(&questions)
-                .await
-                .map_err(|e| ExchangeError::Unreachable(server, e))?;
-            for _ in names {
-                let bytes = receive(server, &mut stream).await?;
-                let answer = parse(server, &bytes)?;
-                let at = usize::from(answer.id.wrapping_sub(first));
-                let Some(set) = names.get(at) else {
-                    return Err(nonsense(server, "it is for another question"));
-                };
-                found.insert((*set).clone(), set_of(server, &answer, &set.name, set.kind)?);
+        while !left.is_empty() {
+            let before = left.len();
+            match ask(server, &mut left, &mut found).await {
+                // It may close when it likes (RFC 7766 section 6.2.3); it is asked for the rest.
+                Err(ExchangeError::Unreachable(..)) if left.len() < before => {}
+                asked => asked?,
             }
         }
         Ok(found)
@@ -80,13 +85,45 @@ pub(super) async fn read_sets(server: SocketAddr, sets: &Sets) -> Result<Sets, E
     timeout(EXCHANGE, work).await.map_err(|_| ExchangeError::Late(server))?
 }
 
-fn set_of(
+/// Ask over one connection, as long as it answers; what it said is no longer `left`.
+async fn ask(
     server: SocketAddr,
-    answer: &Message,
-    owner: &str,
-    kind: RecordType,
-) -> Result<Set, ExchangeError> {
-    let not_served = |what| ExchangeError::NotServed(server, what, owner.to_owned());
+    left: &mut BTreeSet<&SetName>,
+    found: &mut Found,
+) -> Result<(), ExchangeError> {
+    let mut stream = connect(server).await?;
+    while !left.is_empty() {
+        let asked: Vec<&SetName> = left.iter().copied().take(PIPELINE).collect();
+        let first = message_id();
+        let mut questions = Vec::new();
+        for (at, set) in (0..).zip(&asked) {
+            let mut question = Message::query();
+            question.metadata.id = first.wrapping_add(at);
+            question.add_query(Query::query(name(&set.name)?, set.kind));
+            frame(server, &question, &mut questions)?;
+        }
+        let sent = stream.write_all(&questions).await;
+        sent.map_err(|error| ExchangeError::Unreachable(server, error))?;
+        for _ in &asked {
+            let answer = parse(server, &receive(server, &mut stream).await?)?;
+            let at = usize::from(answer.id.wrapping_sub(first));
+            let Some(set) = asked.get(at) else {
+                return Err(nonsense(server, "it is for another question"));
+            };
+            if !left.remove(set) {
+                return Err(nonsense(server, "it answers one question twice"));
+            }
+            match set_of(server, &answer, set) {
+                Ok(data) => drop(found.sets.insert((*set).clone(), data)),
+                Err(error) => drop(found.untold.insert((*set).clone(), error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set_of(server: SocketAddr, answer: &Message, asked: &SetName) -> Result<Set, ExchangeError> {
+    let not_served = |what| ExchangeError::NotServed(server, what, asked.name.clone());
     match answer.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => {}
         ResponseCode::Refused => return Err(not_served("refusing to answer")),
@@ -96,10 +133,16 @@ fn set_of(
     if !answer.authoritative {
         return Err(not_served("no authority"));
     }
+    if answer.truncation {
+        return Err(nonsense(server, "it is cut short"));
+    }
+    let owner = name(&asked.name)?;
     let mut set = Set::default();
     for record in &answer.answers {
-        // An alias in the name's place counts as data that is not to be there.
-        if record.record_type() == kind || record.record_type() == RecordType::CNAME {
+        // An alias in the name's place counts as data that is not to be there. Where it leads is
+        // not the name's own.
+        let is_asked = record.record_type() == asked.kind;
+        if record.name == owner && (is_asked || record.record_type() == RecordType::CNAME) {
             set.ttl_s = record.ttl;
             set.data.insert(Data::of(&record.data));
         }
@@ -132,9 +175,10 @@ pub(super) async fn send_update(
         return Err(nonsense(server, "it is for another update"));
     }
     let refused = |why: String| ExchangeError::Refused { server, why };
+    let unwelcome = |why: String| ExchangeError::Unwelcome { server, why };
     let objection = answer.signature().and_then(|record| record.data.error.as_ref());
     if let Some(objection) = objection {
-        return Err(refused(about_key(objection, key)));
+        return Err(unwelcome(about_key(objection, key)));
     }
     match answer.response_code {
         ResponseCode::NoError => {}
@@ -142,13 +186,15 @@ pub(super) async fn send_update(
             return Err(ExchangeError::Changed(server));
         }
         ResponseCode::Refused if key.is_none() => {
-            return Err(refused("it was not signed; give this node dns.tsig_key_file".to_owned()));
+            return Err(unwelcome(
+                "it was not signed; give this node dns.tsig_key_file".to_owned(),
+            ));
         }
         ResponseCode::Refused => {
             return Err(refused(format!("the key {} may not", key_name(key))));
         }
         ResponseCode::NotAuth => {
-            return Err(refused(format!(
+            return Err(unwelcome(format!(
                 "it is not the zone's primary, or does not know the key {}",
                 key_name(key)
             )));
@@ -209,3 +255,6 @@ fn parse(server: SocketAddr, bytes: &[u8]) -> Result<Message, ExchangeError> {
 fn nonsense(server: SocketAddr, why: &str) -> ExchangeError {
     ExchangeError::Nonsense(server, why.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,11 +8,13 @@
 
 mod exchange;
 mod key;
+mod keys;
+mod primary;
 mod sets;
 mod update;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +23,9 @@ use mxfleet_cluster::{Cluster, Command, MxName, NameCommand, Request, State, ran
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::exchange::{ExchangeError, read_sets, send_update};
+use self::exchange::{ExchangeError, read_sets};
 use self::key::KeyError;
+use self::primary::Primary;
 use self::sets::{Data, Set, SetName, Sets, differences, wanted};
 use crate::system::clock::wall_ms;
 use crate::telemetry::metrics::METRICS;
@@ -68,6 +71,11 @@ pub(super) enum Fault {
     Differs { server: SocketAddr, what: String },
 }
 
+/// Whether there is a key in this file.
+pub(super) fn check_key(file: &Path) -> Result<(), KeyError> {
+    key::read(file).map(drop)
+}
+
 impl DnsPublisher {
     /// Publishes for `cluster`, signing with the key in `key_file`.
     pub(super) fn new(cluster: Cluster, key_file: Option<PathBuf>) -> Self {
@@ -96,9 +104,14 @@ impl DnsPublisher {
             return;
         }
         let (state, now_ms) = (self.cluster.view(), wall_ms());
+        if !self.tell_ttls(&state, now_ms).await {
+            return;
+        }
         let servers = servers(&state);
         let wanted = wanted(&state, now_ms);
         if servers.is_empty() || wanted.is_empty() {
+            *last = None;
+            METRICS.dns_stale.set(0);
             self.tell(&state, None).await;
             return;
         }
@@ -127,22 +140,32 @@ impl DnsPublisher {
     ) -> Result<(), Fault> {
         let zone = state.settings().get("rotation.zone").unwrap_or_default();
         let primary = state.settings().servers("rotation.dns_primary").first().copied();
-        if let Some(primary) = primary
-            && self.publish(zone, primary, wanted).await?
-            && settled
-        {
-            METRICS.dns_drift_total.inc();
-            tracing::warn!(server = %primary, "somebody else had changed DNS; it is put right");
+        let mut fault = None;
+        if let Some(primary) = primary {
+            match self.publish(zone, primary, wanted).await {
+                Ok(true) if settled => {
+                    METRICS.dns_drift_total.inc();
+                    tracing::warn!(server = %primary, "DNS was changed by others; it is put right");
+                }
+                Ok(_) => {}
+                Err(error) => fault = Some(error),
+            }
         }
         let mut agreed = wanted.clone();
-        let mut fault = None;
+        let watched = keys::watched(state, now_ms);
+        let mut said = Vec::new();
         for server in servers {
-            match read_sets(*server, wanted).await {
+            match read_sets(*server, wanted.keys().chain(&watched)).await {
                 Ok(found) => {
-                    for (set, what) in differences(wanted, &found) {
+                    agreed.retain(|set, _| found.sets.contains_key(set));
+                    for (set, what) in differences(wanted, &found.sets) {
                         agreed.remove(&set);
                         fault.get_or_insert(Fault::Differs { server: *server, what });
                     }
+                    for error in found.untold.into_values() {
+                        fault.get_or_insert(error.into());
+                    }
+                    said.push(found.sets);
                 }
                 Err(error) => {
                     agreed.clear();
@@ -151,6 +174,11 @@ impl DnsPublisher {
             }
         }
         self.confirm(state, &agreed, wanted, now_ms).await;
+        if said.len() == servers.len() {
+            for news in keys::news(state, &said, now_ms) {
+                self.propose(Command::Certificate(news)).await;
+            }
+        }
         fault.map_or(Ok(()), Err)
     }
 
@@ -179,22 +207,9 @@ impl DnsPublisher {
     }
 
     /// Bring the primary to what shall be; whether it said something else.
-    async fn publish(&self, zone: &str, primary: SocketAddr, wanted: &Sets) -> Result<bool, Fault> {
+    async fn publish(&self, zone: &str, server: SocketAddr, wanted: &Sets) -> Result<bool, Fault> {
         let key = self.key_file.as_deref().map(key::read).transpose()?;
-        let found = read_sets(primary, wanted).await?;
-        let changes = differences(wanted, &found);
-        if changes.is_empty() {
-            return Ok(false);
-        }
-        for (_, what) in &changes {
-            tracing::info!(server = %primary, "DNS is brought up to date: {what}");
-        }
-        let names: Vec<_> = changes.into_iter().map(|(set, _)| set).collect();
-        for update in update::compose(zone, &names, &found, wanted)? {
-            send_update(primary, update, key.as_ref(), wall_ms() / 1000).await?;
-        }
-        METRICS.dns_updates_total.inc();
-        Ok(true)
+        Ok(Primary { server, zone, key: key.as_ref() }.bring(wanted).await?)
     }
 
     /// Tell the fleet which names are in DNS as they shall be, where that is news.
@@ -209,7 +224,8 @@ impl DnsPublisher {
                 let (host, ttl_s) =
                     (shall.map(|(host, _)| host), shall.map_or(0, |(_, ttl_s)| ttl_s));
                 let name = row.name.clone();
-                self.propose(NameCommand::Published { name, host, ttl_s }).await;
+                let published = NameCommand::Published { name, host, ttl_s };
+                self.propose(Command::Name(published)).await;
             }
         }
     }
@@ -217,18 +233,31 @@ impl DnsPublisher {
     /// Tell the fleet why DNS is not as wanted, if that is news.
     async fn tell(&self, state: &State, fault: Option<String>) {
         if state.dns_fault().map(|fault| fault.text.as_str()) != fault.as_deref() {
-            self.propose(NameCommand::DnsFault { text: fault }).await;
+            self.propose(Command::Name(NameCommand::DnsFault { text: fault })).await;
         }
     }
 
-    async fn propose(&self, command: NameCommand) {
-        let request = Request::new(random_id(), ACTOR, wall_ms(), Command::Name(command));
+    /// Before a server gives a longer time to live than was known, the fleet knows of it: resolvers
+    /// may hold it, whether or not all servers are ever seen to give it. False if it does not.
+    async fn tell_ttls(&self, state: &State, now_ms: u64) -> bool {
+        let longer = |row: &MxName| {
+            let (_, ttl_s) = row.wanted(now_ms, state.ttl())?;
+            (ttl_s > row.longest_ttl_s()).then(|| (row.name.clone(), ttl_s))
+        };
+        let ttls: Vec<_> = state.names().filter_map(longer).collect();
+        ttls.is_empty() || self.propose(Command::Name(NameCommand::Telling { ttls })).await
+    }
+
+    /// Whether the fleet took it.
+    async fn propose(&self, command: Command) -> bool {
+        let request = Request::new(random_id(), ACTOR, wall_ms(), command);
         match self.cluster.propose(request).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => return true,
             // It is looked at again in the next round.
             Ok(Err(refusal)) => tracing::debug!(%refusal, "what DNS says is no longer wanted"),
             Err(error) => tracing::debug!(%error, "what DNS says could not be told"),
         }
+        false
     }
 }
 
@@ -241,10 +270,13 @@ impl std::fmt::Debug for DnsPublisher {
 /// What a server says otherwise, if one does.
 async fn first_difference(servers: &[SocketAddr], wanted: &Sets) -> Option<Fault> {
     for server in servers {
-        match read_sets(*server, wanted).await {
+        match read_sets(*server, wanted.keys()).await {
             Ok(found) => {
-                if let Some((_, what)) = differences(wanted, &found).pop() {
+                if let Some((_, what)) = differences(wanted, &found.sets).pop() {
                     return Some(Fault::Differs { server: *server, what });
+                }
+                if let Some(error) = found.untold.into_values().next() {
+                    return Some(error.into());
                 }
             }
             Err(error) => return Some(error.into()),
@@ -262,5 +294,5 @@ fn servers(state: &State) -> Vec<SocketAddr> {
 
 /// Whether the fleet does not know yet that this is in DNS.
 fn is_news(row: &MxName, shall: Option<(u64, u32)>, now_ms: u64) -> bool {
-    row.is_moving(now_ms) || shall.is_some_and(|(_, ttl_s)| ttl_s != row.ttl_s)
+    row.is_moving(now_ms) || shall.is_some_and(|(_, ttl_s)| !row.is_known_to_give(ttl_s))
 }

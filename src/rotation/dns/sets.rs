@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use data_encoding::HEXLOWER;
 use hickory_proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
-use hickory_proto::rr::rdata::{A, AAAA, TLSA, TXT};
-use hickory_proto::rr::{RData, RecordType};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, TLSA, TXT};
+use hickory_proto::rr::{Name, RData, RecordType};
 use mxfleet_cluster::{NameStage, State};
 
-use crate::rotation::records::{RecordData, records, tlsa_owner};
+use crate::rotation::records::{RecordData, mx_name_of, records, tlsa_owner};
 
 /// The records of one name and type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,13 @@ pub(super) struct SetName {
     /// The MX name, or what is below it.
     pub(super) name: String,
     pub(super) kind: RecordType,
+}
+
+impl SetName {
+    /// The MX name that its TLSA records, too, belong to.
+    pub(super) fn mx_name(&self) -> &str {
+        mx_name_of(&self.name)
+    }
 }
 
 /// What a set holds; empty when there is none.
@@ -34,6 +41,8 @@ pub(super) enum Data {
     Tlsa(u8, u8, u8, Vec<u8>),
     /// TXT with this one string.
     Text(String),
+    /// CNAME, in the place of any other.
+    Alias(String),
     /// Something we never publish, as text.
     Other(String),
 }
@@ -45,7 +54,7 @@ const KINDS: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 
 impl Data {
     /// TLSA 3 1 1 with this hash (RFC 7671 section 5.1).
-    fn key(hash: [u8; 32]) -> Self {
+    pub(super) fn key(hash: [u8; 32]) -> Self {
         let (usage, selector, matching) = (CertUsage::DaneEe, Selector::Spki, Matching::Sha256);
         Self::Tlsa(usage.into(), selector.into(), matching.into(), hash.to_vec())
     }
@@ -64,6 +73,7 @@ impl Data {
                 let text = text.txt_data.concat();
                 Self::Text(String::from_utf8_lossy(&text).into_owned())
             }
+            RData::CNAME(CNAME(name)) => Self::Alias(name.to_ascii()),
             other => Self::Other(other.to_string()),
         }
     }
@@ -80,6 +90,7 @@ impl Data {
                 data.clone(),
             ))),
             Self::Text(text) => Some(RData::TXT(TXT::new(vec![text.clone()]))),
+            Self::Alias(name) => Name::from_ascii(name).ok().map(|name| RData::CNAME(CNAME(name))),
             Self::Other(_) => None,
         }
     }
@@ -93,6 +104,7 @@ impl std::fmt::Display for Data {
                 write!(f, "{usage} {selector} {matching} {}", HEXLOWER.encode(data))
             }
             Self::Text(text) | Self::Other(text) => text.fmt(f),
+            Self::Alias(name) => write!(f, "an alias of {name}"),
         }
     }
 }
@@ -106,7 +118,7 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
     for row in state.names() {
         let over = matches!(row.stage, NameStage::Removed { .. });
         let known = row.target.is_some() || row.is_moving(now_ms);
-        if !over && known {
+        if !over && known && !state.awaits_certificate(row, now_ms) {
             for kind in KINDS {
                 sets.insert(SetName { name: row.name.clone(), kind }, Set::default());
             }
@@ -129,12 +141,11 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
     sets
 }
 
-/// Sets that are not as wanted, with words about each.
+/// Sets of those found that are not as wanted, with words about each.
 pub(super) fn differences(wanted: &Sets, found: &Sets) -> Vec<(SetName, String)> {
-    let none = Set::default();
     let mut differences = Vec::new();
     for (name, shall) in wanted {
-        let is = found.get(name).unwrap_or(&none);
+        let Some(is) = found.get(name) else { continue };
         let same_ttl = shall.data.is_empty() || shall.ttl_s == is.ttl_s;
         if shall.data == is.data && same_ttl {
             continue;
@@ -171,6 +182,7 @@ mod tests {
             Data::key([7; 32]),
             Data::Tlsa(2, 0, 1, vec![9; 32]), // somebody else's, to be known again
             Data::Text("token".to_owned()),
+            Data::Alias("other.relay.test.".to_owned()),
         ] {
             assert_eq!(Data::of(&data.to_rdata().unwrap()), data);
         }
@@ -185,7 +197,8 @@ mod tests {
         assert_eq!(differ(set(60, &["192.0.2.1"]), set(30, &["192.0.2.1"])), 1);
         assert_eq!(differ(set(60, &["192.0.2.1"]), set(60, &["192.0.2.2"])), 1);
         assert_eq!(differ(set(0, &[]), set(60, &[])), 0);
-        let words = differences(&sets(set(60, &["192.0.2.1"])), &Sets::new()).remove(0).1;
+        let nothing = sets(Set::default());
+        let words = differences(&sets(set(60, &["192.0.2.1"])), &nothing).remove(0).1;
         assert_eq!(words, "mx-a.relay.test A is nothing, shall be 192.0.2.1 for 60 s");
     }
 }

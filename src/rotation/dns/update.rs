@@ -4,52 +4,52 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::exchange::{ExchangeError, message_id};
-use super::sets::{Set, SetName, Sets};
+use super::sets::{Data, Set, SetName, Sets};
 
-/// Sets in one message; a message has at most 64 KiB.
-const SETS_MAX: usize = 200;
-
-/// The updates that bring `changed` from what was `found` to what is `wanted`. Almost always one.
+/// The update that brings `changed` from what was `found` to what is `wanted`.
 pub(super) fn compose(
     zone: &str,
     changed: &[SetName],
     found: &Sets,
     wanted: &Sets,
-) -> Result<Vec<Message>, ExchangeError> {
-    let zone = name(zone)?;
+) -> Result<Message, ExchangeError> {
     let none = Set::default();
-    let mut updates = Vec::new();
-    for changed in changed.chunks(SETS_MAX) {
-        let mut message = Message::new(message_id(), MessageType::Query, OpCode::Update);
-        let mut query = Query::query(zone.clone(), RecordType::SOA);
-        query.set_query_class(DNSClass::IN);
-        message.add_query(query);
-        for set in changed {
-            let owner = name(&set.name)?;
-            let was = found.get(set).unwrap_or(&none);
-            let shall = wanted.get(set).unwrap_or(&none);
-            message.add_answers(prerequisite(&owner, set.kind, was));
-            message.add_authorities(replacement(&owner, set.kind, shall));
+    let mut message = Message::new(message_id(), MessageType::Query, OpCode::Update);
+    let mut query = Query::query(name(zone)?, RecordType::SOA);
+    query.set_query_class(DNSClass::IN);
+    message.add_query(query);
+    for set in changed {
+        let owner = name(&set.name)?;
+        let was = found.get(set).unwrap_or(&none);
+        let shall = wanted.get(set).unwrap_or(&none);
+        for record in prerequisite(&owner, set.kind, was) {
+            // An alias stands in the place of every type.
+            if record.record_type() != RecordType::CNAME || !message.answers.contains(&record) {
+                message.add_answer(record);
+            }
         }
-        updates.push(message);
+        message.add_authorities(replacement(&owner, set.kind, was, shall));
     }
-    Ok(updates)
+    Ok(message)
 }
 
 /// RFC 2136 section 2.4.2, the set exists with this value, or 2.4.3, it does not exist.
 fn prerequisite(owner: &Name, kind: RecordType, was: &Set) -> Vec<Record> {
-    let data: Vec<RData> = was.data.iter().filter_map(super::sets::Data::to_rdata).collect();
+    let data: Vec<RData> = was.data.iter().filter_map(Data::to_rdata).collect();
     if data.is_empty() {
         return vec![empty(owner, kind, DNSClass::NONE)];
     }
     data.into_iter().map(|data| Record::from_rdata(owner.clone(), 0, data)).collect()
 }
 
-/// RFC 2136 section 2.5.2, delete the set, and 2.5.1, add to it.
-fn replacement(owner: &Name, kind: RecordType, shall: &Set) -> Vec<Record> {
-    let data = shall.data.iter().filter_map(super::sets::Data::to_rdata);
+/// RFC 2136 section 2.5.2, delete the set, and 2.5.1, add to it. Where there is an alias, nothing
+/// can be added (section 3.4.2.2).
+fn replacement(owner: &Name, kind: RecordType, was: &Set, shall: &Set) -> Vec<Record> {
+    let alias = was.data.iter().any(|data| matches!(data, Data::Alias(_)));
+    let alias = alias.then(|| empty(owner, RecordType::CNAME, DNSClass::ANY));
+    let data = shall.data.iter().filter_map(Data::to_rdata);
     let added = data.map(|data| Record::from_rdata(owner.clone(), shall.ttl_s, data));
-    std::iter::once(empty(owner, kind, DNSClass::ANY)).chain(added).collect()
+    alias.into_iter().chain([empty(owner, kind, DNSClass::ANY)]).chain(added).collect()
 }
 
 fn empty(owner: &Name, kind: RecordType, class: DNSClass) -> Record {

@@ -93,7 +93,7 @@ fn empty() -> [Command; 4] {
 fn lost() -> [Command; 2] {
     let name = "mx2".to_owned();
     let retire = HostCommand::Retire { name: name.clone(), force: true, moves: Vec::new() };
-    [service(retire), Command::HostRemove { name, force: false }]
+    [service(retire), Command::HostRemove { name, force: true }]
 }
 
 #[tokio::test(flavor = "multi_thread")]

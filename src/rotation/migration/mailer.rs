@@ -1,32 +1,32 @@
 //! Writing to customers: one letter a customer and round, whoever leads and whoever crashes.
 //!
 //! The leader claims a letter in the state, with the queue id it will have; then it queues it. What
-//! became of it is kept by [`Letters`] until the state has it. At start a node looks at its claims:
-//! one without a message in the spool and without news was never queued, and is now.
+//! became of it is kept by [`Letters`] until the state has it. Every node looks at its claims again
+//! and again: one without a message in the spool and without news was never queued, and is now,
+//! whether a crash was in the way, a full disk, or a claim that was decided late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use mxfleet_cluster::{
-    Cluster, Command, Customer, CustomerStatus, Migration, MigrationCommand, MigrationStage,
-    MigrationStep, Request, State, Told, random_id,
+    Cluster, Command, Customer, Migration, MigrationCommand, Request, State, Told, random_id,
 };
 use tokio::time::sleep;
 
+use super::due::{self, is_ready};
 use super::letter::{self, Draft};
 use crate::contacts::contacts;
-use crate::letters::{Known, Letters};
+use crate::letters::{Known, Letters, News};
 use crate::post::{Post, PostError};
 use crate::smtp::{Letter, MigrationLetter};
-use crate::spool::EntryId;
+use crate::spool::{EntryId, Hold};
 use crate::system::clock::wall_ms;
+use crate::worker::WITHDRAWN;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Letters claimed with one command.
 const BATCH: usize = 100;
-/// Nobody is told of a cancellation that is longer ago.
-const CANCELLATION_MS_MAX: u64 = 86_400_000;
 /// Who reports, for the audit trail.
 const ACTOR: &str = "migration";
 
@@ -45,7 +45,7 @@ struct Claimed {
     id: EntryId,
 }
 
-/// Why a letter was not queued. Its claim stays, and the next start queues it.
+/// Why a letter was not queued. Its claim stays, and the next look queues it.
 #[derive(Debug, thiserror::Error)]
 enum LetterError {
     #[error(transparent)]
@@ -56,42 +56,61 @@ enum LetterError {
 
 impl Mailer {
     pub(in crate::rotation) async fn run(self) {
-        while let Err(error) = self.queue_old_claims().await {
-            tracing::error!(%error, "letters of an earlier life are not queued yet");
-            sleep(LOOK_EVERY).await;
-        }
         loop {
-            sleep(LOOK_EVERY).await;
+            if let Err(error) = self.queue_claims().await {
+                tracing::warn!("letters that are this node's to send wait: {error}");
+            }
+            self.tell_taken_over().await;
             self.tell_news().await;
             if self.cluster.leads() {
                 self.write().await;
             }
+            sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Queue what this node claimed in an earlier life and did not come to queue.
-    async fn queue_old_claims(&self) -> Result<(), LetterError> {
+    /// Queue what this node claimed and did not come to queue: in an earlier life, or because it
+    /// had given up waiting when its claim was decided, or because there was no room.
+    async fn queue_claims(&self) -> Result<(), LetterError> {
         let state = self.cluster.view();
         let Some(migration) = state.migrations().next() else { return Ok(()) };
-        self.letters.forget_before(migration.id)?;
+        if !self.letters.forget_before(migration.id)? {
+            return Ok(());
+        }
         for (customer, step) in state.migration_steps() {
             let Told::Sending { node, message } = step.told else { continue };
+            let Some(id) = entry_id(message).filter(|_| node == self.node) else { continue };
             let letter = MigrationLetter {
                 migration: migration.id,
                 round: step.round,
                 customer: customer.to_owned(),
             };
-            let queued = entry_id(message).is_some_and(|id| self.post.spool.hold_of(id).is_some());
-            if node != self.node || queued || self.letters.known(&letter)?.is_some() {
+            if migration.is_cancelled() && step.round < migration.rounds {
+                self.withdraw(&letter, id).await?;
                 continue;
             }
-            if is_cancelled(migration) && step.round < migration.rounds {
-                continue; // nobody is to be told any more what it says
+            if self.post.spool.hold_of(id).is_some() || self.letters.known(&letter)?.is_some() {
+                continue;
             }
-            if let Some(id) = entry_id(message) {
-                tracing::info!(customer, "a letter that was cut short is queued");
-                self.queue(&state, migration, Claimed { letter, id }).await?;
+            tracing::info!(customer, "a letter that was cut short is queued");
+            self.queue(&state, migration, Claimed { letter, id }).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is to be told any more what this letter says: if no server has it, none gets it.
+    async fn withdraw(&self, letter: &MigrationLetter, id: EntryId) -> Result<(), LetterError> {
+        match self.post.spool.hold_of(id) {
+            Some(hold) if hold.is_ours() => match self.post.deliveries.withdraw(id).await {
+                Ok(()) => tracing::info!(%id, customer = letter.customer, "a letter is withdrawn"),
+                // It is tried again, and by then it may have ended.
+                Err(error) => tracing::debug!(%id, %error, "a letter is not withdrawn yet"),
+            },
+            None if self.letters.known(letter)?.is_none() => {
+                let news = News::Failed(WITHDRAWN.to_owned());
+                self.letters.keep(letter, news, wall_ms()).await?;
             }
+            Some(_) | None => {}
         }
         Ok(())
     }
@@ -99,25 +118,11 @@ impl Mailer {
     /// Write to whoever is to be written to.
     async fn write(&self) {
         let state = self.cluster.view();
-        let Some(migration) = state.migrations().next().filter(|m| is_ready(&state, m)) else {
+        let Some(migration) = state.migrations().next().filter(|m| is_ready(&state, m, wall_ms()))
+        else {
             return;
         };
-        let late: BTreeSet<String> = match migration.rounds {
-            0 | 1 => BTreeSet::new(),
-            _ => state.migration_breaks().into_iter().map(|(customer, _)| customer).collect(),
-        };
-        let concerns = |id: &str, step: &MigrationStep| match migration.rounds {
-            _ if is_cancelled(migration) => was_to_move(step),
-            0 | 1 => true,
-            _ => late.contains(id),
-        };
-        let due: Vec<&Customer> = state
-            .migration_steps()
-            .filter(|(id, step)| is_due(&state, migration, step) && concerns(id, step))
-            .filter_map(|(id, _)| state.customer(id))
-            .filter(|customer| customer.status == CustomerStatus::Active)
-            .take(BATCH)
-            .collect();
+        let due: Vec<&Customer> = due::due(&state, migration, wall_ms()).take(BATCH).collect();
         if !due.is_empty() {
             self.write_to(&state, migration, &due).await;
         }
@@ -155,7 +160,7 @@ impl Mailer {
             });
             let customer = claimed.letter.customer.clone();
             if is_ours && let Err(error) = self.queue(state, migration, claimed).await {
-                tracing::error!(%error, customer, "a letter is not queued; the next start does it");
+                tracing::error!(%error, customer, "a letter is not queued yet");
             }
         }
     }
@@ -171,10 +176,8 @@ impl Mailer {
         let customer = state.customer(&letter.customer);
         let step = state.migration_step(&letter.customer);
         let (Some(customer), Some(step)) = (customer, step) else { return Ok(()) };
-        let names = match is_cancelled(migration) {
-            true => state.names_of(&customer.id),
-            false => &step.after,
-        };
+        // An operator may have given it others since.
+        let names = state.names_of(&customer.id);
         let domains = state.domains_of(&customer.id);
         let domains: Vec<String> = domains.map(|domain| domain.name.clone()).collect();
         let draft =
@@ -184,6 +187,23 @@ impl Mailer {
         let message = message.map_err(PostError::from)?;
         let letter = Letter::Migration(letter);
         Ok(self.post.queue(message, state, &contacts(customer), &text, letter).await?)
+    }
+
+    /// Tell the fleet which letters this node has from hosts that were drained: once those hosts
+    /// are removed, they would be written again.
+    async fn tell_taken_over(&self) {
+        let state = self.cluster.view();
+        let is_here = |id| self.post.spool.hold_of(id).is_some_and(Hold::is_ours);
+        let taken_over = state.migration_steps().filter_map(|(customer, step)| {
+            let Told::Sending { node, message } = step.told else { return None };
+            let is_news = node != self.node && entry_id(message).is_some_and(is_here);
+            let told = Told::Sending { node: self.node, message };
+            is_news.then(|| (customer.to_owned(), step.round, told))
+        });
+        let rows: Vec<_> = taken_over.take(BATCH).collect();
+        if !rows.is_empty() {
+            self.propose(rows).await;
+        }
     }
 
     /// Tell the fleet what became of letters that this node had.
@@ -240,37 +260,6 @@ impl Mailer {
     }
 }
 
-/// Whether customers can be written to: what they are told to use is in DNS.
-fn is_ready(state: &State, migration: &Migration) -> bool {
-    let in_dns = |name: &String| state.name(name).is_some_and(|row| row.target.is_some());
-    match migration.stage {
-        MigrationStage::Announced { .. } => migration.introduce.iter().all(in_dns),
-        MigrationStage::Cancelled { at_ms } => {
-            wall_ms() < at_ms.saturating_add(CANCELLATION_MS_MAX)
-        }
-        MigrationStage::Planned | MigrationStage::Finished { .. } => false,
-    }
-}
-
-fn is_cancelled(migration: &Migration) -> bool {
-    matches!(migration.stage, MigrationStage::Cancelled { .. })
-}
-
-/// Whether the customer was told, or is just being told, to change its records.
-fn was_to_move(step: &MigrationStep) -> bool {
-    let told = matches!(step.told, Told::Sending { .. } | Told::Accepted { .. });
-    told && step.before != step.after
-}
-
-/// Whether this round's letter is nobody's yet, or of a host that is gone.
-fn is_due(state: &State, migration: &Migration, step: &MigrationStep) -> bool {
-    let orphaned = match step.told {
-        Told::Sending { node, .. } => state.host(node).is_none(),
-        _ => false,
-    };
-    step.round < migration.rounds || orphaned
-}
-
 /// What the fleet does not know yet.
 fn news(known: &Known, told: &Told) -> Option<Told> {
     match (known.accepted_ms, &known.failed, told) {
@@ -284,7 +273,7 @@ fn news(known: &Known, told: &Told) -> Option<Told> {
 }
 
 /// A queue id as a number that fits the state.
-fn message_number(id: EntryId) -> u128 {
+pub(super) fn message_number(id: EntryId) -> u128 {
     (u128::from(id.micros()) << 16) | u128::from(id.node())
 }
 
@@ -301,20 +290,6 @@ mod tests {
     fn a_queue_id_survives_the_state() {
         let id = EntryId::new(1_780_000_000_000_000, 513).unwrap();
         assert_eq!(entry_id(message_number(id)), Some(id));
-    }
-
-    #[test]
-    fn who_was_told_to_move_is_told_that_it_is_cancelled() {
-        let list = |name: &str| vec![name.to_owned()];
-        let step = MigrationStep {
-            before: list("mx1"),
-            after: list("mx5"),
-            told: Told::Accepted { at_ms: 5 },
-            ..MigrationStep::default()
-        };
-        assert!(was_to_move(&step));
-        assert!(!was_to_move(&MigrationStep { after: list("mx1"), ..step.clone() }));
-        assert!(!was_to_move(&MigrationStep { told: Told::NotYet, ..step }));
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! What customers' MX records say: who has moved, and who still has a name that ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mxfleet_cluster::{
-    Cluster, Command, Migration, MigrationCommand, MigrationStage, MigrationStep, MxName,
-    NameStage, Request, State, Survey, random_id,
+    Cluster, Command, Domain, Migration, MigrationCommand, MigrationStage, MigrationStep, Request,
+    State, Survey, random_id,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::route::Dns;
+use super::adoption::{Names, Records, Whose, adopted, judge};
+use crate::route::{Dns, RouteFailure};
 use crate::system::clock::wall_ms;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ const SURVEY_MAX: Duration = Duration::from_secs(600);
 const ASK_MAX: Duration = Duration::from_secs(20);
 /// Questions on their way at a time.
 const QUESTIONS_MAX: usize = 32;
+/// Hosts of a domain that are not ours by their name and are looked up; more are not.
+const HOSTS_MAX: usize = 16;
 /// Customers in one command.
 const BATCH: usize = 500;
 /// Who reports, for the audit trail.
@@ -63,35 +66,27 @@ impl Surveyor {
         }
     }
 
-    /// Ask about every customer whose names change.
+    /// Ask about every customer: what MX records have is not always what was given out. Those whose
+    /// names change come first.
     async fn survey(&self, state: &State, migration: &Migration, within: Duration) {
-        let is_ours = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
-        let names = Arc::new(Names {
-            retire: migration.retire.clone(),
-            introduce: migration.introduce.clone(),
-            ours: state.names().filter(is_ours).map(|row| row.name.clone()).collect(),
-        });
+        let names = Arc::new(Names::new(state, migration));
         let until = Instant::now() + within;
         let (mut tasks, questions) = (JoinSet::new(), Arc::new(Semaphore::new(QUESTIONS_MAX)));
-        let concerned = |step: &MigrationStep| {
-            step.before != step.after || step.before.iter().any(|name| names.retire.contains(name))
-        };
-        let mut found: BTreeMap<String, Vec<Option<Records>>> = state
-            .migration_steps()
-            .filter(|(_, step)| concerned(step))
-            .map(|(customer, _)| (customer.to_owned(), Vec::new()))
-            .collect();
-        for domain in state.domains().filter(|domain| found.contains_key(&domain.customer)) {
+        let mut found: BTreeMap<String, Vec<Option<Records>>> =
+            state.customers().map(|customer| (customer.id.clone(), Vec::new())).collect();
+        let stays = |customer: &str| !state.migration_step(customer).is_some_and(changes);
+        let mut domains: Vec<&Domain> = state.domains().collect();
+        domains.sort_by_cached_key(|domain| stays(&domain.customer));
+        for domain in domains {
             let (dns, questions) = (self.dns.clone(), Arc::clone(&questions));
             let names = Arc::clone(&names);
             let (name, customer) = (domain.name.clone(), domain.customer.clone());
             tasks.spawn(async move {
                 let ask = async {
                     let _turn = questions.acquire().await;
-                    dns.exchangers(&name).await.ok()
+                    look(&dns, &names, &name).await.ok()
                 };
-                let records = timeout_at(until, ask).await.ok().flatten();
-                (customer, records.map(|records| names.sort(&records)))
+                (customer, timeout_at(until, ask).await.ok().flatten())
             });
         }
         while let Some(answered) = tasks.join_next().await {
@@ -103,12 +98,13 @@ impl Surveyor {
         let rows = found
             .into_iter()
             .map(|(customer, answers)| (customer, judge(&answers, at_ms), adopted(&answers)));
-        self.tell(&rows.collect::<Vec<_>>(), at_ms).await;
+        self.tell(migration.id, &rows.collect::<Vec<_>>(), at_ms).await;
     }
 
-    async fn tell(&self, rows: &[(String, Survey, Vec<String>)], at_ms: u64) {
+    async fn tell(&self, migration: u64, rows: &[(String, Survey, Vec<String>)], at_ms: u64) {
         for rows in rows.chunks(BATCH) {
-            let command = Command::Migration(MigrationCommand::Surveyed { rows: rows.to_vec() });
+            let rows = rows.to_vec();
+            let command = Command::Migration(MigrationCommand::Surveyed { migration, rows });
             let request = Request::new(random_id(), ACTOR, at_ms, command);
             if let Err(error) = self.cluster.propose(request).await {
                 tracing::debug!(%error, "a survey could not be told; the next one is");
@@ -117,123 +113,135 @@ impl Surveyor {
     }
 }
 
+fn changes(step: &MigrationStep) -> bool {
+    step.before != step.after
+}
+
 fn announced(state: &State) -> Option<&Migration> {
     let newest = state.migrations().next();
     newest.filter(|migration| matches!(migration.stage, MigrationStage::Announced { .. }))
 }
 
-/// Names of ours that MX records may have.
-#[derive(Debug)]
-struct Names {
-    retire: Vec<String>,
-    introduce: Vec<String>,
-    ours: Vec<String>,
-}
-
-impl Names {
-    fn sort(&self, records: &[(u16, String)]) -> Records {
-        let hosts: Vec<String> = records
-            .iter()
-            .map(|(_, host)| host.trim_end_matches('.').to_ascii_lowercase())
-            .collect();
-        let has = |names: &[String]| names.iter().any(|name| hosts.contains(name));
-        let whose = match () {
-            () if has(&self.retire) => Whose::Old,
-            () if has(&self.ours) => Whose::Ours,
-            () => Whose::Others,
-        };
-        let adopted = self.introduce.iter().filter(|name| hosts.contains(name));
-        Records { whose, adopted: adopted.cloned().collect() }
+/// What a domain's MX records lead to, also where they have names of the customer's own.
+async fn look(dns: &Dns, names: &Names, domain: &str) -> Result<Records, RouteFailure> {
+    let spelled = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
+    let mut hosts: Vec<String> =
+        dns.exchangers(domain).await?.iter().map(|(_, host)| spelled(host)).collect();
+    let found = names.sort(&hosts, &[]);
+    if found.whose == Whose::Old {
+        return Ok(found);
     }
-}
-
-/// What a domain's MX records say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Records {
-    whose: Whose,
-    /// Names in them that begin.
-    adopted: Vec<String>,
-}
-
-/// Whose names a domain's MX records have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// One that ends.
-    Old,
-    /// Of ours, only such that stay.
-    Ours,
-    /// None of ours, or there are no records.
-    Others,
-}
-
-/// One domain with an old name is enough; one without an answer leaves it open; and one that has
-/// moved tells from a customer that has none of our names.
-fn judge(answers: &[Option<Records>], at_ms: u64) -> Survey {
-    let any = |whose| answers.iter().flatten().any(|records| records.whose == whose);
-    match () {
-        () if any(Whose::Old) => Survey::Old { at_ms },
-        () if answers.contains(&None) => Survey::Unknown,
-        () if any(Whose::Ours) => Survey::Moved { at_ms },
-        () => Survey::Elsewhere { at_ms },
+    if hosts.is_empty() {
+        hosts.push(domain.to_owned()); // mail goes by its address (RFC 5321 section 5.1)
     }
-}
-
-/// Names that begin, and that one of the domains has.
-fn adopted(answers: &[Option<Records>]) -> Vec<String> {
-    let names = answers.iter().flatten().flat_map(|records| records.adopted.iter().cloned());
-    names.collect::<BTreeSet<_>>().into_iter().collect()
+    let others = hosts.iter().filter(|host| !host.is_empty() && !names.has(host));
+    let others: Vec<String> = others.take(HOSTS_MAX).cloned().collect();
+    let mut addresses = Vec::new();
+    for host in others {
+        let (aliases, at) = dns.leads_to(&host).await?;
+        hosts.extend(aliases.iter().map(|host| spelled(host)));
+        addresses.extend(at);
+    }
+    Ok(names.sort(&hosts, &addresses))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, MX};
+    use hickory_resolver::proto::rr::{Name, RData};
+    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+
     use super::*;
+    use crate::config::Limits;
+    use crate::route::testing::{Zone, serve};
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(ToString::to_string).collect()
-    }
+    const DAY_MS: u64 = 86_400_000;
 
-    #[test]
-    fn one_domain_with_an_old_name_is_enough_and_one_without_an_answer_leaves_it_open() {
-        let at_ms = 5;
-        let records = |whose| Some(Records { whose, adopted: Vec::new() });
-        let (old, ours, others) =
-            (records(Whose::Old), records(Whose::Ours), records(Whose::Others));
-        for (answers, expected) in [
-            (vec![], Survey::Elsewhere { at_ms }),
-            (vec![others.clone(), others.clone()], Survey::Elsewhere { at_ms }),
-            (vec![ours.clone(), others.clone()], Survey::Moved { at_ms }),
-            (vec![ours.clone(), None], Survey::Unknown),
-            (vec![others, None], Survey::Unknown),
-            (vec![None, old, ours], Survey::Old { at_ms }),
-        ] {
-            assert_eq!(judge(&answers, at_ms), expected, "{answers:?}");
-        }
-    }
-
-    #[test]
-    fn records_are_told_apart_by_whose_names_they_have() {
-        let known = Names {
-            retire: names(&["mx1.test"]),
-            introduce: names(&["mx2.test"]),
-            ours: names(&["mx1.test", "mx2.test", "mx3.test"]),
+    /// A state with mx1.relay.test and mx2.relay.test on a host each; the first ends.
+    fn state() -> State {
+        let mut state = State::default();
+        let mut index = 0;
+        let mut must = |command: Command| {
+            index += 1;
+            let request = Request::new(index.into(), "test", DAY_MS, command);
+            state.apply(index, &request).unwrap()
         };
-        for (hosts, whose, adopted) in [
-            (&["MX1.test.", "mx2.test."][..], Whose::Old, &["mx2.test"][..]),
-            (&["mx2.TEST.", "mail.other.example."], Whose::Ours, &["mx2.test"]),
-            (&["mx3.test."], Whose::Ours, &[]),
-            (&["mail.other.example."], Whose::Others, &[]),
-            (&[], Whose::Others, &[]), // mail goes by the domain's address
-        ] {
-            let records: Vec<_> = hosts.iter().map(|host| (10, (*host).to_owned())).collect();
-            let expected = Records { whose, adopted: names(adopted) };
-            assert_eq!(known.sort(&records), expected, "{hosts:?}");
+        let zone = Some("relay.test".to_owned());
+        must(Command::SettingSet { name: "rotation.zone".to_owned(), value: zone });
+        let new = |n: u8| NewHost {
+            name: format!("mx{n}"),
+            address: format!("192.0.2.{n}:7946"),
+            version: "0.1.0".to_owned(),
+            key: [n; 32],
+            speaks: 1,
+        };
+        must(Command::HostFound { host: new(1), seed: 1 });
+        let (hash, expires_ms) = ([2; 32], DAY_MS + 1000);
+        must(Command::HostToken { hash, name: "mx2".to_owned(), expires_ms });
+        must(Command::HostJoin { token: hash, host: new(2) });
+        for n in 1..=2_u8 {
+            let (host, name) = (format!("mx{n}"), format!("mx{n}.relay.test"));
+            let addresses = vec![Ipv4Addr::new(192, 0, 2, n).into()];
+            must(Command::HostService(HostCommand::Set { name: host.clone(), addresses }));
+            must(Command::Name(NameCommand::Add { name: name.clone(), host, from_ms: None }));
+            let (host, ttl_s) = (Some(n.into()), 60);
+            must(Command::Name(NameCommand::Published { name, host, ttl_s }));
         }
+        let (retire, introduce) = (vec!["mx1.relay.test".to_owned()], Vec::new());
+        let (ends_ms, text) = (9 * DAY_MS, String::new());
+        must(Command::Migration(MigrationCommand::Plan { retire, introduce, ends_ms, text }));
+        state
     }
 
-    #[test]
-    fn a_name_that_one_domain_has_is_adopted_even_while_another_keeps_an_old_one() {
-        let records = |whose, has: &[&str]| Some(Records { whose, adopted: names(has) });
-        let answers = [records(Whose::Old, &[]), None, records(Whose::Ours, &["mx2.test"])];
-        assert_eq!(adopted(&answers), ["mx2.test"]);
+    #[tokio::test]
+    async fn an_exchanger_that_is_an_alias_or_an_address_of_ours_is_one_of_ours() {
+        let name = |text: &str| Name::from_ascii(format!("{text}.")).unwrap();
+        let mx = |host: &str| RData::MX(MX::new(10, name(host)));
+        let alias = |of: &str| Zone::Has(vec![RData::CNAME(CNAME(name(of)))]);
+        let at = |n: u8| Zone::Has(vec![RData::A(A(Ipv4Addr::new(192, 0, 2, n)))]);
+        let zones = HashMap::from(
+            [
+                ("mx1.relay.test", at(1)),
+                ("mx2.relay.test", at(2)),
+                ("plain.test", Zone::Has(vec![mx("MX1.relay.test")])),
+                ("alias.test", Zone::Has(vec![mx("mx.alias.test")])),
+                ("mx.alias.test", alias("hop.alias.test")),
+                ("hop.alias.test", alias("Mx1.Relay.Test")),
+                ("address.test", Zone::Has(vec![mx("mx.address.test")])),
+                ("mx.address.test", at(1)),
+                ("bare.test", at(1)),
+                ("half.test", Zone::Has(vec![mx("mx2.relay.test"), mx("mx.alias.test")])),
+                ("moved.test", Zone::Has(vec![mx("mx.moved.test")])),
+                ("mx.moved.test", alias("mx2.relay.test")),
+                ("other.test", Zone::Has(vec![mx("mx.other.test"), mx("gone.other.test")])),
+                ("mx.other.test", at(99)),
+                ("null.test", Zone::Has(vec![RData::MX(MX::new(0, Name::root()))])),
+                ("broken.test", Zone::Has(vec![mx("mx.broken.test")])),
+                ("mx.broken.test", Zone::ServFail),
+            ]
+            .map(|(name, zone)| (name.to_owned(), zone)),
+        );
+        let (address, _) = serve(zones).await;
+        let dns = Dns::uncached(&[address], &Limits::default()).unwrap();
+        let state = state();
+        let names = Names::new(&state, state.migrations().next().unwrap());
+        for (domain, expected) in [
+            ("plain.test", Some(Whose::Old)),
+            ("alias.test", Some(Whose::Old)),
+            ("address.test", Some(Whose::Old)),
+            ("bare.test", Some(Whose::Old)),
+            ("half.test", Some(Whose::Old)),
+            ("moved.test", Some(Whose::Ours)),
+            ("other.test", Some(Whose::Others)),
+            ("null.test", Some(Whose::Others)),
+            ("nowhere.test", Some(Whose::Others)),
+            ("broken.test", None),
+        ] {
+            let found = look(&dns, &names, domain).await.ok();
+            assert_eq!(found.map(|records| records.whose), expected, "{domain}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Which names a customer is given: those whose hosts have the least to do, no two on one host.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+use super::moves::TOLERANCE_PERCENT;
 
 #[derive(Debug)]
 struct Offer {
@@ -15,6 +18,13 @@ pub(in crate::state) struct Spread {
     hosts: BTreeMap<u64, u64>,
     /// What a customer's first name carries of its load, where every other one carries it once.
     first: u64,
+}
+
+/// A customer's load, and the names it comes by.
+#[derive(Debug)]
+pub(in crate::state) struct Place {
+    pub(in crate::state) names: Vec<String>,
+    pub(in crate::state) load: u64,
 }
 
 impl Spread {
@@ -39,7 +49,7 @@ impl Spread {
     pub(in crate::state) fn take(&mut self, names: &[String], load: u64) {
         for (place, name) in names.iter().enumerate() {
             let Some(offer) = self.names.get_mut(name) else { continue };
-            let share = load.saturating_mul(if place == 0 { self.first } else { 1 });
+            let share = share(self.first, place, load);
             offer.load = offer.load.saturating_add(share);
             let host = self.hosts.entry(offer.host).or_default();
             *host = host.saturating_add(share);
@@ -70,6 +80,70 @@ impl Spread {
         chosen
     }
 
+    /// Give customers some of the names in `new` for others, until no host has much more than its
+    /// part. Whoever brings the most comes first, so that few have to change.
+    pub(in crate::state) fn even_out(&mut self, new: &[String], mut customers: Vec<&mut Place>) {
+        let total = self.hosts.values().fold(0_u64, |sum, load| sum.saturating_add(*load));
+        let part = total.div_ceil(u64::try_from(self.hosts.len()).unwrap_or(u64::MAX).max(1));
+        let most = part.saturating_mul(TOLERANCE_PERCENT) / 100;
+        let mut shares: Vec<(Reverse<u64>, usize, usize)> = Vec::new();
+        for (at, customer) in customers.iter().enumerate() {
+            let places = 0..customer.names.len();
+            shares.extend(places.map(|n| (Reverse(share(self.first, n, customer.load)), at, n)));
+        }
+        shares.sort_unstable();
+        for (Reverse(share), at, place) in shares {
+            let Some(customer) = customers.get_mut(at) else { continue };
+            let Some(name) = customer.names.get_mut(place).map(std::mem::take) else { continue };
+            let to = self.relief(&name, new, &customer.names, (share, most));
+            if let Some(to) = &to {
+                self.carry(&name, to, share);
+            }
+            if let Some(slot) = customer.names.get_mut(place) {
+                *slot = to.unwrap_or(name);
+            }
+        }
+    }
+
+    /// The name in `new` that this share of what comes by `name` is better off with, if its host
+    /// has more than `most` and another one has room; `others` are the customer's other names.
+    fn relief(
+        &self,
+        name: &str,
+        new: &[String],
+        others: &[String],
+        (share, most): (u64, u64),
+    ) -> Option<String> {
+        let load = |host: u64| self.hosts.get(&host).copied().unwrap_or_default();
+        let from = self.names.get(name)?.host;
+        if load(from) <= most {
+            return None;
+        }
+        let taken: Vec<u64> =
+            others.iter().filter_map(|other| Some(self.names.get(other)?.host)).collect();
+        let fits = |offer: &Offer| {
+            let after = load(offer.host).saturating_add(share);
+            offer.host != from && !taken.contains(&offer.host) && after <= most
+        };
+        let offers = new.iter().filter_map(|name| Some((name, self.names.get(name)?)));
+        let offers = offers.filter(|(_, offer)| fits(offer));
+        offers.min_by_key(|(_, offer)| (load(offer.host), offer.load)).map(|(name, _)| name.clone())
+    }
+
+    /// A share that came by one name comes by another.
+    fn carry(&mut self, from: &str, to: &str, share: u64) {
+        if let Some(offer) = self.names.get_mut(from) {
+            offer.load = offer.load.saturating_sub(share);
+            let host = self.hosts.entry(offer.host).or_default();
+            *host = host.saturating_sub(share);
+        }
+        if let Some(offer) = self.names.get_mut(to) {
+            offer.load = offer.load.saturating_add(share);
+            let host = self.hosts.entry(offer.host).or_default();
+            *host = host.saturating_add(share);
+        }
+    }
+
     /// The name with the least to do, on a host that none of these is on.
     fn least(&self, taken: &[Option<String>]) -> Option<String> {
         let host_of = |name: &String| self.names.get(name).map(|offer| offer.host);
@@ -78,6 +152,12 @@ impl Spread {
         let burden = |offer: &Offer| (self.hosts.get(&offer.host).copied(), offer.load);
         free.min_by_key(|(_, offer)| burden(offer)).map(|(name, _)| name.clone())
     }
+}
+
+/// What a customer of this load brings by the name in this place, if by the first it brings `first`
+/// parts and by every other one.
+fn share(first: u64, place: usize, load: u64) -> u64 {
+    load.saturating_mul(if place == 0 { first } else { 1 })
 }
 
 #[cfg(test)]
@@ -112,5 +192,43 @@ mod tests {
     fn fewer_hosts_give_fewer_names() {
         assert_eq!(spread(&[("a", 1), ("b", 1)]).choose(&[], 2, 1), ["a"]);
         assert!(spread(&[]).choose(&["x".to_owned()], 2, 1).is_empty());
+    }
+
+    #[test]
+    fn new_names_relieve_hosts_that_have_too_much_by_moving_few_customers() {
+        let mut spread = spread(&[("a", 1), ("b", 2), ("new", 3)]);
+        let mut places: Vec<Place> = (0..100)
+            .map(|n| {
+                let load = if n == 0 { 60 } else { 1 };
+                let first = if n % 2 == 0 { ["a", "b"] } else { ["b", "a"] };
+                Place { names: first.map(str::to_owned).to_vec(), load }
+            })
+            .collect();
+        places.iter().for_each(|place| spread.take(&place.names, place.load));
+        let before: u64 = spread.hosts.values().sum();
+        spread.even_out(&["new".to_owned()], places.iter_mut().collect());
+        let loads: Vec<u64> = spread.hosts.values().copied().collect();
+        assert_eq!(loads.iter().sum::<u64>(), before, "nothing is lost");
+        let most = before.div_ceil(3) * TOLERANCE_PERCENT / 100;
+        assert!(loads.iter().all(|load| *load <= most), "{loads:?} above {most}");
+        let moved = places.iter().filter(|place| place.names.contains(&"new".to_owned())).count();
+        assert!(places[0].names[0] == "new" && moved <= 25, "{moved} customers: {loads:?}");
+        for place in &places {
+            assert!(place.names.len() == 2 && place.names[0] != place.names[1], "{place:?}");
+        }
+        spread.even_out(&["new".to_owned()], places.iter_mut().collect());
+        assert_eq!(loads, spread.hosts.values().copied().collect::<Vec<_>>(), "that was all");
+    }
+
+    #[test]
+    fn new_names_on_hosts_that_have_their_part_move_nobody() {
+        let mut spread = spread(&[("a", 1), ("b", 2), ("new", 1)]);
+        let names = ["a".to_owned(), "b".to_owned()].to_vec();
+        let mut place = Place { names: names.clone(), load: 1 };
+        let mut other = Place { names: vec![names[1].clone(), names[0].clone()], load: 1 };
+        spread.take(&place.names, 1);
+        spread.take(&other.names, 1);
+        spread.even_out(&["new".to_owned()], vec![&mut place, &mut other]);
+        assert_eq!(place.names, names);
     }
 }

@@ -5,12 +5,13 @@
 mod balance;
 mod customers;
 mod moves;
+mod seen;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
-pub(super) use self::customers::Spread;
+pub(super) use self::customers::{Place, Spread};
 pub use self::moves::{Fleet, FleetHost, FleetName, Move, Plan};
 use super::names::{MxName, NameStage};
 use super::service::HostState;

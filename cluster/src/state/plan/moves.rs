@@ -3,7 +3,7 @@
 use super::balance::{Balance, Item, best, lower_bound};
 
 /// A host is as full as it may be at this part of the best there is, in percent.
-const TOLERANCE_PERCENT: u64 = 110;
+pub(super) const TOLERANCE_PERCENT: u64 = 110;
 /// Steps of the search for the fewest moves, times names.
 const WORK_MAX: usize = 400_000;
 /// Names looked at when moves are taken back; those that are left then stay in the plan.

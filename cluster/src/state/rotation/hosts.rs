@@ -4,17 +4,12 @@ use super::super::names::{MxName, NameStage, Pointing};
 use super::super::service::{Drain, HostCommand, HostState, MovedName};
 use super::super::{Command, Host, Outcome, Refusal, State};
 
-const ADDRESSES_MAX: usize = 16;
-
 impl State {
     pub(super) fn change_service(&mut self, command: &HostCommand) -> Outcome {
         match command {
             HostCommand::Set { name, addresses } => {
-                let usable = |ip: &std::net::IpAddr| !ip.is_unspecified() && !ip.is_multicast();
-                if addresses.len() > ADDRESSES_MAX || !addresses.iter().all(usable) {
-                    return Err(Refusal::invalid("a host has at most 16 addresses, all its own"));
-                }
                 let id = self.hosts.require(name)?;
+                self.check_addresses(id, addresses)?;
                 let now_ms = self.clock_ms;
                 let leads = |row: &MxName| [row.aim(), row.host_at(now_ms)].contains(&Some(id));
                 if addresses.is_empty() && self.rotation.names.iter().any(leads) {
@@ -39,21 +34,33 @@ impl State {
         moves: &[(String, String)],
     ) -> Outcome {
         let id = self.hosts.require(name)?;
-        match self.hosts.get(id).map(|host| &host.state) {
-            Some(HostState::InService) => {}
-            Some(HostState::Draining(_)) => {
-                return Err(Refusal::conflict(format!("host {name} is being drained already")));
-            }
-            _ => return Err(Refusal::conflict(format!("host {name} is retired"))),
-        }
         if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.clock_ms) {
             return Err(Refusal::invalid("the deadline is in the past"));
+        }
+        match self.hosts.get(id).map(|host| &host.state) {
+            Some(HostState::InService) => {}
+            Some(HostState::Draining(_)) => return self.set_deadline(id, name, deadline_ms),
+            _ => return Err(Refusal::conflict(format!("host {name} is retired"))),
         }
         self.require_another(id, name)?;
         let moved = self.move_names(id, name, moves)?;
         let since_ms = self.clock_ms;
         let drain = Drain { since_ms, deadline_ms, moved, mail_first: None, mail_left: None };
         self.edit_host(id, |host| host.state = HostState::Draining(drain))
+    }
+
+    /// A drain that is under way is given another deadline.
+    fn set_deadline(&mut self, id: u64, name: &str, deadline_ms: Option<u64>) -> Outcome {
+        if deadline_ms.is_none() {
+            return Err(Refusal::conflict(format!(
+                "host {name} is being drained already; --deadline gives it another deadline"
+            )));
+        }
+        self.edit_host(id, |host| {
+            if let HostState::Draining(drain) = &mut host.state {
+                drain.deadline_ms = deadline_ms;
+            }
+        })
     }
 
     /// All names that would go on pointing at the host must have another.

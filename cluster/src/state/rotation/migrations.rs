@@ -7,13 +7,15 @@ use super::super::migrations::{
     Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told,
 };
 use super::super::names::{MxName, NameStage};
-use super::super::notices::NoticeCommand;
-use super::super::plan::{SHARE_FIRST, Spread};
-use super::super::{Command, CustomerStatus, Outcome, Refusal, State};
+use super::super::notices::{self, NoticeCommand};
+use super::super::plan::{Place, SHARE_FIRST, Spread};
+use super::super::{CustomerStatus, Outcome, Refusal, State};
 use super::names::{counted, some_of};
 
 const NAMES_MAX: usize = 100;
 const TEXT_OCTETS_MAX: usize = 4000;
+/// What a notice says beside the names and the reason is shorter.
+const NOTICE_WORDS_OCTETS: usize = 500;
 const WHY_OCTETS_MAX: usize = 300;
 
 impl State {
@@ -24,10 +26,11 @@ impl State {
             }
             MigrationCommand::Announce { title, text } => self.announce(title, text),
             MigrationCommand::Told { rows } => self.told(rows),
-            MigrationCommand::Surveyed { rows } => Ok(self.surveyed(rows)),
+            MigrationCommand::Surveyed { migration, rows } => Ok(self.surveyed(*migration, rows)),
             MigrationCommand::Remind => self.remind(),
             MigrationCommand::Finish { force } => self.finish(*force),
             MigrationCommand::Cancel => self.cancel(),
+            MigrationCommand::Overdue => self.overdue(),
         }
     }
 
@@ -44,6 +47,7 @@ impl State {
                 open.id
             )));
         }
+        self.require_cancellation_told()?;
         let names: BTreeSet<&String> =
             retire.iter().chain(introduce.iter().map(|i| &i.0)).collect();
         if names.is_empty() || names.len() > NAMES_MAX {
@@ -57,6 +61,14 @@ impl State {
         }
         if text.len() > TEXT_OCTETS_MAX || text.chars().any(|c| c.is_control() && c != '\n') {
             return Err(Refusal::invalid("the reason is at most 4000 octets of plain text"));
+        }
+        // Each name is followed by a comma and a space.
+        let octets: usize = names.iter().map(|name| name.len() + 2).sum();
+        if octets + text.len() + NOTICE_WORDS_OCTETS > notices::TEXT_OCTETS_MAX {
+            return Err(Refusal::invalid(
+                "the names and the reason are too long for one notice; plan fewer names at a time, \
+                 or give the reason in fewer words",
+            ));
         }
         let id = self.rotation.migrations.last().map_or(1, |last| last.id + 1);
         for name in retire {
@@ -82,6 +94,7 @@ impl State {
             planned_ms: self.clock_ms,
             notice: None,
             rounds: 0,
+            overdue_ms: None,
         };
         self.plan_steps(&migration)?;
         self.rotation.migrations.put(migration);
@@ -117,27 +130,26 @@ impl State {
         open.sort_by_cached_key(|(load, customer, before)| {
             (before.is_empty() || moves(before), Reverse(*load), customer.clone())
         });
-        let mut left = Vec::new();
+        let (mut left, mut places) = (Vec::new(), Vec::new());
         for (load, customer, before) in open {
             let want = if before.is_empty() { want } else { before.len() };
-            let after = spread.choose(&before, want, load);
-            if after.is_empty() && !before.is_empty() {
+            let names = spread.choose(&before, want, load);
+            if names.is_empty() && !before.is_empty() {
                 left.push(customer);
                 continue;
             }
+            places.push((Place { names, load }, customer, before));
+        }
+        // With nothing that ends nobody must move, and new names would have nothing to do.
+        if migration.retire.is_empty() {
+            let places = places.iter_mut().map(|(place, ..)| place).collect();
+            spread.even_out(&migration.introduce, places);
+        }
+        for (Place { names: after, .. }, customer, before) in places {
             let step = MigrationStep { before, after, ..MigrationStep::default() };
             self.rotation.migrations.put_step(&customer, step);
         }
-        if left.is_empty() {
-            return Ok(());
-        }
-        left.sort_unstable();
-        let left: Vec<&str> = left.iter().map(String::as_str).collect();
-        Err(Refusal::conflict(format!(
-            "{} would have no name left: {}; introduce more names",
-            counted(left.len()),
-            some_of(&left)
-        )))
+        refuse_without_names(left)
     }
 
     fn announce(&mut self, title: &str, text: &str) -> Outcome {
@@ -172,20 +184,6 @@ impl State {
         Ok(1)
     }
 
-    fn surveyed(&mut self, rows: &[(String, Survey, Vec<String>)]) -> u64 {
-        let Some(migration) = self.rotation.migrations.last() else { return 0 };
-        let begins = migration.introduce.clone();
-        let mut changed = 0;
-        for (customer, survey, adopted) in rows {
-            let Some(step) = self.rotation.migrations.step(customer) else { continue };
-            let adopted = begins.iter().filter(|name| adopted.contains(name)).cloned().collect();
-            let step = MigrationStep { survey: *survey, adopted, ..step.clone() };
-            self.rotation.migrations.put_step(customer, step);
-            changed += 1;
-        }
-        changed
-    }
-
     fn told(&mut self, rows: &[(String, u32, Told)]) -> Outcome {
         let rounds = self.rotation.migrations.last().map_or(0, |migration| migration.rounds);
         let mut changed = 0;
@@ -194,7 +192,7 @@ impl State {
             let mut told = told.clone();
             // Who began a mail ends it: what another node says of the same round is not heard.
             let begins = matches!(told, Told::Sending { .. } | Told::NoContact);
-            let again = begins && *round == step.round && !self.is_orphaned(step);
+            let again = begins && *round == step.round && !self.may_begin_again(step, &told);
             // One server that took it outweighs another that did not.
             let weaker = *round == step.round
                 && matches!((&step.told, &told), (Told::Accepted { .. }, Told::Bounced { .. }));
@@ -206,11 +204,56 @@ impl State {
                 let plain: String = plain.collect();
                 *why = super::super::audit::clip(&plain, WHY_OCTETS_MAX).to_owned();
             }
-            let step = MigrationStep { told, round: *round, ..step.clone() };
+            let begins_first = match &told {
+                Told::NotYet | Told::NoContact => false,
+                _ if step.first_round == 0 => true,
+                Told::Sending { .. } => self.is_orphaned(step) && step.round == step.first_round,
+                Told::Accepted { .. } | Told::Bounced { .. } => false,
+            };
+            let first_round = if begins_first { *round } else { step.first_round };
+            let step = MigrationStep { told, round: *round, first_round, ..step.clone() };
             self.rotation.migrations.put_step(customer, step);
             changed += 1;
         }
         Ok(changed)
+    }
+
+    /// Whether the mail of a round may be begun though it was before.
+    fn may_begin_again(&self, step: &MigrationStep, told: &Told) -> bool {
+        let fits = match (&step.told, told) {
+            // A customer that had no contact was given one.
+            (Told::NoContact, Told::Sending { .. }) => true,
+            // The same mail, handed over to another node.
+            (Told::Sending { message, .. }, Told::Sending { message: same, .. }) => message == same,
+            _ => false,
+        };
+        fits || self.is_orphaned(step)
+    }
+
+    /// The next migration begins with steps of its own, so what the last one owes comes first.
+    fn require_cancellation_told(&self) -> Result<(), Refusal> {
+        let last = self.rotation.migrations.last();
+        let Some(last) = last.filter(|last| last.tells_of_cancellation(self.clock_ms)) else {
+            return Ok(());
+        };
+        let untold = self.rotation.migrations.steps().filter(|(customer, step)| {
+            step.round < last.rounds && last.concerns(step) && self.is_active(customer)
+        });
+        let untold: Vec<&str> = untold.map(|(customer, _)| customer).collect();
+        if untold.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::conflict(format!(
+            "{} must hear first that migration {} is cancelled: {}; plan this one when they have, \
+             `mxfleet migration status` shows how far that is",
+            counted(untold.len()),
+            last.id,
+            some_of(&untold)
+        )))
+    }
+
+    fn is_active(&self, customer: &str) -> bool {
+        self.customers.get(customer).is_some_and(|row| row.status == CustomerStatus::Active)
     }
 
     /// Whether the mail of a step is a host's that is gone.
@@ -220,9 +263,23 @@ impl State {
 
     fn remind(&mut self) -> Outcome {
         let mut migration = self.require_announced()?.clone();
+        let untold = self.rotation.migrations.steps().filter(|(customer, step)| {
+            step.round == 0 && migration.concerns(step) && self.is_active(customer)
+        });
+        let untold: Vec<&str> = untold.map(|(customer, _)| customer).collect();
+        if !untold.is_empty() {
+            return Err(Refusal::conflict(format!(
+                "the announcement has not gone to {} yet: {}; remind when it has: \
+                 `mxfleet migration status` says what letters wait for",
+                counted(untold.len()),
+                some_of(&untold)
+            )));
+        }
         let late = self.migration_breaks().len();
         if late == 0 {
-            return Err(Refusal::conflict("every customer has moved"));
+            return Err(Refusal::conflict(
+                "no customer would lose mail if the old names ended now, so none is reminded",
+            ));
         }
         migration.rounds += 1;
         let text = "Customers who still use the old names are reminded by mail.";
@@ -243,8 +300,8 @@ impl State {
         if !force && !breaks.is_empty() {
             let breaks: Vec<&str> = breaks.iter().map(|(customer, _)| customer.as_str()).collect();
             return Err(Refusal::conflict(format!(
-                "{} would lose mail: {}; `mxfleet migration status` says why, `remind` writes to \
-                 them, --force ends the names all the same",
+                "{} would lose mail: {}; `mxfleet migration status --all` names all and says why, \
+                 `remind` writes to them, --force ends the names all the same",
                 counted(breaks.len()),
                 some_of(&breaks)
             )));
@@ -256,6 +313,20 @@ impl State {
         }
         self.resolve_notice(&migration, "The old names have ended.")?;
         migration.stage = MigrationStage::Finished { at_ms: now_ms };
+        self.rotation.migrations.put(migration);
+        Ok(1)
+    }
+
+    /// Say once that the date has come and the old names stay.
+    fn overdue(&mut self) -> Outcome {
+        let mut migration = self.require_announced()?.clone();
+        if migration.overdue_ms.is_some() || self.migration_overdue(self.clock_ms) == 0 {
+            return Err(Refusal::conflict("nothing new keeps the old names alive"));
+        }
+        migration.overdue_ms = Some(self.clock_ms);
+        let text = "The date has come, and some customers still use the old names. So these go on \
+                    working until that has ended.";
+        self.update_notice(&migration, text)?;
         self.rotation.migrations.put(migration);
         Ok(1)
     }
@@ -301,45 +372,15 @@ impl State {
         self.rotation.assignments.count(name) > 0
             || self.rotation.migrations.steps().any(|(customer, step)| {
                 let has = |names: &[String]| names.iter().any(|known| known == name);
-                let was_told = matches!(step.told, Told::Sending { .. } | Told::Accepted { .. });
-                let may_have = was_told && matches!(step.survey, Survey::Unknown);
+                let may_have = step.was_told() && matches!(step.survey, Survey::Unknown);
                 has(&step.adopted)
                     || has(&step.after) && (may_have || self.used_lately(customer, name))
             })
     }
 
-    /// Active customers who would lose mail if the migration's old names ended now, and why.
-    pub fn migration_breaks(&self) -> Vec<(String, String)> {
-        let Some(migration) = self.rotation.migrations.last() else { return Vec::new() };
-        let late = |(customer, step): (&str, &MigrationStep)| {
-            let active = self.customers.get(customer)?.status == CustomerStatus::Active;
-            let mut old = step.before.iter().filter(|name| migration.retire.contains(name));
-            if !active || old.clone().next().is_none() {
-                return None;
-            }
-            let why = match step.survey {
-                Survey::Old { .. } => "its MX records still have an old name".to_owned(),
-                Survey::Unknown => "its MX records are not known".to_owned(),
-                Survey::Moved { .. } | Survey::Elsewhere { .. } => {
-                    let used = old.find(|name| self.used_lately(customer, name))?;
-                    format!("mail still comes by {used}")
-                }
-            };
-            Some((customer.to_owned(), why))
-        };
-        self.rotation.migrations.steps().filter_map(late).collect()
-    }
-
     /// The step of a customer in the newest migration.
     pub fn migration_step(&self, customer: &str) -> Option<&MigrationStep> {
         self.rotation.migrations.step(customer)
-    }
-
-    /// The migration whose date has come.
-    pub(super) fn due_migration(&self, now_ms: u64) -> Option<Command> {
-        let open = self.rotation.migrations.open()?;
-        let due = matches!(open.stage, MigrationStage::Announced { .. }) && open.ends_ms <= now_ms;
-        due.then_some(Command::Migration(MigrationCommand::Finish { force: false }))
     }
 
     fn update_notice(&mut self, migration: &Migration, text: &str) -> Outcome {
@@ -372,4 +413,17 @@ impl State {
         }
         Ok(open)
     }
+}
+
+fn refuse_without_names(mut left: Vec<String>) -> Result<(), Refusal> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    left.sort_unstable();
+    let left: Vec<&str> = left.iter().map(String::as_str).collect();
+    Err(Refusal::conflict(format!(
+        "{} would have no name left: {}; introduce more names",
+        counted(left.len()),
+        some_of(&left)
+    )))
 }

@@ -4,17 +4,22 @@
 //! **Invariant:** a refused command changes nothing. **Invariant 7:** a name that is in DNS points
 //! at a host that accepts mail, unless an operator forced it otherwise.
 
+mod addresses;
+mod gate;
 mod hosts;
+mod keys;
 mod migrations;
 mod names;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 pub use self::names::NameCommand;
 use super::assignments::{Assigned, Assignments};
-use super::certificates::{Certificate, CertificateCommand, Certificates, Fault};
+use super::certificates::{Certificate, Certificates, Fault, FormerKey, NextCertificate};
 use super::migrations::Migrations;
 use super::names::{MxName, NameStage, Names, Ttl};
 use super::notices::Notices;
@@ -55,6 +60,8 @@ pub(crate) enum RotationPart {
     Notices { rows: Vec<Notice>, last_id: u64 },
     Certificates { rows: Vec<Certificate>, version: u64 },
     CertificateFaults(Vec<(String, Fault)>),
+    NextCertificates(Vec<NextCertificate>),
+    FormerKeys(Vec<FormerKey>),
 }
 
 impl Rotation {
@@ -66,6 +73,8 @@ impl Rotation {
         let notices = in_pieces(self.notices.rows(), 1);
         let version = self.certificates.version();
         let certificates = in_pieces(self.certificates.rows(), CERTIFICATES_OF_PART);
+        let next = in_pieces(self.certificates.next_rows(), CERTIFICATES_OF_PART);
+        let former = in_pieces(self.certificates.former_rows(), CERTIFICATES_OF_PART);
         std::iter::once(RotationPart::Names { names, dns_fault })
             .chain(in_pieces(self.migrations.rows(), rows).map(RotationPart::Migrations))
             .chain(notices.map(move |rows| RotationPart::Notices { rows, last_id }))
@@ -74,6 +83,8 @@ impl Rotation {
             .chain(in_pieces(self.assignments.rows(), rows).map(RotationPart::Assigned))
             .chain(in_pieces(self.traffic.rows(), rows).map(RotationPart::Traffic))
             .chain(in_pieces(self.migrations.step_rows(), rows).map(RotationPart::Steps))
+            .chain(next.map(RotationPart::NextCertificates))
+            .chain(former.map(RotationPart::FormerKeys))
     }
 
     pub(super) fn absorb(&mut self, part: RotationPart) {
@@ -90,6 +101,8 @@ impl Rotation {
                 self.certificates.absorb(rows, version);
             }
             RotationPart::CertificateFaults(rows) => self.certificates.absorb_faults(rows),
+            RotationPart::NextCertificates(rows) => self.certificates.absorb_next(rows),
+            RotationPart::FormerKeys(rows) => self.certificates.absorb_former(rows),
         }
     }
 }
@@ -105,32 +118,13 @@ impl State {
             Command::Migration(command) => self.change_migration(command),
             Command::Notice(command) => self.rotation.notices.apply(command, self.clock_ms),
             Command::Traffic { counts } => self.count_traffic(counts),
-            Command::Certificate(command) => {
-                if self.settings.get("rotation.tlsa") == Some("publish") {
-                    self.rotation.certificates.check_keys(command)?;
-                }
-                self.change_certificate(at, command)
-            }
+            Command::Certificate(command) => self.change_certificate(at, command),
             _ => Err(Refusal::invalid("this command is not one about rotation")),
         };
         if outcome.is_err() {
             (self.rotation, self.hosts) = (rotation, hosts);
         }
         outcome
-    }
-
-    fn change_certificate(&mut self, at: u64, command: &CertificateCommand) -> Outcome {
-        let in_use = |name: &str| {
-            let row = self.rotation.names.get(name);
-            row.is_some_and(|row| !matches!(row.stage, NameStage::Removed { .. }))
-        };
-        if let CertificateCommand::Fault { name, .. } = command {
-            if !in_use(name) {
-                return Err(Refusal::not_found(format!("there is no MX name {name}")));
-            }
-            self.rotation.certificates.keep_faults(in_use);
-        }
-        self.rotation.certificates.apply(at, command, self.clock_ms)
     }
 
     fn assign(&mut self, customer: &str, names: &[String]) -> Outcome {
@@ -171,16 +165,31 @@ impl State {
         self.rotation.assignments.put(customer, names);
     }
 
-    /// Every customer without names gets some; how many did.
-    fn assign_all_without(&mut self) -> u64 {
+    /// Customers with fewer names than they could be given, on hosts of their own.
+    pub fn customers_short_of_names(&self) -> impl Iterator<Item = &str> {
+        let offered: BTreeMap<&str, u64> =
+            self.names_on_offer().map(|(row, host)| (row.name.as_str(), host)).collect();
+        let hosts: BTreeSet<u64> = offered.values().copied().collect();
+        let want = self.names_wanted().min(hosts.len());
+        // While a migration is under way it says who has which names.
+        let is_planned = self.rotation.migrations.open().is_some();
+        let is_short = move |names: &[String]| {
+            let stay = || names.iter().all(|name| offered.contains_key(name.as_str()));
+            names.len() < want && (names.is_empty() || (!is_planned && stay()))
+        };
+        let ids = self.customers.iter().map(|customer| customer.id.as_str());
+        ids.filter(move |id| is_short(self.rotation.assignments.of(id)))
+    }
+
+    /// Every customer that is short of names gets more; how many did.
+    fn assign_all_short(&mut self) -> u64 {
         let mut spread = self.spread();
-        let without = |id: &&str| self.rotation.assignments.of(id).is_empty();
-        let ids = self.customers.iter().map(|customer| customer.id.as_str()).filter(without);
-        let ids: Vec<String> = ids.map(Into::into).collect();
+        let ids: Vec<String> = self.customers_short_of_names().map(Into::into).collect();
         let mut changed = 0;
         for id in ids {
-            let names = spread.choose(&[], self.names_wanted(), 1);
-            changed += u64::from(!names.is_empty());
+            let before = self.rotation.assignments.of(&id).to_vec();
+            let names = spread.choose(&before, self.names_wanted(), 1);
+            changed += u64::from(names != before);
             self.rotation.assignments.put(&id, names);
         }
         changed
@@ -241,9 +250,10 @@ impl State {
     pub fn due(&self, now_ms: u64) -> Vec<Command> {
         let possible =
             |command: &Command| self.clone().at(now_ms).change_rotation(0, command).is_ok();
-        let migration = self.due_migration(now_ms).into_iter();
         let names = self.due_names(now_ms).chain(self.due_hosts());
-        migration.chain(names).filter(possible).collect()
+        let certificates = self.due_certificates(now_ms);
+        let all = self.due_migration(now_ms).chain(names).chain(certificates);
+        all.filter(possible).collect()
     }
 
     fn at(mut self, now_ms: u64) -> Self {
@@ -329,11 +339,6 @@ impl State {
     /// Notices, from the newest to the oldest.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.rotation.notices.iter()
-    }
-
-    /// Certificates of MX names, in order of the name they are called by.
-    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
-        self.rotation.certificates.iter()
     }
 
     /// Why a name gets no certificate from the ACME server, if so.

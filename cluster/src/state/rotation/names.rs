@@ -8,6 +8,9 @@ use super::super::{Command, Outcome, Refusal, State};
 use super::Fault;
 
 const NAMES_MAX: usize = 1000;
+/// Removed names that are remembered, so that nobody gets mail that is meant for another; those
+/// that were removed last.
+const REMOVED_MAX: usize = 1000;
 /// Customers that a refusal names.
 const SHOWN_MAX: usize = 10;
 
@@ -70,8 +73,13 @@ pub enum NameCommand {
         /// In plain words.
         text: Option<String>,
     },
-    /// Give names to customers that have none.
+    /// Give names to customers that have too few.
     Spread,
+    /// Servers are about to be told these times to live, longer than what they were known to give.
+    Telling {
+        /// Names and seconds.
+        ttls: Vec<(String, u32)>,
+    },
 }
 
 impl NameCommand {
@@ -92,8 +100,8 @@ impl NameCommand {
                 format!("{name} is in DNS for host {host}, {ttl_s} s")
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
-            Self::Spread => "name rebalance: names for customers without".to_owned(),
-            Self::DnsFault { .. } => return None,
+            Self::Spread => "name rebalance: names for customers with too few".to_owned(),
+            Self::DnsFault { .. } | Self::Telling { .. } => return None,
         })
     }
 }
@@ -136,7 +144,8 @@ impl State {
                 let (known, now_ms) = (&mut self.rotation.dns_fault, self.clock_ms);
                 Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
             }
-            NameCommand::Spread => Ok(self.assign_all_without()),
+            NameCommand::Spread => Ok(self.assign_all_short()),
+            NameCommand::Telling { ttls } => self.telling(ttls),
         }
     }
 
@@ -177,8 +186,11 @@ impl State {
             }
             Some(_) => return Err(Refusal::conflict(format!("{name} is in use"))),
         }
-        if self.rotation.names.len() >= NAMES_MAX {
-            return Err(Refusal::conflict("the fleet has 1000 names"));
+        let in_use = |row: &&MxName| !matches!(row.stage, NameStage::Removed { .. });
+        if self.rotation.names.iter().filter(in_use).count() >= NAMES_MAX {
+            return Err(Refusal::conflict(
+                "the fleet has 1000 names; `mxfleet name remove` one that nobody uses",
+            ));
         }
         Ok(self.require_target(host)?.id)
     }
@@ -260,8 +272,8 @@ impl State {
             NameStage::Retiring { at_ms } => at_ms <= self.clock_ms,
             NameStage::Active => false,
         };
-        if row.aim().is_none() && row.target.is_some() {
-            return Err(Refusal::conflict(format!("{name} is being removed already")));
+        if row.pointing.is_some() && row.aim().is_none() {
+            return Ok(0); // it is being removed, and waits for DNS to forget it
         }
         if !has_end && !force {
             return Err(Refusal::conflict(format!(
@@ -309,15 +321,30 @@ impl State {
         if row.host_at(now_ms) != host && row.target != host {
             return Err(Refusal::conflict(format!("DNS is no longer to say this of {name}")));
         }
-        if row.pointing.is_none() && row.ttl_s == ttl_s {
+        if row.pointing.is_none() && row.is_known_to_give(ttl_s) {
             return Ok(0);
         }
         let fresh = row.stage == NameStage::Planned;
         self.edit_name(name, |row, now_ms| row.seen(host, ttl_s, now_ms))?;
+        self.rotation.names.forget_removed(REMOVED_MAX);
         if fresh && host.is_none() && self.require_name(name)?.pointing.is_none() {
             self.rotation.names.forget(name); // its introduction was cancelled
         }
         Ok(1)
+    }
+
+    fn telling(&mut self, ttls: &[(String, u32)]) -> Outcome {
+        if ttls.len() > NAMES_MAX {
+            return Err(Refusal::invalid("there are at most 1000 names"));
+        }
+        let mut changed = 0;
+        for (name, ttl_s) in ttls {
+            // It may have been removed meanwhile.
+            let Some(row) = self.rotation.names.get_mut(name) else { continue };
+            row.telling(*ttl_s);
+            changed += 1;
+        }
+        Ok(changed)
     }
 
     /// Customers who have the name, or got mail by it lately.
@@ -336,9 +363,13 @@ impl State {
     }
 
     pub(super) fn used_lately(&self, customer: &str, name: &str) -> bool {
+        self.rotation.traffic.last_by(customer, name).is_some_and(|at_ms| self.is_lately(at_ms))
+    }
+
+    /// Whether mail that came then means that it goes on.
+    pub(super) fn is_lately(&self, at_ms: u64) -> bool {
         let quiet_ms = self.settings.duration_ms("rotation.quiet");
-        let last = self.rotation.traffic.last_by(customer, name);
-        last.is_some_and(|at_ms| at_ms.saturating_add(quiet_ms) > self.clock_ms)
+        at_ms.saturating_add(quiet_ms) > self.clock_ms
     }
 
     /// Names whose end has come.

@@ -193,8 +193,10 @@ async fn a_migration_says_what_is_to_be_done_and_until_when() {
     let words = || "Names change".to_owned();
     let announce = MigrationCommand::Announce { title: words(), text: words() };
     let moved = mxfleet_cluster::Survey::Moved { at_ms: NOW_MS - HOUR_MS };
-    let surveyed =
-        MigrationCommand::Surveyed { rows: vec![("acme".to_owned(), moved, Vec::new())] };
+    let surveyed = MigrationCommand::Surveyed {
+        migration: 1,
+        rows: vec![("acme".to_owned(), moved, Vec::new())],
+    };
     let steps = [plan, announce].map(Command::Migration).to_vec();
     let before = known(steps.clone()).await;
     let page = read(&before, &gathered(), Some(0));

@@ -1,0 +1,101 @@
+//! The primary is brought to what shall be: all names at once, and where it does not take that,
+//! name by name, so that one name's trouble is no other's.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use hickory_proto::rr::TSigner;
+
+use super::exchange::{ExchangeError, read_sets, send_update};
+use super::sets::{SetName, Sets, differences};
+use super::update::compose;
+use crate::system::clock::wall_ms;
+use crate::telemetry::metrics::METRICS;
+
+/// Names in one update: a message has at most 64 KiB.
+const NAMES_MAX: usize = 60;
+
+/// Where changes are sent.
+pub(super) struct Primary<'a> {
+    pub(super) server: SocketAddr,
+    pub(super) zone: &'a str,
+    pub(super) key: Option<&'a TSigner>,
+}
+
+impl Primary<'_> {
+    /// Bring it to what shall be; whether it said something else. What is in the way of one name is
+    /// told when all others are done.
+    pub(super) async fn bring(&self, wanted: &Sets) -> Result<bool, ExchangeError> {
+        let found = read_sets(self.server, wanted.keys()).await?;
+        let untold: BTreeSet<&str> = found.untold.keys().map(SetName::mx_name).collect();
+        let mut changes = differences(wanted, &found.sets);
+        changes.retain(|(set, _)| !untold.contains(set.mx_name()));
+        for (_, what) in &changes {
+            tracing::info!(server = %self.server, "DNS is brought up to date: {what}");
+        }
+        let mut sets: Vec<SetName> = changes.into_iter().map(|(set, _)| set).collect();
+        sets.sort_by(|a, b| a.mx_name().cmp(b.mx_name()));
+        let names: Vec<_> = sets.chunk_by(|a, b| a.mx_name() == b.mx_name()).collect();
+        let mut fault = None;
+        for batch in names.chunks(NAMES_MAX) {
+            let sent = match batch {
+                [_] => None,
+                _ => Some(self.send(&batch.concat(), &found.sets, wanted).await),
+            };
+            match sent {
+                Some(Ok(())) => {}
+                Some(Err(error)) if !error.may_be_one_names() => return Err(error),
+                Some(Err(_)) | None => {
+                    for sets in batch {
+                        if let Err(error) = self.replace(sets, &found.sets, wanted).await {
+                            fault.get_or_insert(error);
+                        }
+                    }
+                }
+            }
+        }
+        if !names.is_empty() {
+            METRICS.dns_updates_total.inc();
+        }
+        match fault.or_else(|| found.untold.into_values().next()) {
+            Some(fault) => Err(fault),
+            None => Ok(!sets.is_empty()),
+        }
+    }
+
+    /// Replace the sets of one name. What a wildcard of the zone answers looks like the name's own,
+    /// but there is nothing to be replaced.
+    async fn replace(
+        &self,
+        sets: &[SetName],
+        found: &Sets,
+        wanted: &Sets,
+    ) -> Result<(), ExchangeError> {
+        match self.send(sets, found, wanted).await {
+            Err(ExchangeError::Changed(_)) => {}
+            sent => return sent,
+        }
+        let now = read_sets(self.server, sets.iter()).await?;
+        if sets.iter().any(|set| now.sets.get(set) != found.get(set)) {
+            return Err(ExchangeError::Changed(self.server));
+        }
+        match self.send(sets, &Sets::new(), wanted).await {
+            Err(ExchangeError::Changed(server)) => {
+                let name = sets.first().map_or("", SetName::mx_name);
+                let why = format!("it has other records of {name} than it answers");
+                Err(ExchangeError::Refused { server, why })
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send(
+        &self,
+        sets: &[SetName],
+        found: &Sets,
+        wanted: &Sets,
+    ) -> Result<(), ExchangeError> {
+        let update = compose(self.zone, sets, found, wanted)?;
+        send_update(self.server, update, self.key, wall_ms() / 1000).await
+    }
+}

@@ -201,12 +201,13 @@ impl MxName {
     }
 
     /// Want DNS to say `host` until the date of `later`, and then what that says.
-    pub(super) fn point_until(&mut self, host: Option<u64>, later: Pointing, now_ms: u64) {
+    pub(super) fn point_until(&mut self, host: Option<u64>, later: &Pointing, now_ms: u64) {
         let says_so = self.target == host && !self.is_moving(now_ms);
         if !says_so {
             self.point(host, now_ms, false, now_ms);
         }
-        self.pointing = Some(Pointing { meanwhile: host.filter(|_| !says_so), ..later });
+        let meanwhile = host.filter(|_| !says_so);
+        self.pointing = Some(Pointing { meanwhile, ..later.clone() });
     }
 
     /// Want DNS to say what it was last seen to say, or shall say before the next date.
@@ -407,11 +408,11 @@ mod tests {
         let mut name = active();
         let (now, date) = (10 * HOUR_MS, 100 * HOUR_MS);
         let later = Pointing { to: Some(2), from_ms: date, rehome: true, meanwhile: None };
-        name.point_until(Some(1), later.clone(), now);
+        name.point_until(Some(1), &later, now);
         assert_eq!(name.pointing, Some(later.clone()), "DNS says 1 already");
         name.point(Some(2), now, true, now);
         name.seen(Some(2), 60, now);
-        name.point_until(Some(1), later.clone(), now + 1);
+        name.point_until(Some(1), &later, now + 1);
         assert_eq!(name.wanted(now + 1, TTL), Some((1, 60)));
         assert_eq!((name.aim(), name.is_moving(now + 1)), (Some(2), true));
         name.seen(Some(1), 60, now + 2);

@@ -169,7 +169,7 @@ impl State {
                 if leaves && later.rehome && row.home == to {
                     row.home = home; // the other became it before its time
                 }
-                row.point_until(stays_at, later, now_ms);
+                row.point_until(stays_at, &later, now_ms);
             }
             None if is_there => {}
             None => row.point(Some(id), now_ms, rehome, now_ms),

@@ -84,10 +84,11 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             output.say(&row, &format!("the old names leave DNS{}", left_out(&row.left_out)))
         }
         Verb::Cancel => {
-            let row: MigrationRow = admin.call(&Call::Migration(MigrationCall::Status))?;
-            let words = match row.state.as_str() {
-                "planned" => "cancelled: nobody was told of the plan, and nothing had changed",
-                _ => "cancelled: everything goes back; who was written to is told by mail",
+            // If there is none, the cancellation says so.
+            let known = admin.call::<MigrationRow>(&Call::Migration(MigrationCall::Status));
+            let words = match known.is_ok_and(|row| row.state == "planned") {
+                true => "cancelled: nobody was told of the plan, and nothing had changed",
+                false => "cancelled: everything goes back; who was written to is told by mail",
             };
             change(MigrationCall::Cancel, words)
         }

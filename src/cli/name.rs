@@ -17,8 +17,8 @@ use crate::http::client::Admin;
 /// What can be done with MX names.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Add a name. It goes into DNS, and once it is there new customers are given it; those who have
-    /// too few names get it by `name rebalance`.
+    /// Add a name. It goes into DNS, and once it is there new customers are given it; those who
+    /// have too few names get it by `name rebalance`.
     #[command(after_help = "Example: mxfleet name add mx-a.relay.example --host mx1")]
     Add {
         /// The name, below the service's zone (the setting rotation.zone).

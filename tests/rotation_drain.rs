@@ -219,7 +219,7 @@ fn a_vote_stays_until_the_fleet_can_do_without_it() {
         let row: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
         let drain = &row["drain"];
         let is_empty = drain["step"] == "votes" && drain["mail_left"] == 0;
-        is_empty.then(|| drain["waits_for"].as_str().unwrap().to_owned()).unwrap_or_default()
+        if is_empty { drain["waits_for"].as_str().unwrap().to_owned() } else { String::new() }
     };
     eventually("mx1 is empty, and its vote waits for mx2", SOON, || {
         waits_for("mx1").starts_with("mx2 to answer")

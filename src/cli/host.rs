@@ -113,7 +113,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             if force {
                 warn_of_loss(&name, admin)?;
             }
-            retire(name, force, admin, output)
+            retire(&name, force, admin, output)
         }
     }
 }
@@ -145,10 +145,10 @@ fn retired(row: &HostRow) -> Option<String> {
     })
 }
 
-fn retire(name: String, force: bool, admin: &Admin, output: Output) -> anyhow::Result<()> {
-    let retire = Call::Host(HostCall::Retire { name: name.clone(), force });
+fn retire(name: &str, force: bool, admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let retire = Call::Host(HostCall::Retire { name: name.to_owned(), force });
     let changed: Changed = admin.call(&retire)?;
-    let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.clone() }))?;
+    let row: HostRow = admin.call(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
     let words = match row.vote_waits_for {
         Some(what) if row.answers != "down" => format!(
             "{name} is out of service; it still votes, so leave it on until `mxfleet host show \

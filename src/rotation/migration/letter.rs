@@ -211,7 +211,7 @@ mod tests {
         stage: MigrationStage,
     ) -> String {
         let step = MigrationStep { before: list(before), first_round, ..MigrationStep::default() };
-        letter_to(step, round, (retire, stage), names, name)
+        letter_to(&step, round, (retire, stage), names, name)
     }
 
     fn list(names: &[&str]) -> Vec<String> {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn letter_to(
-        step: MigrationStep,
+        step: &MigrationStep,
         round: u32,
         (retire, stage): (&[&str], MigrationStage),
         names: &[&str],
@@ -246,7 +246,7 @@ mod tests {
         let draft = Draft {
             migration: &migration,
             customer: &customer,
-            step: &step,
+            step,
             names: &list(names),
             domains: &list(&["acme.test", "acme.example"]),
             round,
@@ -309,7 +309,7 @@ mod tests {
             let before = list(&["mx1.relay.test"]);
             let step = MigrationStep { before, first_round: 1, survey, ..MigrationStep::default() };
             let stage = MigrationStage::Announced { at_ms: 0 };
-            let text = letter_to(step, 2, (ENDS, stage), &["mx-e.relay.test"], "Acme");
+            let text = letter_to(&step, 2, (ENDS, stage), &["mx-e.relay.test"], "Acme");
             assert!(text.contains("Subject: Reminder: "), "{text}");
             assert!(text.contains("<migration-7.2.acme@relay.test>"), "{text}");
             assert!(text.contains(&format!("\r\n{says}")), "{text}");
@@ -358,7 +358,7 @@ mod tests {
         ] {
             let before = list(names);
             let step = MigrationStep { before, first_round, survey, ..MigrationStep::default() };
-            let text = letter_to(step, 2, (ENDS, stage), names, "Acme");
+            let text = letter_to(&step, 2, (ENDS, stage), names, "Acme");
             assert!(text.contains(subject), "{text}");
             assert!(text.contains("    acme.test.  IN MX 10 mx-b.relay.test."), "{text}");
             assert!(!text.contains("Nothing changes"), "{text}");
@@ -370,7 +370,7 @@ mod tests {
         let before = list(&["mx1.relay.test"]);
         let step = MigrationStep { before, ..MigrationStep::default() };
         let stage = MigrationStage::Finished { at_ms: MAY_31_2010_MS };
-        let text = letter_to(step, 1, (ENDS, stage), &["mx-e.relay.test"], "Acme");
+        let text = letter_to(&step, 1, (ENDS, stage), &["mx-e.relay.test"], "Acme");
         for part in [
             "Subject: Change your MX records now: names have ended\r\n",
             "These names have ended:\r\n\r\n    mx1.relay.test\r\n",

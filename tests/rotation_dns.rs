@@ -171,16 +171,35 @@ fn while_a_secondary_lags_nothing_is_repointed_and_the_operator_sees_which() {
 fn names_among_records_of_others(software: Software) {
     let key = tsig_key("mxfleet");
     let duties = Duties { key: Some(key.clone()), copies: None };
-    let records = "other A 127.0.0.99\n* A 127.0.0.66\nmx-b CNAME other\nmx-c NS ns.else.test.";
+    let records = "other A 127.0.0.99\n* A 127.0.0.66\nmx-b CNAME other\nmx-c NS ns.else.test.\n\
+                   site A 127.0.0.97\nns1 A 127.0.0.98";
     let server = NameServer::with(software, &[(ZONE, records)], &duties);
     let fleet = fleet(&key, &[&server]);
     let node = &fleet.nodes[0];
     let (alias, delegated) = ("mx-b.relay.test", "mx-c.relay.test");
     assert_eq!(server.ask(NAME, "A"), "127.0.0.66", "the wildcard");
-    for name in [delegated, NAME, alias] {
+    let (site, unwanted) = ("site.relay.test", "ns1.relay.test");
+    for name in [delegated, NAME, alias, site, unwanted] {
         node.admin(&["name", "add", name, "--host", "mx1"]);
     }
-    for name in [NAME, alias] {
+    let waits_for = |name: &str| {
+        node.json(&["name", "show", name])["waits_for"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually("another's records are named", SOON, || {
+        [alias, site, unwanted].iter().any(|name| {
+            waits_for(name).contains(&format!("has records of {name} that are not the fleet's"))
+        })
+    });
+    assert_eq!(server.ask(site, "A"), "127.0.0.97", "they are left alone");
+    assert_eq!(server.ask(alias, "CNAME"), "other.relay.test.");
+    node.admin(&["name", "remove", unwanted]);
+    eventually("it is forgotten", SOON, || {
+        let names = node.json(&["name", "list"]);
+        !names.as_array().unwrap().iter().any(|row| row["name"] == unwanted)
+    });
+    assert_eq!(server.ask(unwanted, "A"), "127.0.0.98", "which is none of the fleet's");
+    nsupdate(&server, &key, &format!("update delete {site}\nupdate delete {alias}"));
+    for name in [NAME, alias, site] {
         let is_active = || node.json(&["name", "show", name])["state"] == "active";
         eventually(&format!("{name} is in DNS"), SOON, is_active);
         assert_eq!(server.ask(name, "A"), "127.0.0.11");
@@ -230,6 +249,17 @@ fn resolvers_may_hold_the_longest_time_that_any_server_gave_seen_on_all_or_not()
     assert!(left_s > 300, "some remember it for ten minutes: {waits}");
 }
 
+/// Somebody else, with a key of his own to the same zone.
+fn nsupdate(server: &NameServer, key: &str, change: &str) {
+    let folder = support::scratch();
+    let file = folder.path().join("key");
+    std::fs::write(&file, key).unwrap();
+    let (ip, port) = (server.address().ip(), server.address().port());
+    let script = format!("server {ip} {port}\nzone {ZONE}\n{change}\nsend\n");
+    let words = ["nsupdate".to_owned(), "-k".to_owned(), file.display().to_string()];
+    assert!(support::process::attempt_with(&words, &script).status.success());
+}
+
 #[test]
 fn what_somebody_else_changes_is_put_right() {
     let key = tsig_key("mxfleet");
@@ -239,16 +269,8 @@ fn what_somebody_else_changes_is_put_right() {
     node.admin(&["name", "add", NAME, "--host", "mx1"]);
     await_state(node, "active", "mx1");
     eventually("nothing is to change any more", SOON, || server.ttl(NAME) == Some(3));
-    let folder = support::scratch();
-    let file = folder.path().join("key");
-    std::fs::write(&file, &key).unwrap();
-    let (ip, port) = (server.address().ip(), server.address().port());
-    let script = format!(
-        "server {ip} {port}\nzone {ZONE}\nupdate delete {NAME} A\n\
-         update add {NAME} 5 A 127.0.0.66\nsend\n"
-    );
-    let words = ["nsupdate".to_owned(), "-k".to_owned(), file.display().to_string()];
-    assert!(support::process::attempt_with(&words, &script).status.success());
+    let change = format!("update delete {NAME} A\nupdate add {NAME} 5 A 127.0.0.66");
+    nsupdate(&server, &key, &change);
     assert_eq!(server.ask(NAME, "A"), "127.0.0.66");
     let drift = || -> f64 {
         let count = |node: &Node| node.metric("mxfleet_dns_drift_total");

@@ -37,6 +37,11 @@ pub(in crate::rotation) enum ExchangeError {
     Refused { server: SocketAddr, why: String },
     #[error("{server} refuses the update: {why}")]
     Unwelcome { server: SocketAddr, why: String },
+    #[error(
+        "{server} has records of {name} that are not the fleet's: {what}; take them out there if \
+         the name shall be the fleet's, or else remove the name here, which leaves them alone"
+    )]
+    Taken { server: SocketAddr, name: String, what: String },
     #[error("{0} was changed by somebody else at that moment; it is tried again")]
     Changed(SocketAddr),
     #[error("{0} cannot be in DNS: {1}")]

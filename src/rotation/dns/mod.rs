@@ -6,6 +6,7 @@
 //! A name has moved when all of them say so. Whatever stands in the way is told to the fleet, so
 //! that an operator sees it on any node.
 
+mod claims;
 mod exchange;
 mod key;
 mod keys;
@@ -23,6 +24,7 @@ use mxfleet_cluster::{Cluster, Command, MxName, NameCommand, Request, State, ran
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::claims::Claims;
 use self::exchange::{ExchangeError, read_sets};
 use self::key::KeyError;
 use self::primary::Primary;
@@ -140,9 +142,9 @@ impl DnsPublisher {
     ) -> Result<(), Fault> {
         let zone = state.settings().get("rotation.zone").unwrap_or_default();
         let primary = state.settings().servers("rotation.dns_primary").first().copied();
-        let mut fault = None;
+        let (claims, mut fault) = (Claims::of(state), None);
         if let Some(primary) = primary {
-            match self.publish(zone, primary, wanted).await {
+            match self.publish(zone, primary, wanted, &claims).await {
                 Ok(true) if settled => {
                     METRICS.dns_drift_total.inc();
                     tracing::warn!(server = %primary, "DNS was changed by others; it is put right");
@@ -156,7 +158,8 @@ impl DnsPublisher {
         let mut said = Vec::new();
         for server in servers {
             match read_sets(*server, wanted.keys().chain(&watched)).await {
-                Ok(found) => {
+                Ok(mut found) => {
+                    claims.leave_others(wanted, &mut found.sets);
                     agreed.retain(|set, _| found.sets.contains_key(set));
                     for (set, what) in differences(wanted, &found.sets) {
                         agreed.remove(&set);
@@ -195,7 +198,8 @@ impl DnsPublisher {
         let data = text.into_iter().map(Data::Text).collect();
         let name = SetName { name: owner, kind: RecordType::TXT };
         let wanted = Sets::from([(name, Set { ttl_s: TEXT_TTL_S, data })]);
-        self.publish(zone, primary.ok_or(Fault::NoPrimary)?, &wanted).await?;
+        let claims = Claims::default();
+        self.publish(zone, primary.ok_or(Fault::NoPrimary)?, &wanted, &claims).await?;
         let until = Instant::now() + TEXT_PATIENCE;
         loop {
             match first_difference(&servers(&state), &wanted).await {
@@ -207,9 +211,15 @@ impl DnsPublisher {
     }
 
     /// Bring the primary to what shall be; whether it said something else.
-    async fn publish(&self, zone: &str, server: SocketAddr, wanted: &Sets) -> Result<bool, Fault> {
+    async fn publish(
+        &self,
+        zone: &str,
+        server: SocketAddr,
+        wanted: &Sets,
+        claims: &Claims,
+    ) -> Result<bool, Fault> {
         let key = self.key_file.as_deref().map(key::read).transpose()?;
-        Ok(Primary { server, zone, key: key.as_ref() }.bring(wanted).await?)
+        Ok(Primary { server, zone, key: key.as_ref(), claims }.bring(wanted).await?)
     }
 
     /// Tell the fleet which names are in DNS as they shall be, where that is news.

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 
 use hickory_proto::rr::TSigner;
 
+use super::claims::Claims;
 use super::exchange::{ExchangeError, read_sets, send_update};
 use super::sets::{SetName, Sets, differences};
-use super::update::compose;
+use super::update::{compose, compose_new};
 use crate::system::clock::wall_ms;
 use crate::telemetry::metrics::METRICS;
 
@@ -20,13 +21,15 @@ pub(super) struct Primary<'a> {
     pub(super) server: SocketAddr,
     pub(super) zone: &'a str,
     pub(super) key: Option<&'a TSigner>,
+    pub(super) claims: &'a Claims,
 }
 
 impl Primary<'_> {
     /// Bring it to what shall be; whether it said something else. What is in the way of one name is
     /// told when all others are done.
     pub(super) async fn bring(&self, wanted: &Sets) -> Result<bool, ExchangeError> {
-        let found = read_sets(self.server, wanted.keys()).await?;
+        let mut found = read_sets(self.server, wanted.keys()).await?;
+        self.claims.leave_others(wanted, &mut found.sets);
         let untold: BTreeSet<&str> = found.untold.keys().map(SetName::mx_name).collect();
         let mut changes = differences(wanted, &found.sets);
         changes.retain(|(set, _)| !untold.contains(set.mx_name()));
@@ -35,8 +38,15 @@ impl Primary<'_> {
         }
         let mut sets: Vec<SetName> = changes.into_iter().map(|(set, _)| set).collect();
         sets.sort_by(|a, b| a.mx_name().cmp(b.mx_name()));
-        let names: Vec<_> = sets.chunk_by(|a, b| a.mx_name() == b.mx_name()).collect();
+        let names = sets.chunk_by(|a, b| a.mx_name() == b.mx_name());
+        let (taken, names): (Vec<_>, Vec<_>) =
+            names.partition(|sets| self.claims.others(sets, &found.sets).is_some());
         let mut fault = None;
+        for sets in &taken {
+            if let Err(error) = self.introduce(sets, &found.sets, wanted).await {
+                fault.get_or_insert(error);
+            }
+        }
         for batch in names.chunks(NAMES_MAX) {
             let sent = match batch {
                 [_] => None,
@@ -54,12 +64,31 @@ impl Primary<'_> {
                 }
             }
         }
-        if !names.is_empty() {
+        if !sets.is_empty() {
             METRICS.dns_updates_total.inc();
         }
         match fault.or_else(|| found.untold.into_values().next()) {
             Some(fault) => Err(fault),
             None => Ok(!sets.is_empty()),
+        }
+    }
+
+    /// Add a new name where others seem to have records. If it is a wildcard of the zone that
+    /// answers, it stands in nobody's way.
+    async fn introduce(
+        &self,
+        sets: &[SetName],
+        found: &Sets,
+        wanted: &Sets,
+    ) -> Result<(), ExchangeError> {
+        let update = compose_new(self.zone, sets, found, wanted)?;
+        match send_update(self.server, update, self.key, wall_ms() / 1000).await {
+            Err(ExchangeError::Changed(server)) => {
+                let name = sets.first().map_or("", SetName::mx_name).to_owned();
+                let what = self.claims.others(sets, found).unwrap_or_default();
+                Err(ExchangeError::Taken { server, name, what })
+            }
+            sent => sent,
         }
     }
 

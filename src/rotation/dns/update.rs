@@ -33,6 +33,23 @@ pub(super) fn compose(
     Ok(message)
 }
 
+/// The same for a new name, and only if nobody has an address or an alias there.
+pub(super) fn compose_new(
+    zone: &str,
+    sets: &[SetName],
+    found: &Sets,
+    wanted: &Sets,
+) -> Result<Message, ExchangeError> {
+    let is_below = |set: &SetName| set.name != set.mx_name();
+    let found = found.iter().filter(|(set, _)| is_below(set));
+    let found = found.map(|(set, is)| (set.clone(), is.clone())).collect();
+    let mut message = compose(zone, sets, &found, wanted)?;
+    if let Some(set) = sets.first() {
+        message.add_answer(empty(&name(set.mx_name())?, RecordType::CNAME, DNSClass::NONE));
+    }
+    Ok(message)
+}
+
 /// RFC 2136 section 2.4.2, the set exists with this value, or 2.4.3, it does not exist.
 fn prerequisite(owner: &Name, kind: RecordType, was: &Set) -> Vec<Record> {
     let data: Vec<RData> = was.data.iter().filter_map(Data::to_rdata).collect();

@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn who_has_no_names_reads_that_and_no_empty_list() {
         for (before, stage, part) in [
-            (&[][..], MigrationStage::Cancelled { at_ms: 0 }, "You had no names of ours"),
+            (&[][..], MigrationStage::Cancelled { at_ms: 0 }, "You had no names"),
             (&["mx1.relay.test"], MigrationStage::Announced { at_ms: 0 }, "you have no others yet"),
             (&[], MigrationStage::Announced { at_ms: 0 }, "Nothing changes for you"),
         ] {

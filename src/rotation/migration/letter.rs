@@ -31,9 +31,9 @@ pub(super) fn compose(draft: &Draft<'_>) -> Text {
         _ if migration.is_cancelled() => "MX names stay: the change is cancelled".to_owned(),
         _ if has_ended(migration) => "Change your MX records now: names have ended".to_owned(),
         (false, _) => "MX names change, and yours stay".to_owned(),
-        (true, false) => format!("Change your MX records until {}", day(migration.ends_ms)),
+        (true, false) => format!("Change your MX records by {}", day(migration.ends_ms)),
         (true, true) => {
-            format!("Reminder: change your MX records until {}", day(migration.ends_ms))
+            format!("Reminder: change your MX records by {}", day(migration.ends_ms))
         }
     };
     let id = format!("migration-{}.{round}.{}", migration.id, customer.id);
@@ -263,7 +263,7 @@ mod tests {
         for part in [
             "From: <support@relay.test>\r\n",
             "To: <ops@acme.test>,\r\n <noc@acme.test>\r\n",
-            "Subject: Change your MX records until 2010-05-31\r\n",
+            "Subject: Change your MX records by 2010-05-31\r\n",
             "Date: Wed, 28 Apr 2010 10:20:00 +0000\r\n",
             "Message-ID: <migration-7.1.acme@relay.test>\r\n",
             "Auto-Submitted: auto-generated\r\n",
@@ -321,7 +321,7 @@ mod tests {
     fn a_first_letter_is_no_reminder_though_others_are_reminded() {
         let stage = MigrationStage::Announced { at_ms: 0 };
         let text = letter((2, 2), &["mx-e.relay.test"], "Acme", stage);
-        assert!(text.contains("Subject: Change your MX records until 2010-05-31\r\n"), "{text}");
+        assert!(text.contains("Subject: Change your MX records by 2010-05-31\r\n"), "{text}");
         assert!(!text.contains("before:"), "{text}");
     }
 
@@ -353,7 +353,7 @@ mod tests {
         let names = &["mx-b.relay.test"];
         let stage = MigrationStage::Announced { at_ms: 0 };
         for (survey, first_round, subject) in [
-            (Survey::Old { at_ms: 1 }, 2, "Subject: Change your MX records until"),
+            (Survey::Old { at_ms: 1 }, 2, "Subject: Change your MX records by"),
             (Survey::Moved { at_ms: 1 }, 1, "Subject: Reminder: change"), // mail comes by it
         ] {
             let before = list(names);

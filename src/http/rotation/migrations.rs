@@ -11,6 +11,7 @@ use super::super::call::{Refused, Terms};
 use super::call::{FinishRow, LoadRow, MigrationCall, MigrationRow, StepRow};
 use super::names::{spelling, waits_for};
 use super::{Answer, RotationAdmin, host_name, time};
+use crate::post::moment;
 use crate::system::clock::wall_ms;
 
 impl RotationAdmin {
@@ -81,7 +82,7 @@ fn none() -> Refused {
 /// What the status page says of a migration.
 fn notice(migration: &Migration) -> (String, String) {
     let (retire, introduce) = (migration.retire.join(", "), migration.introduce.join(", "));
-    let ends = time(migration.ends_ms);
+    let ends = moment(migration.ends_ms);
     let title = match (migration.retire.is_empty(), migration.introduce.is_empty()) {
         (true, _) => "New MX names".to_owned(),
         (false, _) => format!("MX names end on {ends}"),

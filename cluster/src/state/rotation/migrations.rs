@@ -263,20 +263,23 @@ impl State {
 
     fn remind(&mut self) -> Outcome {
         let mut migration = self.require_announced()?.clone();
+        let late: BTreeSet<String> =
+            self.migration_breaks().into_iter().map(|(customer, _)| customer).collect();
         let untold = self.rotation.migrations.steps().filter(|(customer, step)| {
-            step.round == 0 && migration.concerns(step) && self.is_active(customer)
+            let first = step.round == 0 && migration.concerns(step);
+            let last = step.round < migration.rounds && late.contains(*customer);
+            (first || last) && self.is_active(customer)
         });
         let untold: Vec<&str> = untold.map(|(customer, _)| customer).collect();
         if !untold.is_empty() {
             return Err(Refusal::conflict(format!(
-                "the announcement has not gone to {} yet: {}; remind when it has: \
-                 `mxfleet migration status` says what letters wait for",
+                "the last letter has not gone to {} yet: {}; remind when it has: `mxfleet \
+                 migration status` says what letters wait for",
                 counted(untold.len()),
                 some_of(&untold)
             )));
         }
-        let late = self.migration_breaks().len();
-        if late == 0 {
+        if late.is_empty() {
             return Err(Refusal::conflict(
                 "no customer would lose mail if the old names ended now, so none is reminded",
             ));
@@ -285,7 +288,7 @@ impl State {
         let text = "Customers who still use the old names are reminded by mail.";
         self.update_notice(&migration, text)?;
         self.rotation.migrations.put(migration);
-        Ok(u64::try_from(late).unwrap_or(u64::MAX))
+        Ok(u64::try_from(late.len()).unwrap_or(u64::MAX))
     }
 
     fn finish(&mut self, force: bool) -> Outcome {

@@ -64,7 +64,9 @@ fn nobody_is_reminded_before_everybody_was_told() {
     assert!(bench.why(REMIND).contains("has not gone to 1 customer yet: c6"));
     let status = CustomerStatus::Suspended;
     bench.must(Command::CustomerStatus { id: "c6".to_owned(), status });
-    bench.must(REMIND);
+    let late = bench.must(REMIND);
+    let why = bench.why(REMIND);
+    assert!(why.contains(&format!("the last letter has not gone to {late} customer")), "{why}");
 }
 
 #[test]

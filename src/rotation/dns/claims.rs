@@ -77,7 +77,8 @@ mod tests {
             ("mx-b.relay.test", &["192.0.2.9"], None),
         ] {
             let (name, is) = set(name, RecordType::A, addresses);
-            let others = claims.others(&[name.clone()], &Sets::from([(name, is)]));
+            let others =
+                claims.others(std::slice::from_ref(&name), &Sets::from([(name.clone(), is)]));
             assert_eq!(others.as_deref(), expected, "{addresses:?}");
         }
     }

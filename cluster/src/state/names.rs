@@ -170,20 +170,15 @@ impl MxName {
     /// What DNS shall say at `now_ms`: the host and the time to live. Ahead of a change that has a
     /// date the time to live is lowered, early enough for resolvers to have forgotten the old one.
     pub fn wanted(&self, now_ms: u64, ttl: Ttl) -> Option<(u64, u32)> {
-        let normal_ms = 1000 * u64::from(ttl.normal_s);
-        match &self.pointing {
-            Some(pointing) if pointing.from_ms <= now_ms => {
-                pointing.to.map(|host| (host, ttl.low_s))
+        let host = self.host_at(now_ms)?;
+        let ahead_ms = 2 * 1000 * u64::from(ttl.normal_s);
+        let is_near = match &self.pointing {
+            Some(pointing) => {
+                self.is_moving(now_ms) || pointing.from_ms <= now_ms.saturating_add(ahead_ms)
             }
-            Some(Pointing { meanwhile: Some(host), .. }) => Some((*host, ttl.low_s)),
-            Some(pointing) if pointing.from_ms <= now_ms.saturating_add(2 * normal_ms) => {
-                self.target.map(|host| (host, ttl.low_s))
-            }
-            None if !self.former.is_empty() && now_ms < self.caches_until_ms => {
-                self.target.map(|host| (host, ttl.low_s))
-            }
-            _ => self.target.map(|host| (host, ttl.normal_s)),
-        }
+            None => !self.former.is_empty() && now_ms < self.caches_until_ms,
+        };
+        Some((host, if is_near { ttl.low_s } else { ttl.normal_s }))
     }
 
     /// Want DNS to say something else from `from_ms` on.

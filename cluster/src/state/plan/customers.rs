@@ -156,7 +156,7 @@ impl Spread {
 
 /// What a customer of this load brings by the name in this place, if by the first it brings `first`
 /// parts and by every other one.
-fn share(first: u64, place: usize, load: u64) -> u64 {
+pub(super) fn share(first: u64, place: usize, load: u64) -> u64 {
     load.saturating_mul(if place == 0 { first } else { 1 })
 }
 

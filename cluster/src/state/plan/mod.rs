@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use self::customers::share;
 pub(super) use self::customers::{Place, Spread};
 pub use self::moves::{Fleet, FleetHost, FleetName, Move, Plan};
 use super::names::{MxName, NameStage};
@@ -20,11 +21,6 @@ use super::{Host, State};
 /// A customer's mail mostly comes by the first of its names: the parts the first has in it, where
 /// every other name has one.
 pub(super) const SHARE_FIRST: u64 = 3;
-
-/// The part the name in this place of a customer's list has in its load.
-const fn share(place: usize, load: u64) -> u64 {
-    load.saturating_mul(if place == 0 { SHARE_FIRST } else { 1 })
-}
 
 impl State {
     /// Hosts, the names that point at them, and what these bring, as the planner sees it. Loads are
@@ -81,7 +77,7 @@ impl State {
             let list: Vec<usize> = list.iter().filter_map(found).collect();
             for (at, index) in list.iter().enumerate() {
                 if let Some(name) = names.get_mut(*index) {
-                    name.load = name.load.saturating_add(share(at, load));
+                    name.load = name.load.saturating_add(share(SHARE_FIRST, at, load));
                 }
                 let others = list.iter().take(at);
                 apart.extend(others.map(|other| (*other.min(index), *other.max(index))));

@@ -67,6 +67,15 @@ impl Bench {
         bench
     }
 
+    /// A migration of six customers that is announced; nobody was written to.
+    fn announced() -> Self {
+        let mut bench = Self::new(4, 6);
+        bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
+        bench.must(announce());
+        bench.settle();
+        bench
+    }
+
     fn ask(&mut self, command: Command) -> Outcome {
         self.index += 1;
         let request = Request::new(self.index.into(), "ops", self.now_ms, command);
@@ -326,10 +335,7 @@ fn a_migration_ends_names_only_when_nobody_would_break() {
 
 #[test]
 fn a_cancelled_migration_leaves_a_new_name_to_those_who_have_moved_to_it() {
-    let mut bench = Bench::new(4, 6);
-    bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
-    bench.must(announce());
-    bench.settle();
+    let mut bench = Bench::announced();
     let moved = bench.state.assignments().find(|(_, names)| names.contains(&name(5)));
     let moved = moved.unwrap().0.to_owned();
     // One of its domains has moved, another one has not.
@@ -346,10 +352,7 @@ fn a_cancelled_migration_leaves_a_new_name_to_those_who_were_told_and_may_have_i
     for (survey, expected) in
         [(Survey::Unknown, Some(NameStatus::Active)), (Survey::Old { at_ms: 1 }, None)]
     {
-        let mut bench = Bench::new(4, 6);
-        bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
-        bench.must(announce());
-        bench.settle();
+        let mut bench = Bench::announced();
         let rows: Vec<_> = bench.state.migration_steps().map(|(id, _)| id.to_owned()).collect();
         for customer in rows {
             let told = vec![(customer.clone(), 1, Told::Accepted { at_ms: 1 })];

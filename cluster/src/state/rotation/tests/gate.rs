@@ -58,10 +58,7 @@ fn broken(bench: &Bench) -> Vec<String> {
 
 #[test]
 fn a_name_that_a_cancelled_migration_left_to_somebody_ends_only_when_it_is_not_used_any_more() {
-    let mut bench = Bench::new(4, 6);
-    bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
-    bench.must(announce());
-    bench.settle();
+    let mut bench = Bench::announced();
     let moved = bench.state.assignments().find(|(_, names)| names.contains(&name(5)));
     let moved = moved.unwrap().0.to_owned();
     bench.must(surveyed_with(&moved, Survey::Moved { at_ms: 1 }, &[5]));
@@ -126,11 +123,7 @@ fn who_came_after_the_announcement_with_an_old_name_holds_its_end_up_too() {
 
 #[test]
 fn who_was_seen_to_have_moved_is_not_late_because_a_name_server_does_not_answer() {
-    let mut bench = Bench::new(4, 6);
-    let ends_ms = bench.now_ms + DAY_MS;
-    bench.must(plan(&[1], &[(5, 1)], ends_ms));
-    bench.must(announce());
-    bench.settle();
+    let mut bench = Bench::announced();
     let late = broken(&bench);
     let customer = late[0].clone();
     let other = late[1].clone();
@@ -173,11 +166,8 @@ fn what_was_found_of_another_migrations_names_says_nothing_of_this_ones() {
 
 #[test]
 fn a_suspended_customer_is_named_and_holds_no_end_up() {
-    let mut bench = Bench::new(4, 6);
-    let ends_ms = bench.now_ms + DAY_MS;
-    bench.must(plan(&[1], &[(5, 1)], ends_ms));
-    bench.must(announce());
-    bench.settle();
+    let mut bench = Bench::announced();
+    let ends_ms = bench.state.migrations().next().unwrap().ends_ms;
     let late = broken(&bench);
     let (asleep, others) = late.split_first().unwrap();
     let status = |status| Command::CustomerStatus { id: asleep.clone(), status };

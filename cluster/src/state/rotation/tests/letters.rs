@@ -42,15 +42,6 @@ impl Bench {
     fn step(&self, customer: &str) -> &MigrationStep {
         self.state.migration_step(customer).unwrap()
     }
-
-    /// A migration of six customers that is announced; nobody was written to.
-    fn announced() -> Self {
-        let mut bench = Self::new(4, 6);
-        bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
-        bench.must(announce());
-        bench.settle();
-        bench
-    }
 }
 
 #[test]

@@ -84,10 +84,7 @@ fn customers_that_get_their_names_together_share_out_first_places_too() {
 
 #[test]
 fn who_has_no_name_of_ours_keeps_no_new_name_alive_and_is_told_of_a_cancellation() {
-    let mut bench = Bench::new(4, 6);
-    bench.must(plan(&[1], &[(5, 1)], bench.now_ms + 30 * DAY_MS));
-    bench.must(announce());
-    bench.settle();
+    let mut bench = Bench::announced();
     let has_new = |(_, names): &(&str, &[String])| names.contains(&name(5));
     let customer = bench.state.assignments().find(has_new).unwrap().0.to_owned();
     bench.must(surveyed(&customer, Survey::Elsewhere { at_ms: 1 }));

@@ -5,7 +5,7 @@ use mxfleet_cluster::{Certificate, CertificateCommand, Command, NextCertificate,
 use super::super::call::{Refused, Terms};
 use super::call::{CertAdded, CertRow, KeyPem};
 use super::names::{spelling, until_in_dns};
-use super::{Answer, RotationAdmin, time};
+use super::{Answer, RotationAdmin, also, time};
 use crate::rotation::certificates;
 use crate::system::clock::wall_ms;
 
@@ -46,7 +46,7 @@ impl RotationAdmin {
         if published && self.view().waiting_certificates().any(|next| same(&next)) {
             let name = name.clone();
             let seen = CertificateCommand::KeyInDns { name, key_hash, is_in_dns: true };
-            self.propose(Command::Certificate(seen), &Terms::default()).await?;
+            self.propose(Command::Certificate(seen), &also(terms)).await?;
         }
         let state = self.view();
         let next = state.waiting_certificates().find(same);
@@ -62,7 +62,7 @@ impl RotationAdmin {
             let names: Vec<String> =
                 left.filter(|left| row.is_some_and(|row| row.covers(left))).collect();
             let gone = Command::Certificate(CertificateCommand::KeysOutOfDns { names });
-            self.propose(gone, &Terms::default()).await?;
+            self.propose(gone, &also(terms)).await?;
         }
         let remove = CertificateCommand::Remove { name };
         self.propose(Command::Certificate(remove), terms).await

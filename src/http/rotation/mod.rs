@@ -143,6 +143,11 @@ impl RotationAdmin {
     }
 }
 
+/// On what terms a call's second change is made: it is as much its asker's as the first.
+fn also(terms: &Terms) -> Terms {
+    Terms { actor: terms.actor.clone(), ..Terms::default() }
+}
+
 fn no_leader() -> Refused {
     Refused::unavailable(
         "it is not known which hosts answer, for there is no leader that says so; try again when \

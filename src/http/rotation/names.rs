@@ -9,7 +9,7 @@ use mxfleet_cluster::{
 use super::super::call::{Refused, Terms};
 use super::call::{LoadRow, MoveRow, NameCall, NameRow, RebalanceRow};
 use super::holders::{Holders, holders};
-use super::{Answer, Answers, RotationAdmin, certificates, host_name, time};
+use super::{Answer, Answers, RotationAdmin, also, certificates, host_name, time};
 use crate::rotation::records::{records, zone_file};
 use crate::smtp::address::domain_to_ascii;
 use crate::system::clock::wall_ms;
@@ -82,7 +82,7 @@ impl RotationAdmin {
         let wanted = row.wanted(wall_ms(), state.ttl());
         let (host, ttl_s) = (wanted.map(|(host, _)| host), wanted.map_or(0, |(_, ttl_s)| ttl_s));
         let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
-        self.propose(Command::Name(command), &Terms::default()).await?;
+        self.propose(Command::Name(command), &also(terms)).await?;
         Ok(changed)
     }
 
@@ -112,7 +112,7 @@ impl RotationAdmin {
         if !dry_run {
             if customers > 0 {
                 let spread = Command::Name(NameCommand::Spread);
-                let spread = self.propose(spread, &Terms::default()).await?;
+                let spread = self.propose(spread, &also(terms)).await?;
                 customers = spread["changed"].as_u64().unwrap_or_default();
             }
             let moves = plan.moves.iter().map(|step| (step.name.clone(), step.to.clone()));

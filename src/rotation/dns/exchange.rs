@@ -33,8 +33,10 @@ pub(in crate::rotation) enum ExchangeError {
     Nonsense(SocketAddr, String),
     #[error("{0} does not serve the zone (it is {1} for {2})")]
     NotServed(SocketAddr, &'static str, String),
+    /// This update is not taken; another one may be.
     #[error("{server} refuses the update: {why}")]
     Refused { server: SocketAddr, why: String },
+    /// No update of ours is taken.
     #[error("{server} refuses the update: {why}")]
     Unwelcome { server: SocketAddr, why: String },
     #[error(

@@ -66,3 +66,19 @@ pub async fn take_part(config: &Config) -> Result<Place, FleetError> {
 fn nobody_else() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use mxfleet_cluster::{CLUSTER_VERSION, NewHost};
+
+    /// The host `mx{n}`, as it would join.
+    pub(crate) fn new_host(n: u8) -> NewHost {
+        NewHost {
+            name: format!("mx{n}"),
+            address: format!("192.0.2.{n}:7946"),
+            version: "0.1.0".to_owned(),
+            key: [n; 32],
+            speaks: CLUSTER_VERSION,
+        }
+    }
+}

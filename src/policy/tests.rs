@@ -203,15 +203,9 @@ async fn a_webhook_alone_reads_what_is_in_trouble_and_nothing_else() {
 
 /// An MX name of a host that is in the fleet.
 async fn name(policy: &Policy, name: &str) {
-    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+    use mxfleet_cluster::{HostCommand, NameCommand};
     set(policy, "rotation.zone", "relay.test").await;
-    let host = NewHost {
-        name: "mx1".into(),
-        address: "192.0.2.1:7946".into(),
-        version: "0.1.0".into(),
-        key: [1; 32],
-        speaks: 1,
-    };
+    let host = crate::fleet::tests::new_host(1);
     let addresses = vec!["192.0.2.1".parse().unwrap()];
     let home = "mx1".to_owned();
     for (id, command) in [

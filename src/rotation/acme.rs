@@ -314,9 +314,10 @@ fn renew_ms(row: &Certificate) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+    use mxfleet_cluster::{HostCommand, NameCommand};
 
     use super::*;
+    use crate::fleet::tests::new_host;
 
     #[test]
     fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
@@ -338,17 +339,10 @@ mod tests {
     fn fleet(certificates: &[&[&str]]) -> State {
         let mut state = State::default();
         let host = || "mx1".to_owned();
-        let new = NewHost {
-            name: host(),
-            address: "192.0.2.1:7946".to_owned(),
-            version: "0.1.0".to_owned(),
-            key: [0; 32],
-            speaks: 1,
-        };
         let (name, addresses) = (host(), vec!["192.0.2.1".parse().unwrap()]);
         let (setting, zone) = ("rotation.zone".to_owned(), Some("relay.test".to_owned()));
         let mut commands = vec![
-            Command::HostFound { host: new, seed: 1 },
+            Command::HostFound { host: new_host(1), seed: 1 },
             Command::HostService(HostCommand::Set { name, addresses }),
             Command::SettingSet { name: setting, value: zone },
         ];

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX};
 use hickory_resolver::proto::rr::{Name, RData};
 use mxfleet_cluster::{
-    Command, Customer, CustomerStatus, Domain, HostCommand, NameCommand, NewHost, RecipientPolicy,
-    Request,
+    Command, Customer, CustomerStatus, Domain, HostCommand, NameCommand, RecipientPolicy, Request,
 };
 
 use super::testing::{Zone, serve};
 use super::*;
+use crate::fleet::tests::new_host;
 
 fn mx(preference: u16, host: &str) -> RData {
     RData::MX(MX::new(preference, Name::from_ascii(host).unwrap()))
@@ -194,13 +194,7 @@ async fn answers_are_kept_for_as_long_as_they_say() {
 
 /// A host `mx9` of the fleet at 192.0.2.9, and an MX name that points at it.
 async fn add_host(router: &Router) {
-    let host = NewHost {
-        name: "mx9".to_owned(),
-        address: "192.0.2.9:7000".to_owned(),
-        version: "0.1.0".to_owned(),
-        key: [0; 32],
-        speaks: mxfleet_cluster::CLUSTER_VERSION,
-    };
+    let host = new_host(9);
     let addresses = vec!["192.0.2.9".parse().unwrap()];
     let (zone, name) = ("relay.test".to_owned(), "mx-c.relay.test".to_owned());
     let commands = [

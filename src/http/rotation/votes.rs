@@ -57,25 +57,19 @@ fn missing<'a>(
 
 #[cfg(test)]
 mod tests {
-    use mxfleet_cluster::{Command, HostCommand, NewHost, Request};
+    use mxfleet_cluster::{Command, HostCommand, Request};
 
     use super::*;
+    use crate::fleet::tests::new_host;
 
     /// A fleet of mx1 to mx5 whose hosts' ids are their numbers.
     fn fleet() -> State {
         let mut state = State::default();
-        let new = |n: u8| NewHost {
-            name: format!("mx{n}"),
-            address: format!("192.0.2.{n}:7946"),
-            version: "0.1.0".to_owned(),
-            key: [n; 32],
-            speaks: 1,
-        };
-        change(&mut state, Command::HostFound { host: new(1), seed: 1 });
+        change(&mut state, Command::HostFound { host: new_host(1), seed: 1 });
         for n in 2..=5 {
             let name = format!("mx{n}");
             change(&mut state, Command::HostToken { hash: [n; 32], name, expires_ms: 1000 });
-            change(&mut state, Command::HostJoin { token: [n; 32], host: new(n) });
+            change(&mut state, Command::HostJoin { token: [n; 32], host: new_host(n) });
         }
         state
     }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use mxfleet_cluster::{
-    Cluster, Command, Member, NewHost, NoticeCommand, Request, State, random_id,
-};
+use mxfleet_cluster::{Cluster, Command, Member, NoticeCommand, Request, State, random_id};
 
 use super::board::{Board, Level, Seen};
 use super::{api, badge, feed, history, home};
+use crate::fleet::tests::new_host;
 
 const NOW_MS: u64 = 1_272_463_200_000; // 28 April 2010, 14:00 UTC
 const HOUR_MS: u64 = 3_600_000;
@@ -16,13 +15,7 @@ const HOSTILE: &str = "<script>alert(1)</script> \"'& \u{ffff}";
 /// A fleet of one host, and what was commanded an hour ago.
 async fn state(commands: Vec<Command>) -> Arc<State> {
     let cluster = Cluster::detached();
-    let host = NewHost {
-        name: "mx1".to_owned(),
-        address: "192.0.2.1:7000".to_owned(),
-        version: "0.1.0".to_owned(),
-        key: [0; 32],
-        speaks: mxfleet_cluster::CLUSTER_VERSION,
-    };
+    let host = new_host(1);
     for command in [Command::HostFound { host, seed: 1 }].into_iter().chain(commands) {
         let request = Request::new(random_id(), "test", NOW_MS - HOUR_MS, command);
         cluster.propose(request).await.unwrap().unwrap();

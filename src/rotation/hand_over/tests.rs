@@ -1,13 +1,12 @@
-//! A receiver whose disk fails at the wrong moment, and a message that is offered twice at once.
+//! A message on its way between nodes: disks that fail, answers that come late, hosts that are lost.
 
 use std::mem::ManuallyDrop;
 use std::sync::mpsc;
 use std::thread;
 
-use mxfleet_cluster::NewHost;
-
 use super::words::Reply;
 use super::*;
+use crate::fleet::tests::new_host;
 use crate::spool::sim_fs::{EIO, SimFs};
 use crate::spool::{Copied, RecipientState};
 use crate::worker::OperateError;
@@ -55,18 +54,11 @@ async fn copy(world: &World, hold: Hold) -> EntryId {
 
 /// Host 2 is in the fleet, and then `left`.
 async fn with_host_2(world: &World, left: &[Command]) {
-    let new = |name: &str, key| NewHost {
-        name: name.to_owned(),
-        address: format!("192.0.2.{key}:7946"),
-        version: "0.1.0".to_owned(),
-        key: [key; 32],
-        speaks: 1,
-    };
     let (hash, expires_ms) = ([7; 32], wall_ms() + 60_000);
     let found = [
-        Command::HostFound { host: new("mx1", 1), seed: 1 },
+        Command::HostFound { host: new_host(1), seed: 1 },
         Command::HostToken { hash, name: "mx2".to_owned(), expires_ms },
-        Command::HostJoin { token: hash, host: new("mx2", 2) },
+        Command::HostJoin { token: hash, host: new_host(2) },
     ];
     for command in found.iter().chain(left) {
         let request = Request::new(random_id(), "test", wall_ms(), command.clone());

@@ -152,10 +152,11 @@ mod tests {
 
     use hickory_resolver::proto::rr::rdata::{A, CNAME, MX};
     use hickory_resolver::proto::rr::{Name, RData};
-    use mxfleet_cluster::{HostCommand, NameCommand, NewHost};
+    use mxfleet_cluster::{HostCommand, NameCommand};
 
     use super::*;
     use crate::config::Limits;
+    use crate::fleet::tests::new_host;
     use crate::route::testing::{Zone, serve};
 
     const DAY_MS: u64 = 86_400_000;
@@ -171,17 +172,10 @@ mod tests {
         };
         let zone = Some("relay.test".to_owned());
         must(Command::SettingSet { name: "rotation.zone".to_owned(), value: zone });
-        let new = |n: u8| NewHost {
-            name: format!("mx{n}"),
-            address: format!("192.0.2.{n}:7946"),
-            version: "0.1.0".to_owned(),
-            key: [n; 32],
-            speaks: 1,
-        };
-        must(Command::HostFound { host: new(1), seed: 1 });
+        must(Command::HostFound { host: new_host(1), seed: 1 });
         let (hash, expires_ms) = ([2; 32], DAY_MS + 1000);
         must(Command::HostToken { hash, name: "mx2".to_owned(), expires_ms });
-        must(Command::HostJoin { token: hash, host: new(2) });
+        must(Command::HostJoin { token: hash, host: new_host(2) });
         for n in 1..=2_u8 {
             let (host, name) = (format!("mx{n}"), format!("mx{n}.relay.test"));
             let addresses = vec![Ipv4Addr::new(192, 0, 2, n).into()];

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use mxfleet_cluster::{
     Cluster, Command, Customer, CustomerStatus, HostCommand, MigrationCommand, NameCommand,
-    NewHost, Request, Survey, Told, random_id,
+    Request, Survey, Told, random_id,
 };
 
 use super::due;
 use super::mailer::{Mailer, message_number};
+use crate::fleet::tests::new_host;
 use crate::letters::Letters;
 use crate::post::Post;
 use crate::spool::EntryId;
@@ -78,9 +79,8 @@ impl Bench {
     }
 
     async fn host(&self, n: u8) {
-        let (name, key) = (format!("mx{n}"), [n; 32]);
-        let (address, version) = (format!("192.0.2.{n}:7946"), "0.1.0".to_owned());
-        let host = NewHost { name: name.clone(), address, version, key, speaks: 1 };
+        let host = new_host(n);
+        let name = host.name.clone();
         if n == 1 {
             self.must(Command::HostFound { host, seed: 1 }).await;
         } else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mxfleet_cluster::{
     Cluster, Command, CustomerStatus, HostCommand, LinkCommand, MigrationCommand, NameCommand,
-    NewHost, Request, random_id,
+    Request, random_id,
 };
 
 use super::super::board::{Board, Seen};
@@ -12,6 +12,7 @@ use super::gather::{Domain, Gathered, Refusal, Refusals};
 use super::records::Changes;
 use super::*;
 use crate::account::{Found, Suppressed};
+use crate::fleet::tests::new_host;
 use crate::fleet_wide::{Heard, NoAnswer};
 use crate::telemetry::journal::JournalLine;
 
@@ -23,13 +24,6 @@ const HOSTILE: &str = "<script>alert(1)</script> \"'&";
 async fn known(commands: Vec<Command>) -> Known {
     let cluster = Cluster::detached();
     let secret = LinkSecret::new().unwrap();
-    let host = |n: u8| NewHost {
-        name: format!("mx{n}"),
-        address: format!("192.0.2.{n}:7000"),
-        version: "0.1.0".to_owned(),
-        key: [n; 32],
-        speaks: mxfleet_cluster::CLUSTER_VERSION,
-    };
     let setting = |name: &str, value: &str| Command::SettingSet {
         name: name.to_owned(),
         value: Some(value.to_owned()),
@@ -54,9 +48,9 @@ async fn known(commands: Vec<Command>) -> Known {
     let (issued, of) = (secret.hash(), "acme".to_owned());
     let issue = LinkCommand::Issue { hash: issued, customer: of, by_mail: false };
     let all = [
-        Command::HostFound { host: host(1), seed: 1 },
+        Command::HostFound { host: new_host(1), seed: 1 },
         Command::HostToken { hash, name, expires_ms },
-        Command::HostJoin { token: hash, host: host(2) },
+        Command::HostJoin { token: hash, host: new_host(2) },
         setting("rotation.zone", "relay.test"),
         setting("service.address", "support@relay.test"),
         reached(1),

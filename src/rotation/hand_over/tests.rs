@@ -1,4 +1,4 @@
-//! A message on its way between nodes: disks that fail, answers that come late, hosts that are lost.
+//! A message on its way between nodes: failing disks, late answers, lost hosts.
 
 use std::mem::ManuallyDrop;
 use std::sync::mpsc;

@@ -4,7 +4,6 @@
 //! which no network does.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::process::{attempt, output};
 
@@ -19,19 +18,27 @@ pub struct Network {
 impl Network {
     /// So many hosts; the test itself is on the bridge too.
     pub fn of(hosts: usize) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        let third = u8::try_from((process as usize + next * 7) % 250).unwrap();
-        let network = Self { name: format!("mx{process}x{next}"), subnet: [10, 99, third], hosts };
+        let network = Self::claim(hosts);
         let bridge = network.bridge();
-        ip(&["link", "add", &bridge, "type", "bridge"]);
         ip(&["link", "set", &bridge, "up"]);
         ip(&["addr", "add", &format!("{}/24", network.here()), "dev", &bridge]);
         for host in 0..hosts {
             network.add(host);
         }
         network
+    }
+
+    /// A subnet that is nobody else's, also of no other run of the tests, even one that was killed:
+    /// who makes the bridge that is named after a subnet has it.
+    fn claim(hosts: usize) -> Self {
+        for third in 0..250 {
+            let name = format!("mxnet{third}");
+            let bridge = ["link", "add", &format!("{name}b"), "type", "bridge"];
+            if attempt("ip", &bridge).status.success() {
+                return Self { name, subnet: [10, 99, third], hosts };
+            }
+        }
+        panic!("no subnet below 10.99.0.0/16 is free: `ip link` shows who has them");
     }
 
     fn add(&self, host: usize) {

@@ -126,8 +126,9 @@ pub const SETTINGS: &[Setting] = &[
         name: "bounce.non_customer",
         default: "suppress",
         kind: SettingKind::Choice(&["suppress", "verified", "send"]),
-        about: "who is told when a customer's server refuses mail of somebody who is no customer: \
-                nobody, those whose mail SPF or DKIM confirms (headers only), or everybody",
+        about: "who is told when a customer's server refuses mail from a domain that is no \
+                customer's: nobody, those whose mail SPF or DKIM confirms (headers only), or \
+                everybody; at customers' domains it is always those whom SPF or DKIM confirms",
         caution: "`send` makes us a source of backscatter, and blocklists list those; `verified` \
                   costs questions to name servers for each message",
     },

@@ -82,6 +82,7 @@ fn customers_settings_and_queue_ids_are_checked() {
             (&["settings", "set", "queue.lifetime", "99999d"], 1, "must be"),
             (&["settings", "set", "queue.livetime", "5d"], 1, "there is no setting"),
             (&["queue", "show", "nonsense"], 1, "is not a queue id"),
+            (&["settings", "set", "queue.retry_min", "2h"], 1, "and queue.retry_max is 1h; set"),
             (&["queue", "delete"], 2, "required"),
             (&["explain", "rcpt", "nonsense"], 1, "an @ and a domain"),
             (&["explain", "rcpt", "a@acme.test", "--from", "a b@c.test"], 1, "not allowed"),

@@ -1,5 +1,7 @@
 //! Fleet-wide settings: typed, with a default, and with what breaks when they are off.
 
+mod order;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -376,12 +378,19 @@ impl Settings {
                 "there is no setting {name}; `mxfleet settings list` shows them all"
             ))
         })?;
-        let Some(value) = value else {
-            return Ok(u64::from(Arc::make_mut(&mut self.changed).remove(name).is_some()));
+        let mut then = self.clone();
+        let changed = Arc::make_mut(&mut then.changed);
+        let count = match value {
+            None => u64::from(changed.remove(name).is_some()),
+            Some(value) => {
+                check(setting, value)?;
+                changed.insert(name.to_owned(), (value.to_owned(), at));
+                1
+            }
         };
-        check(setting, value)?;
-        Arc::make_mut(&mut self.changed).insert(name.to_owned(), (value.to_owned(), at));
-        Ok(1)
+        order::check(&then, name)?;
+        *self = then;
+        Ok(count)
     }
 }
 

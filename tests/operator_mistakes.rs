@@ -3,6 +3,7 @@
 
 mod support;
 
+use support::next_year;
 use support::node::{Node, Setup};
 
 /// Arguments, exit code, and words that must be in the answer.
@@ -81,8 +82,8 @@ fn customers_settings_and_queue_ids_are_checked() {
             (&["settings", "set", "queue.lifetime", "soon"], 1, "is a duration such as"),
             (&["settings", "set", "queue.lifetime", "99999d"], 1, "must be"),
             (&["settings", "set", "queue.livetime", "5d"], 1, "there is no setting"),
-            (&["queue", "show", "nonsense"], 1, "is not a queue id"),
             (&["settings", "set", "queue.retry_min", "2h"], 1, "and queue.retry_max is 1h; set"),
+            (&["queue", "show", "nonsense"], 1, "is not a queue id"),
             (&["queue", "delete"], 2, "required"),
             (&["explain", "rcpt", "nonsense"], 1, "an @ and a domain"),
             (&["explain", "rcpt", "a@acme.test", "--from", "a b@c.test"], 1, "not allowed"),
@@ -104,4 +105,42 @@ fn an_import_with_one_bad_row_changes_nothing() {
     std::fs::write(&file, good).unwrap();
     assert_eq!(node.json(&import)["changed"], 2);
     assert_eq!(node.json(&import)["changed"], 0);
+}
+
+#[test]
+fn what_would_exempt_or_freeze_nobody_is_refused() {
+    let node = Node::start();
+    node.serve("acme.test", "127.0.0.1:9");
+    let until = |time| ["blacklist", "exempt", "ceo@acme.test", "--until", time];
+    assert_refused(
+        &node,
+        &[
+            (&until("2020-01-01T00:00:00Z"), 1, "the time of --until is past"),
+            (&until("0s"), 1, "the time of --until is past"),
+            (&until("soon"), 2, "is not a time such as"),
+            (&until("9999d"), 2, "is more than two years from now"),
+            (&["blacklist", "exempt", "who@nowhere.test"], 1, "is no domain of a customer"),
+            (&["blacklist", "freeze", "nope.test"], 1, "nope.test is no domain of a customer"),
+        ],
+    );
+    let exempt = |domain| node.json(&["blacklist", "list", "--exempt", "--domain", domain]);
+    assert_eq!(exempt("acme.test"), serde_json::json!([]));
+    node.admin(&until("5d"));
+    let day = format!("{}-07-01", next_year());
+    let more = ["blacklist", "exempt", "Boss@acme.test", "--reason", "asked us", "--until", &day];
+    node.admin(&more);
+    node.admin(&["blacklist", "exempt", "any@acme.test"]);
+    let rows = exempt("acme.test");
+    assert_eq!(
+        rows[0],
+        serde_json::json!({"address": "any@acme.test", "reason": "", "until": null})
+    );
+    assert_eq!(rows[1]["until"], format!("{day}T00:00:00Z"));
+    assert_eq!(
+        (&rows[1]["address"], &rows[1]["reason"]),
+        (&"boss@acme.test".into(), &"asked us".into())
+    );
+    assert_eq!(rows[2]["address"], "ceo@acme.test");
+    assert_eq!(exempt("other.test"), serde_json::json!([]));
+    assert!(node.admin(&["blacklist", "list", "--exempt"]).contains("for ever"));
 }

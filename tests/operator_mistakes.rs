@@ -144,3 +144,29 @@ fn what_would_exempt_or_freeze_nobody_is_refused() {
     assert_eq!(exempt("other.test"), serde_json::json!([]));
     assert!(node.admin(&["blacklist", "list", "--exempt"]).contains("for ever"));
 }
+
+#[test]
+fn a_change_of_the_queue_counts_what_was_changed_and_says_what_was_not() {
+    let node = Node::start();
+    node.serve("acme.test", "127.0.0.1:9");
+    for _ in 0..3 {
+        let reply = node.client().deliver("a@sender.test", &["u@acme.test"], b"Subject: x\r\n\r\n");
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+    let id = node.json(&["queue", "list"])[0]["id"].as_str().unwrap().to_owned();
+    let says = |words: &[&str]| {
+        let done = node.try_admin(&[&["queue"], words].concat());
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    assert_eq!(says(&["hold", &id]), "1 message(s) held\n");
+    let before = "0 message(s) held; 1 stay as they were: held already\n";
+    assert_eq!(says(&["hold", &id]), before);
+    let held = "held; release them first\n";
+    assert_eq!(says(&["retry", &id]), format!("0 message(s) due now; 1 stay as they were: {held}"));
+    let all = says(&["retry", "--all"]);
+    assert!(all.ends_with(&format!("message(s) due now; 1 stay as they were: {held}")), "{all}");
+    let released = "1 message(s) released; 2 stay as they were: not held\n";
+    assert_eq!(says(&["release", "--all"]), released);
+    assert_eq!(says(&["release", &id]), "0 message(s) released; 1 stay as they were: not held\n");
+}

@@ -478,6 +478,27 @@ pub struct Changed {
     pub changed: u64,
 }
 
+/// What a change of queued messages did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct QueueChanged {
+    /// Messages that changed.
+    pub changed: u64,
+    /// That were so before, or stay held.
+    pub as_before: u64,
+    /// That cannot be changed at this moment, because they are on their way.
+    pub busy: u64,
+}
+
+impl QueueChanged {
+    /// Count one more message.
+    pub fn count(&mut self, has_changed: bool) {
+        match has_changed {
+            true => self.changed += 1,
+            false => self.as_before += 1,
+        }
+    }
+}
+
 /// What RCPT TO would be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {

@@ -425,10 +425,14 @@ fn the_search_for_expired_jobs_is_bounded_and_goes_round() {
 fn a_held_job_is_neither_tried_nor_expired_until_it_is_released() {
     let mut world = World::new(100);
     let id = world.fresh("a.test", 1)[0];
+    assert!(!world.schedule.release(id, "a.test", world.now), "it is not held");
     assert!(world.schedule.hold(id, "a.test"));
+    assert!(!world.schedule.hold(id, "a.test"), "it is held already");
     assert!(world.open().is_empty());
     assert!(world.schedule.expired(|_| true, 10).is_empty());
     assert!(!world.schedule.retry(id, "a.test", world.now), "retry does not release");
+    assert_eq!(world.schedule.retry_domain("a.test", world.now), (0, 1));
+    assert_eq!(world.schedule.retry_all(world.now), (0, 1), "neither does that");
     assert_eq!(world.schedule.state(id, "a.test"), Some(JobState::Held));
     assert!(world.schedule.release(id, "a.test", world.now));
     assert_eq!(world.open_one().1.id, id);
@@ -470,10 +474,10 @@ fn an_operator_can_have_a_message_or_a_destination_tried_now() {
     assert_eq!(ticket.id, ids[1]);
     world.unreachable(permit, ticket);
     assert!(world.open().is_empty());
-    assert_eq!(world.schedule.retry_domain("a.test", world.now), 3);
+    assert_eq!(world.schedule.retry_domain("a.test", world.now), (3, 0));
     let (permit, ticket) = world.open_one();
     world.unreachable(permit, ticket);
-    assert_eq!(world.schedule.retry_all(world.now), 3);
+    assert_eq!(world.schedule.retry_all(world.now), (3, 0));
     assert_eq!(world.open().len(), 1, "a failing destination is probed, not stormed");
 }
 

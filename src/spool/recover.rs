@@ -94,6 +94,7 @@ pub(super) fn recover(fs: &dyn SpoolFs, dir: &Path) -> Result<Replayed, OpenErro
         recovery.replay(&sidecar);
     }
     recovery.settle()?;
+    recovery.index.segments.synced();
     let next_segment = numbers.last().map_or(1, |last| last + 1);
     recovery.report.entries = recovery.index.stats().messages;
     recovery.report.segments = headers.len() as u64;
@@ -201,10 +202,9 @@ impl Recovery<'_> {
         Ok(digits.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).collect())
     }
 
-    /// Whether an entry ended although no record says so. A segment goes as soon as nothing in it
-    /// is needed, which may be before the mark that ended the entry is synced; its record is still
-    /// there if it is in another segment than its chunks, and a crash leaves it without them. An
-    /// older copy of an entry that was moved looks the same.
+    /// Whether a record is of the past although it is there: a segment with chunks of the entry
+    /// has gone, which it does only when nothing in it is needed, and that is durable. So an entry
+    /// looks that has ended, and an older copy of one that was moved.
     fn has_ended(&self, entry: &EntryItem) -> bool {
         let gone = |number: u32| {
             self.index.segments.get(number).is_none() && !self.headless.contains(&number)

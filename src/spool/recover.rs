@@ -275,8 +275,16 @@ impl Recovery<'_> {
             // Only gives space back: the header of the next segment says where this one ends.
             let _ = file.truncate(u64::from(tail.end));
         }
-        // Without it the segment is scanned again next time.
-        let _ = write_file(self.fs, &sidecar_path(self.dir, number), &sidecar.encode());
+        // A process that was killed may have left it in the kernel's memory alone. From here on it
+        // counts: older records go because of it, and the sidecar tells of it.
+        match file.sync_data() {
+            // Without a sidecar the segment is scanned again next time.
+            Ok(()) => {
+                let path = sidecar_path(self.dir, number);
+                drop(write_file(self.fs, &path, &sidecar.encode()));
+            }
+            Err(error) => tracing::warn!(?path, %error, "what was found cannot be synced"),
+        }
         Ok(sidecar)
     }
 

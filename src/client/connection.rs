@@ -10,7 +10,7 @@ use super::dialog::{Before, Ending, Request, Step, Transaction};
 use super::wire::{Wire, WireError};
 use super::{Hop, Outgoing, Text, TextError};
 use crate::config::Limits;
-use crate::smtp::{Address, Answer, Enhanced, Envelope, Reply, Response, Stage};
+use crate::smtp::{Address, Answer, BodyType, Enhanced, Envelope, Reply, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 
 /// A text leaves in pieces of this size, each within the time of one block.
@@ -173,6 +173,13 @@ impl Connection {
     /// The server, as logs write it: `name[ip]:port`.
     pub fn relay(&self) -> String {
         self.relay.clone()
+    }
+
+    /// Whether the server takes messages that are labelled as this one.
+    pub fn takes(&self, envelope: &Envelope) -> bool {
+        let Capabilities { eight_bit_mime, smtputf8, .. } = self.capabilities;
+        (eight_bit_mime || envelope.body != BodyType::EightBitMime)
+            && (smtputf8 || !envelope.smtputf8)
     }
 
     /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender

@@ -328,8 +328,8 @@ impl Inner {
         })
     }
 
-    /// Recipients of jobs that waited too long fail; `why` is what was last said of each. `false` if
-    /// that must be tried again for some of them.
+    /// Recipients of jobs that waited too long fail; `why` is what was last said of each. `false`
+    /// if that must be tried again for some of them.
     pub(super) async fn give_up(
         self: &Arc<Self>,
         trial: Trial<'_>,

@@ -21,8 +21,8 @@ pub enum TakeError {
 
 impl Deliveries {
     /// Take a message out of the schedule, with all that became of it so far; `None` if there is
-    /// nothing left to deliver. Refused while it is not in the schedule. It stays in the spool: a restart, or [`Deliveries::adopt`],
-    /// schedules it again.
+    /// nothing left to deliver. Refused while it is not in the schedule. It stays in the spool: a
+    /// restart, or [`Deliveries::adopt`], schedules it again.
     pub async fn take(&self, id: EntryId) -> Result<Option<Message>, TakeError> {
         let inner = &self.inner;
         let Some(message) = inner.load_entry(id).await.map_err(OperateError::from)? else {

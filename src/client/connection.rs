@@ -268,17 +268,17 @@ impl From<WireError> for TextFailure {
 /// of TLS (RFC 3207 section 4, RFC 5248 for X.7.10), or of what a server may offer only over TLS,
 /// says nothing of the message: with TLS the server will take it.
 fn over_tls(response: Response, why: &str) -> Response {
-    let words = match &response.answer {
+    let (stage, words) = match &response.answer {
         Answer::Reply(reply)
             if reply.code == 530 || matches!(reply.enhanced, Some(Enhanced(5, 7, 10))) =>
         {
-            reply.to_string()
+            (Stage::StartTls, reply.to_string())
         }
-        Answer::Unfit { enhanced: Enhanced(5, ..), text } => text.clone(),
+        Answer::Unfit { enhanced: Enhanced(5, 6, _), text } => (response.stage, text.clone()),
         _ => return response,
     };
     let text = format!("{words} (in the clear, because TLS failed: {why})");
-    Response::unfit(Stage::StartTls, Enhanced(4, 7, 5), text)
+    Response::unfit(stage, Enhanced(4, 7, 5), text)
 }
 
 /// The last two octets of a text, which decide how it is ended.

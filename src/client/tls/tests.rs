@@ -189,7 +189,7 @@ async fn a_server_that_wants_tls_refuses_nothing_for_good_while_tls_fails() {
     let mut connection = client.connect(&server.hop(Opportunistic)).await.unwrap();
     let utf8 = Envelope { smtputf8: true, ..envelope(&["a@example.test"]) };
     let responses = connection.deliver(outgoing(&utf8, &[0], "x\r\n")).await;
-    assert_eq!(short(&responses), ["starttls unfit 4.7.5"]);
+    assert_eq!(short(&responses), ["mail unfit 4.7.5"], "others may go on");
     connection.quit().await;
 }
 

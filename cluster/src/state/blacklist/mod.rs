@@ -330,7 +330,7 @@ impl Blacklist {
             return false;
         }
         let known = self.history(address).unwrap_or_default();
-        let at_ms = at_ms.min(now_ms).max(known.rejected.newest().unwrap_or(0));
+        let at_ms = at_ms.min(now_ms);
         // What was not counted cannot list it when the exemption ends.
         if self.is_exempt(address, at_ms) {
             return false;
@@ -339,7 +339,7 @@ impl Blacklist {
         match policy.listed_until(&known) {
             Some(until) if at_ms < until => return false,
             Some(_) => history.rejected = Times::one(at_ms),
-            None => history.rejected.push(at_ms),
+            None => history.rejected.insert(at_ms),
         }
         if policy.trusts(&known, at_ms) {
             let is_first = known.rejected.newest() < known.taken_ms;

@@ -53,7 +53,7 @@ pub use hosts::{Host, NewHost};
 pub use links::LinkCommand;
 pub use lists::RecipientList;
 pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
-pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
+pub use names::{FormerHost, MxName, NameStage, NameStatus, Pointing, Ttl};
 pub use news::{RecipientNews, Verification};
 pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;

@@ -247,10 +247,14 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
         return Some(until_in_dns(state, what, &by_hand));
     }
-    if !row.former.is_empty() && now_ms < row.caches_until_ms {
-        let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();
-        let until = time(row.caches_until_ms);
-        return Some(format!("resolvers to forget {}, until {until}", former.join(", ")));
+    if let Some(until_ms) = row.remembered(now_ms).map(|former| former.until_ms).max() {
+        let former = row.remembered(now_ms).map(|former| host_name(state, former.host));
+        let former: Vec<String> = former.collect();
+        return Some(format!(
+            "resolvers to forget {}, until {}",
+            former.join(", "),
+            time(until_ms)
+        ));
     }
     match row.stage {
         NameStage::Planned => Some("its migration to be announced".to_owned()),

@@ -158,3 +158,18 @@ fn no_name_comes_back_to_a_host_without_an_address() {
     bench.settle();
     assert_eq!(row(&bench, 1).target, Some(1));
 }
+
+#[test]
+fn a_drain_does_not_wait_for_the_date_of_a_change_that_is_not_its_hosts() {
+    let mut bench = Bench::new(4, 0);
+    bench.must(point(1, 2, None, true));
+    bench.publish();
+    bench.must(point(1, 3, Some(bench.now_ms + 30 * DAY_MS), false));
+    bench.must(bench.drain(1));
+    assert!(bench.state.accepts_mail(1, bench.now_ms), "resolvers remember it");
+    bench.settle();
+    assert!(!bench.state.accepts_mail(1, bench.now_ms), "not for 30 days");
+    bench.must(left(1, 0));
+    let due = bench.state.due(bench.now_ms);
+    assert!(matches!(due.as_slice(), [Command::HostService(_)]), "{due:?}");
+}

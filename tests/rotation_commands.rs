@@ -324,3 +324,30 @@ fn a_host_that_does_not_answer_is_given_no_names() {
         node.try_admin(&["host", "resume", &name(dead)]).status.success()
     });
 }
+
+#[test]
+fn a_name_is_not_brought_back_to_a_host_that_does_not_answer() {
+    let mut fleet = Fleet::start(3);
+    let leader = fleet.await_leader();
+    let dead = (leader + 1) % 3;
+    let name = |index: usize| format!("mx{}", index + 1);
+    let node = &fleet.nodes[leader];
+    node.admin(&["settings", "set", "rotation.zone", "relay.example"]);
+    for index in [leader, dead] {
+        node.admin(&["host", "set", &name(index), "--address", &format!("127.0.0.3{index}")]);
+    }
+    let mx_name = "mx-a.relay.example";
+    node.admin(&["name", "add", mx_name, "--host", &name(dead), "--published"]);
+    fleet.nodes[dead].kill();
+    let node = &fleet.nodes[leader];
+    eventually("the leader misses it", SOON, || {
+        node.json(&["host", "show", &name(dead)])["answers"] == "down"
+    });
+    let cancel = ["name", "point", mx_name, "--cancel"];
+    node.admin(&["name", "point", mx_name, &name(leader), "--at", "30d"]);
+    node.admin(&cancel); // it stays where it is in any case
+    node.admin(&["name", "point", mx_name, &name(leader)]);
+    refused(&node.try_admin(&cancel), &format!("host {} does not answer", name(dead)));
+    let row = node.json(&["name", "show", mx_name]);
+    assert_eq!(row["moves_to"], name(leader), "{row}");
+}

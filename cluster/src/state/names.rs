@@ -138,6 +138,14 @@ impl MxName {
         self.pointing.as_ref().map_or(self.target, |pointing| pointing.to)
     }
 
+    /// The host it stays at if the change that is wanted is taken back at `now_ms`.
+    pub fn stays_at(&self, now_ms: u64) -> Option<u64> {
+        match &self.pointing {
+            Some(pointing) if pointing.from_ms > now_ms => pointing.meanwhile.or(self.target),
+            _ => self.target,
+        }
+    }
+
     /// The host DNS shall say at `now_ms`; `None` when it shall not have the name.
     pub(super) fn host_at(&self, now_ms: u64) -> Option<u64> {
         match &self.pointing {

@@ -59,7 +59,11 @@ impl RotationAdmin {
                 let command = NameCommand::Remove { name: name.clone(), force };
                 return self.and_published(command, &name, published, terms).await;
             }
-            NameCall::Stay { name } => NameCommand::Stay { name: spelling(&name)? },
+            NameCall::Stay { name } => {
+                let name = spelling(&name)?;
+                self.require_up_to_stay(&name).await?;
+                NameCommand::Stay { name }
+            }
             NameCall::Retire { name, at_ms } => {
                 NameCommand::Retire { name: spelling(&name)?, at_ms }
             }
@@ -84,6 +88,16 @@ impl RotationAdmin {
         let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
         self.propose(Command::Name(command), &also(terms)).await?;
         Ok(changed)
+    }
+
+    /// Refuse to bring a name that has begun to move back to a host that does not answer.
+    async fn require_up_to_stay(&self, name: &str) -> Result<(), Refused> {
+        let (state, now_ms) = (self.view(), wall_ms());
+        let row = state.name(name).filter(|row| row.is_moving(now_ms));
+        match row.and_then(|row| row.stays_at(now_ms)) {
+            Some(host) => self.require_up(&host_name(&state, host)).await,
+            None => Ok(()),
+        }
     }
 
     fn zone(&self) -> Answer {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::domains::is_host_name;
 use super::super::names::{MxName, NameStage};
+use super::super::service::HostState;
 use super::super::{Command, Outcome, Refusal, State};
 use super::Fault;
 
@@ -123,13 +124,22 @@ impl State {
                 if row.pointing.is_none() || row.target.is_none() || row.aim().is_none() {
                     return Err(Refusal::conflict(format!("{name} is not about to move")));
                 }
+                self.require_place_to_stay(row, self.clock_ms).map_err(|why| {
+                    Refusal::conflict(format!(
+                        "{why}; `mxfleet name point {name} HOST` takes it elsewhere"
+                    ))
+                })?;
                 self.edit_name(name, |row, now_ms| row.stay(now_ms))
             }
             NameCommand::Retire { name, at_ms } => self.retire_name(name, *at_ms),
             NameCommand::Keep { name } => {
                 self.require_not_migrating(name)?;
-                if !matches!(self.require_name(name)?.stage, NameStage::Retiring { .. }) {
+                let row = self.require_name(name)?;
+                if !matches!(row.stage, NameStage::Retiring { .. }) {
                     return Err(Refusal::conflict(format!("{name} has no end to take back")));
+                }
+                if row.aim().is_none() {
+                    self.require_place_to_stay(row, self.clock_ms)?;
                 }
                 self.edit_name(name, |row, now_ms| {
                     row.stage = NameStage::Active;
@@ -224,6 +234,21 @@ impl State {
             return Ok(u64::from(moves_home));
         }
         self.edit_name(name, |row, now_ms| row.point(Some(target), from_ms, rehome, now_ms))
+    }
+
+    /// Refuse to leave a name at a host that takes no mail, or will not for long.
+    fn require_place_to_stay(&self, row: &MxName, now_ms: u64) -> Result<(), Refusal> {
+        let Some(id) = row.stays_at(now_ms) else { return Ok(()) };
+        let (name, host) = (&row.name, self.host_name(id));
+        if self.hosts.get(id).is_none() {
+            return Err(Refusal::conflict(format!("{name} would stay at {host}, which is gone")));
+        }
+        let Err(why) = self.require_target(&host) else { return Ok(()) };
+        let resume = match self.hosts.get(id).map(|host| &host.state) {
+            Some(HostState::InService) | None => String::new(),
+            Some(_) => format!("; `mxfleet host resume {host}` first"),
+        };
+        Err(Refusal::conflict(format!("{name} would stay where it is, but {why}{resume}")))
     }
 
     fn retire_name(&mut self, name: &str, at_ms: u64) -> Outcome {

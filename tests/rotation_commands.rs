@@ -51,6 +51,17 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     let set = one.try_admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
     let said = String::from_utf8(set.stderr).unwrap();
     assert!(said.contains("DNS is still to say them of mx-a.relay.example"), "{said}");
+    let waits_for = || one.json(&["name", "show", "mx-a.relay.example"])["waits_for"].clone();
+    assert!(waits_for().is_null(), "they are the same: {}", waits_for());
+    one.admin(&["host", "set", "mx1", "--address", "127.0.0.13"]);
+    let waits = waits_for();
+    let waits = waits.as_str().unwrap();
+    assert!(waits.starts_with("DNS to say where mx1 is now: 127.0.0.13: "), "{waits}");
+    let (_, say) = waits.split_once("say so: `mxfleet ").unwrap();
+    one.admin(&say.trim_end_matches('`').split(' ').collect::<Vec<_>>());
+    assert!(waits_for().is_null(), "somebody made sure: {}", waits_for());
+    one.admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
+    one.admin(&["name", "point", "mx-a.relay.example", "mx1", "--published"]);
     let point = ["name", "point", "mx-a.relay.example"];
     let says = |rest: &[&str]| {
         let said = two.try_admin(&[&point[..], rest].concat());
@@ -172,6 +183,31 @@ fn a_migration_is_planned_announced_and_cancelled() {
     node.admin(&["migration", "cancel"]);
     assert_eq!(names("acme"), before);
     assert_eq!(node.json(&["notice", "list"])[0]["state"], "resolved");
+}
+
+#[test]
+fn a_name_that_customers_use_past_its_end_stays_and_says_who_they_are() {
+    let fleet = fleet();
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", "mx-e.relay.example", "--host", "mx1", "--published"]);
+    node.admin(&["name", "retire", "mx-a.relay.example", "--at", "1s"]);
+    for node in &fleet.nodes {
+        eventually("its date has come", SOON, || {
+            let row = node.json(&["name", "show", "mx-a.relay.example"]);
+            row["waits_for"] == "customers to stop using it: acme, bolt, corp"
+        });
+        assert_eq!(node.metric("mxfleet_names_overdue"), 1.0);
+    }
+    assert!(node.admin(&["name", "list"]).contains("to stop using it: acme, bolt, corp"));
+    for customer in ["acme", "bolt", "corp"] {
+        let names = "mx-e.relay.example,mx-b.relay.example";
+        node.admin(&["customer", "set", customer, "--names", names]);
+    }
+    eventually("nobody is in the way", SOON, || {
+        let row = node.json(&["name", "show", "mx-a.relay.example"]);
+        row["waits_for"].as_str().is_some_and(|waits| waits.contains("DNS to forget it"))
+    });
+    assert_eq!(node.metric("mxfleet_names_overdue"), 0.0);
 }
 
 #[test]

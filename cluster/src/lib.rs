@@ -59,7 +59,7 @@ pub use state::{
     RecipientList, RecipientNews, RecipientPolicy, Refusal, RefusedRecipient, RejectionNote,
     Request, ReturnKey, Route, RouteError, SETTINGS, Secret, Server, Setting, SettingKind,
     Settings, State, Survey, TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, Verification,
-    Verify, domain_of, parse_duration_ms, render_duration,
+    Verify, domain_of, parse_duration_ms, render_duration, some_of,
 };
 pub use status::{Member, Status};
 pub use vault::VaultError;

@@ -60,7 +60,7 @@ pub(crate) use parts::Part;
 pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
 pub use recipients::{RecipientChange, RecipientPolicy, Verify};
 pub use return_paths::{ReturnKey, Secret};
-pub use rotation::{NameCommand, TRAFFIC_COUNTS_MAX};
+pub use rotation::{NameCommand, TRAFFIC_COUNTS_MAX, some_of};
 pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]

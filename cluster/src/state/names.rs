@@ -5,6 +5,7 @@
 //! of what DNS said before has passed, resolvers may still send mail to the hosts before.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct MxName {
     pub keys_until_ms: u64,
     /// The longest time to live of those records, in seconds.
     pub keys_ttl_s: u32,
+    /// The addresses DNS was last seen to say.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A host that a name led to, or was about to.
@@ -119,6 +122,7 @@ impl MxName {
             told_s: 0,
             keys_until_ms: 0,
             keys_ttl_s: 0,
+            addresses: Vec::new(),
         }
     }
 
@@ -246,6 +250,12 @@ impl MxName {
     /// The longest time that a resolver may be told to remember what DNS says, in seconds.
     pub fn longest_ttl_s(&self) -> u32 {
         self.ttl_s.max(self.told_s)
+    }
+
+    /// Whether DNS was last seen to say these addresses, in whatever order.
+    pub fn is_known_to_say(&self, addresses: &[IpAddr]) -> bool {
+        self.addresses.len() == addresses.len()
+            && self.addresses.iter().all(|known| addresses.contains(known))
     }
 
     /// Whether every authority is known to give this time to live, and no other.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Command, Fault, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing, State,
+    Command, Fault, Host, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing,
+    State, some_of,
 };
 
 use super::super::call::{Refused, Terms};
@@ -85,7 +86,10 @@ impl RotationAdmin {
         let Some(row) = state.name(name).filter(|_| published) else { return Ok(changed) };
         let wanted = row.wanted(wall_ms(), state.ttl());
         let (host, ttl_s) = (wanted.map(|(host, _)| host), wanted.map_or(0, |(_, ttl_s)| ttl_s));
-        let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
+        let addresses = host.and_then(|host| state.host(host));
+        let addresses = addresses.map(|row| row.addresses.clone()).unwrap_or_default();
+        let name = name.to_owned();
+        let command = NameCommand::Published { name, host, ttl_s, addresses };
         self.propose(Command::Name(command), &also(terms)).await?;
         Ok(changed)
     }
@@ -244,6 +248,10 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
     if let Some(pointing) = &row.pointing {
         let is_ahead = pointing.from_ms > now_ms;
         if is_ahead && pointing.meanwhile.is_none() {
+            if let Some(host) = state.readdressed(row) {
+                let date = time(pointing.from_ms);
+                return Some(until_in_dns(state, addressed(host), &format!("wait until {date}")));
+            }
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
         if state.awaits_certificate(row, now_ms) {
@@ -261,6 +269,11 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
         return Some(until_in_dns(state, what, &by_hand));
     }
+    if let Some(host) = state.readdressed(row) {
+        let by_hand =
+            format!("say so: `mxfleet name point {} {} --published`", row.name, host.name);
+        return Some(until_in_dns(state, addressed(host), &by_hand));
+    }
     if let Some(until_ms) = row.remembered(now_ms).map(|former| former.until_ms).max() {
         let former = row.remembered(now_ms).map(|former| host_name(state, former.host));
         let former: Vec<String> = former.collect();
@@ -273,10 +286,19 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
     match row.stage {
         NameStage::Planned => Some("its migration to be announced".to_owned()),
         NameStage::Retiring { at_ms } if at_ms <= now_ms => {
-            Some("customers to stop using it".to_owned())
+            let users = state.overdue_users(row, now_ms);
+            let who =
+                if users.is_empty() { String::new() } else { format!(": {}", some_of(&users)) };
+            Some(format!("customers to stop using it{who}"))
         }
         _ => None,
     }
+}
+
+/// That DNS is to say addresses that were changed.
+fn addressed(host: &Host) -> String {
+    let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+    format!("DNS to say where {} is now: {}", host.name, addresses.join(" "))
 }
 
 /// What an operator says who has seen the change in DNS, whatever began it.

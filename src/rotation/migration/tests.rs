@@ -103,8 +103,9 @@ impl Bench {
     }
 
     async fn published(&self, name: &str, host: u64) {
-        let (name, host) = (name.to_owned(), Some(host));
-        self.must(Command::Name(NameCommand::Published { name, host, ttl_s: 60 })).await;
+        let (name, host, addresses) = (name.to_owned(), Some(host), Vec::new());
+        let published = NameCommand::Published { name, host, ttl_s: 60, addresses };
+        self.must(Command::Name(published)).await;
     }
 
     async fn told(&self, customer: &str, round: u32, told: Told) {

@@ -1,5 +1,7 @@
 //! Names: added, pointed elsewhere, given an end, removed.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::domains::is_host_name;
@@ -7,6 +9,7 @@ use super::super::names::{MxName, NameStage};
 use super::super::service::HostState;
 use super::super::{Command, Outcome, Refusal, State};
 use super::Fault;
+use super::addresses::ADDRESSES_MAX;
 
 const NAMES_MAX: usize = 1000;
 /// Removed names that are remembered, so that nobody gets mail that is meant for another; those
@@ -68,6 +71,8 @@ pub enum NameCommand {
         host: Option<u64>,
         /// The time to live, in seconds.
         ttl_s: u32,
+        /// The addresses.
+        addresses: Vec<IpAddr>,
     },
     /// Why DNS is not as wanted; `None` when it is.
     DnsFault {
@@ -97,7 +102,7 @@ impl NameCommand {
             Self::Keep { name } => format!("name retire {name} --cancel"),
             Self::Remove { name, force: true } => format!("name remove {name} --force"),
             Self::Remove { name, .. } => format!("name remove {name}"),
-            Self::Published { name, host: Some(host), ttl_s } => {
+            Self::Published { name, host: Some(host), ttl_s, .. } => {
                 format!("{name} is in DNS for host {host}, {ttl_s} s")
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
@@ -149,7 +154,9 @@ impl State {
                 })
             }
             NameCommand::Remove { name, force } => self.remove_name(name, *force),
-            NameCommand::Published { name, host, ttl_s } => self.published(name, *host, *ttl_s),
+            NameCommand::Published { name, host, ttl_s, addresses } => {
+                self.published(name, *host, *ttl_s, addresses)
+            }
             NameCommand::DnsFault { text } => {
                 let (known, now_ms) = (&mut self.rotation.dns_fault, self.clock_ms);
                 Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
@@ -340,17 +347,30 @@ impl State {
         self.edit_name(name, |row, now_ms| row.point(None, now_ms, false, now_ms))
     }
 
-    fn published(&mut self, name: &str, host: Option<u64>, ttl_s: u32) -> Outcome {
+    fn published(
+        &mut self,
+        name: &str,
+        host: Option<u64>,
+        ttl_s: u32,
+        addresses: &[IpAddr],
+    ) -> Outcome {
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(Refusal::invalid("a host has at most 16 addresses"));
+        }
         let now_ms = self.clock_ms;
         let row = self.require_name(name)?;
         if row.host_at(now_ms) != host && row.target != host {
             return Err(Refusal::conflict(format!("DNS is no longer to say this of {name}")));
         }
-        if row.pointing.is_none() && row.is_known_to_give(ttl_s) {
+        let is_known = row.is_known_to_give(ttl_s) && row.is_known_to_say(addresses);
+        if row.pointing.is_none() && is_known {
             return Ok(0);
         }
         let fresh = row.stage == NameStage::Planned;
-        self.edit_name(name, |row, now_ms| row.seen(host, ttl_s, now_ms))?;
+        self.edit_name(name, |row, now_ms| {
+            row.seen(host, ttl_s, now_ms);
+            row.addresses = addresses.to_vec();
+        })?;
         self.rotation.names.forget_removed(REMOVED_MAX);
         if fresh && host.is_none() && self.require_name(name)?.pointing.is_none() {
             self.rotation.names.forget(name); // its introduction was cancelled
@@ -373,7 +393,7 @@ impl State {
     }
 
     /// Customers who have the name, or got mail by it lately.
-    fn users(&self, name: &str) -> Vec<&str> {
+    pub(super) fn users(&self, name: &str) -> Vec<&str> {
         let mut users: Vec<&str> = self
             .customers
             .iter()
@@ -424,7 +444,7 @@ impl State {
         Ok(1)
     }
 
-    fn require_not_migrating(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn require_not_migrating(&self, name: &str) -> Result<(), Refusal> {
         let Some(open) = self.rotation.migrations.open() else { return Ok(()) };
         if open.retire.iter().chain(&open.introduce).any(|known| known == name) {
             return Err(Refusal::conflict(format!(
@@ -451,7 +471,7 @@ pub(super) fn counted(customers: usize) -> String {
 }
 
 /// The first few of them.
-pub(super) fn some_of(customers: &[&str]) -> String {
+pub fn some_of(customers: &[&str]) -> String {
     let shown = customers.iter().take(SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
     if customers.len() > SHOWN_MAX { format!("{shown}, ...") } else { shown }
 }

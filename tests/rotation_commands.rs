@@ -186,6 +186,26 @@ fn a_migration_is_planned_announced_and_cancelled() {
 }
 
 #[test]
+fn a_plan_that_leaves_hosts_uneven_says_what_evens_them_out() {
+    let fleet = fleet();
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", "mx-e.relay.example", "--host", "mx1", "--published"]);
+    let names = "mx-e.relay.example,mx-b.relay.example";
+    node.admin(&["customer", "set", "acme", "--names", names]);
+    let planned = ["migration", "plan", "--ends", "35d", "--retire", "mx-b.relay.example"];
+    let plan = node.json(&planned);
+    let moves = plan["rebalance"].as_array().unwrap();
+    assert_eq!((moves.len(), &moves[0]["to"]), (1, &"mx2".into()), "{plan}");
+    let table = node.admin(&["migration", "status"]);
+    let words =
+        format!("`mxfleet name rebalance` would move {} to", moves[0]["name"].as_str().unwrap());
+    assert!(table.contains(&words), "{table}");
+    node.admin(&["migration", "announce"]);
+    let status = node.json(&["migration", "status"]);
+    assert!(status["rebalance"].as_array().unwrap().is_empty(), "the plan is made: {status}");
+}
+
+#[test]
 fn a_name_that_customers_use_past_its_end_stays_and_says_who_they_are() {
     let fleet = fleet();
     let node = &fleet.nodes[0];

@@ -152,7 +152,7 @@ pub(super) fn no_host() -> Refused {
     )
 }
 
-fn moves(plan: &Plan) -> Vec<MoveRow> {
+pub(super) fn moves(plan: &Plan) -> Vec<MoveRow> {
     let row = |step: &mxfleet_cluster::Move| MoveRow {
         name: step.name.clone(),
         from: step.from.clone(),

@@ -100,6 +100,25 @@ async fn a_message_that_became_ours_is_not_let_go_by_an_answer_from_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_let_go_what_is_busy_or_was_offered_after_it_was_asked() {
+    let (inner, world) = node(&SimFs::new());
+    let arriving = Hold::Arriving { from: 9, held: false };
+    let id = copy(&world, arriving).await;
+    let asked_at = Instant::now();
+    let busy = inner.begin(id).unwrap();
+    inner.let_go(9, id, asked_at).await;
+    assert_eq!(world.spool.hold_of(id), Some(arriving), "it is being stored anew");
+    drop(busy);
+    lock(&inner.touched).insert(id, Instant::now());
+    inner.let_go(9, id, asked_at).await;
+    assert_eq!(world.spool.hold_of(id), Some(arriving), "it was offered again");
+    inner.let_go(8, id, Instant::now()).await;
+    assert_eq!(world.spool.hold_of(id), Some(arriving), "it is not this host's to say");
+    inner.let_go(9, id, Instant::now()).await;
+    assert_eq!(world.spool.hold_of(id), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_says_that_a_message_is_ours_while_it_is_let_go() {
     let (inner, world) = node(&SimFs::new());
     let id = copy(&world, Hold::Arriving { from: 9, held: false }).await;

@@ -184,8 +184,8 @@ fn rebalance(row: &MigrationRow) -> Option<String> {
         row.rebalance.iter().map(|step| format!("{} to {}", step.name, step.to)).collect();
     (!moves.is_empty()).then(|| {
         format!(
-            "\nfor equal loads, when customers have changed, `mxfleet name rebalance` would move {}; \
-             that asks nothing of customers",
+            "\nfor equal loads, when customers have changed, `mxfleet name rebalance` would move \
+             {}; that asks nothing of customers",
             moves.join(", ")
         )
     })

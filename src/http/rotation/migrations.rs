@@ -144,7 +144,7 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         MigrationStage::Cancelled { .. } => "cancelled",
     };
     let after = state.fleet_after(now_ms);
-    // Whoever keeps a name keeps its place, too: names may be moved then, and ask nothing of anybody.
+    // Customers keep the names that stay. To move these instead asks nothing of anybody.
     let is_plan = migration.stage == MigrationStage::Planned;
     let plan = is_plan.then(|| after.rebalance()).flatten();
     MigrationRow {

@@ -217,3 +217,19 @@ fn a_name_that_has_begun_to_end_is_not_kept_at_a_host_that_goes() {
     bench.settle();
     assert_eq!(row(&bench, 1).status(), NameStatus::Active);
 }
+
+#[test]
+fn a_date_ahead_does_not_keep_a_name_at_a_host_that_is_drained() {
+    let mut bench = Bench::new(4, 0);
+    bench.must(bench.drain(1));
+    let to = row(&bench, 1).aim().unwrap();
+    let other = if to == 3 { 4 } else { 3 };
+    let date = bench.now_ms + 30 * DAY_MS;
+    bench.must(point(1, other, Some(date), false));
+    bench.settle();
+    assert_eq!(row(&bench, 1).target, Some(to), "it goes where it was to go, until the date");
+    assert!(!bench.state.accepts_mail(1, bench.now_ms));
+    bench.now_ms = date;
+    bench.settle();
+    assert_eq!(row(&bench, 1).target, u64::try_from(other).ok());
+}

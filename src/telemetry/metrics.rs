@@ -202,7 +202,7 @@ declare! {
     dns_drift_total: counter(), "Updates of DNS that put right what somebody else had changed";
     drains_late: gauge(), "Hosts that are still being emptied after their deadline";
     names_uncertified: gauge(),
-        "MX names without a certificate that the ACME server is to give, or refused when last asked";
+        "MX names without the certificate that the ACME server is to give, or that it refused last";
     certificates_stuck: gauge(),
         "Certificates with another key that wait for DNS to say it, or for somebody's hand";
     names_overdue: gauge(),

@@ -74,6 +74,12 @@ fn life_of_a_name(software: Software) {
     assert_eq!(server.ask(NAME, "A"), "127.0.0.12");
     await_state(node, "active", "mx1");
     assert_eq!(server.ask(NAME, "A"), "127.0.0.11");
+    node.admin(&["host", "set", "mx1", "--address", "127.0.0.13"]);
+    eventually("the new address", SOON, || name(node)["waits_for"].is_null());
+    assert_eq!(
+        (server.ask(NAME, "A"), server.ask(NAME, "AAAA")),
+        ("127.0.0.13".into(), String::new())
+    );
     node.admin(&["name", "remove", NAME, "--force"]);
     eventually("the name is gone", SOON, || name(node)["state"] == "removed");
     assert_eq!((server.ask(NAME, "A"), server.ask(NAME, "AAAA")), (String::new(), String::new()));

@@ -211,8 +211,13 @@ struct Known {
 async fn replay(home: &Home, fleet: u128) -> io::Result<Known> {
     let disk: Arc<dyn LogDisk> = Arc::new(SledDisk::open(&home.log()).map_err(io::Error::other)?);
     let mut log = LogStore::open(disk, None)?;
-    let mut machine = Machine::open(SnapshotDir::open(home.snapshots(), fleet)?)?;
+    let snapshots = SnapshotDir::open(home.snapshots(), fleet, log.purged()?)?;
+    let mut machine = Machine::open(snapshots)?;
     let from = machine.next_index();
+    if log.first_kept() > from {
+        let why = "its newest snapshot is gone, and its log begins after what that held";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     let committed = log.read_committed().await.map_err(io::Error::other)?;
     let entries = log.try_get_log_entries(from..).await.map_err(io::Error::other)?;
     let confirmed = committed.map_or(0, |id| id.index + 1);
@@ -234,7 +239,7 @@ fn write_fleet(home: &Home, who: &Who, peer: Peer, last: LogId, state: &State) -
         last_membership: Membership::new(Some(last), membership),
         snapshot_id: format!("recovered-{}", last.index),
     };
-    SnapshotDir::open(home.snapshots(), fleet)?.write(&meta, state)?;
+    SnapshotDir::open(home.snapshots(), fleet, None)?.write(&meta, state)?;
     let disk: Arc<dyn LogDisk> = Arc::new(SledDisk::open(&home.log()).map_err(io::Error::other)?);
     log::claim(&*disk, fleet, who.node)?;
     begin_log(disk, last, who.node)

@@ -181,6 +181,24 @@ async fn a_node_with_a_damaged_log_or_snapshot_does_not_start_and_says_what_to_d
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_killed_while_it_took_a_snapshot_over_starts_with_it() {
+    let mut fleet = Fleet::of(1).await;
+    fleet.node(1).propose(customer("acme")).await.unwrap().unwrap();
+    let file = fleet.config(1).dir.join("backup");
+    fleet.node(1).backup(&file).await.unwrap();
+    let config = fleet.config(9);
+    let restore = move || Cluster::restore(&config, &file, "mx9");
+    tokio::task::spawn_blocking(restore).await.unwrap().unwrap();
+    // The log begins after the snapshot, which has arrived and has no final name yet.
+    let snapshots = fleet.config(9).dir.join("snapshots");
+    let whole = std::fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(whole, snapshots.join("received-1.partial")).unwrap();
+    fleet.start(9).await;
+    assert!(fleet.view(9).customer("acme").is_some());
+    assert_eq!(fleet.node(9).propose(customer("bravo")).await.unwrap(), Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newcomer_catches_up_and_the_status_names_everybody() {
     let mut fleet = Fleet::of(1).await;
     for n in 0..100 {

@@ -376,6 +376,9 @@ pub struct MigrationRow {
     pub waits_for: Option<String>,
     /// What each host has.
     pub loads: Vec<LoadRow>,
+    /// Names that `name rebalance` would move after a plan as this one, for hosts to have equal
+    /// loads; none if they have, or once it is announced.
+    pub rebalance: Vec<MoveRow>,
     /// Every customer's part.
     pub customers: Vec<StepRow>,
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Command, Fault, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing, State,
+    Command, Fault, Host, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing,
+    State, some_of,
 };
 
 use super::super::call::{Refused, Terms};
@@ -59,7 +60,11 @@ impl RotationAdmin {
                 let command = NameCommand::Remove { name: name.clone(), force };
                 return self.and_published(command, &name, published, terms).await;
             }
-            NameCall::Stay { name } => NameCommand::Stay { name: spelling(&name)? },
+            NameCall::Stay { name } => {
+                let name = spelling(&name)?;
+                self.require_up_to_stay(&name).await?;
+                NameCommand::Stay { name }
+            }
             NameCall::Retire { name, at_ms } => {
                 NameCommand::Retire { name: spelling(&name)?, at_ms }
             }
@@ -81,9 +86,22 @@ impl RotationAdmin {
         let Some(row) = state.name(name).filter(|_| published) else { return Ok(changed) };
         let wanted = row.wanted(wall_ms(), state.ttl());
         let (host, ttl_s) = (wanted.map(|(host, _)| host), wanted.map_or(0, |(_, ttl_s)| ttl_s));
-        let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
+        let addresses = host.and_then(|host| state.host(host));
+        let addresses = addresses.map(|row| row.addresses.clone()).unwrap_or_default();
+        let name = name.to_owned();
+        let command = NameCommand::Published { name, host, ttl_s, addresses };
         self.propose(Command::Name(command), &also(terms)).await?;
         Ok(changed)
+    }
+
+    /// Refuse to bring a name that has begun to move back to a host that does not answer.
+    async fn require_up_to_stay(&self, name: &str) -> Result<(), Refused> {
+        let (state, now_ms) = (self.view(), wall_ms());
+        let row = state.name(name).filter(|row| row.is_moving(now_ms));
+        match row.and_then(|row| row.stays_at(now_ms)) {
+            Some(host) => self.require_up(&host_name(&state, host)).await,
+            None => Ok(()),
+        }
     }
 
     fn zone(&self) -> Answer {
@@ -134,7 +152,7 @@ pub(super) fn no_host() -> Refused {
     )
 }
 
-fn moves(plan: &Plan) -> Vec<MoveRow> {
+pub(super) fn moves(plan: &Plan) -> Vec<MoveRow> {
     let row = |step: &mxfleet_cluster::Move| MoveRow {
         name: step.name.clone(),
         from: step.from.clone(),
@@ -230,6 +248,10 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
     if let Some(pointing) = &row.pointing {
         let is_ahead = pointing.from_ms > now_ms;
         if is_ahead && pointing.meanwhile.is_none() {
+            if let Some(host) = state.readdressed(row) {
+                let date = time(pointing.from_ms);
+                return Some(until_in_dns(state, addressed(host), &format!("wait until {date}")));
+            }
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
         if state.awaits_certificate(row, now_ms) {
@@ -247,18 +269,36 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
         let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
         return Some(until_in_dns(state, what, &by_hand));
     }
-    if !row.former.is_empty() && now_ms < row.caches_until_ms {
-        let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();
-        let until = time(row.caches_until_ms);
-        return Some(format!("resolvers to forget {}, until {until}", former.join(", ")));
+    if let Some(host) = state.readdressed(row) {
+        let by_hand =
+            format!("say so: `mxfleet name point {} {} --published`", row.name, host.name);
+        return Some(until_in_dns(state, addressed(host), &by_hand));
+    }
+    if let Some(until_ms) = row.remembered(now_ms).map(|former| former.until_ms).max() {
+        let former = row.remembered(now_ms).map(|former| host_name(state, former.host));
+        let former: Vec<String> = former.collect();
+        return Some(format!(
+            "resolvers to forget {}, until {}",
+            former.join(", "),
+            time(until_ms)
+        ));
     }
     match row.stage {
         NameStage::Planned => Some("its migration to be announced".to_owned()),
         NameStage::Retiring { at_ms } if at_ms <= now_ms => {
-            Some("customers to stop using it".to_owned())
+            let users = state.overdue_users(row, now_ms);
+            let who =
+                if users.is_empty() { String::new() } else { format!(": {}", some_of(&users)) };
+            Some(format!("customers to stop using it{who}"))
         }
         _ => None,
     }
+}
+
+/// That DNS is to say addresses that were changed.
+fn addressed(host: &Host) -> String {
+    let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+    format!("DNS to say where {} is now: {}", host.name, addresses.join(" "))
 }
 
 /// What an operator says who has seen the change in DNS, whatever began it.

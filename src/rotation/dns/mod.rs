@@ -230,11 +230,14 @@ impl DnsPublisher {
         };
         for row in state.names() {
             let shall = row.wanted(now_ms, state.ttl());
-            if is_news(row, shall, now_ms) && all_of(&row.name) {
+            let is_news = is_news(row, shall, now_ms) || state.readdressed(row).is_some();
+            if is_news && all_of(&row.name) {
                 let (host, ttl_s) =
                     (shall.map(|(host, _)| host), shall.map_or(0, |(_, ttl_s)| ttl_s));
                 let name = row.name.clone();
-                let published = NameCommand::Published { name, host, ttl_s };
+                let addresses = host.and_then(|host| state.host(host));
+                let addresses = addresses.map(|row| row.addresses.clone()).unwrap_or_default();
+                let published = NameCommand::Published { name, host, ttl_s, addresses };
                 self.propose(Command::Name(published)).await;
             }
         }

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::super::{Refusal, State};
+use super::super::names::MxName;
+use super::super::{Host, Refusal, State};
 
-const ADDRESSES_MAX: usize = 16;
+pub(super) const ADDRESSES_MAX: usize = 16;
 
 impl State {
     /// Refuse addresses that DNS must not say of the host `id`.
@@ -29,6 +30,12 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The host a name points at, if DNS is still to say the addresses that it has now.
+    pub fn readdressed(&self, row: &MxName) -> Option<&Host> {
+        let host = self.hosts.get(row.target?)?;
+        (row.aim().is_some() && !row.is_known_to_say(&host.addresses)).then_some(host)
     }
 }
 

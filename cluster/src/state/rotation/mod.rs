@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::names::NameCommand;
+pub use self::names::{NameCommand, some_of};
 use super::assignments::{Assigned, Assignments};
 use super::certificates::{Certificate, Certificates, Fault, FormerKey, NextCertificate};
 use super::migrations::Migrations;

@@ -245,6 +245,13 @@ pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String
 
 /// What a name waits for, in words.
 pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<String> {
+    if state.lacks_host(row, now_ms) {
+        return Some(format!(
+            "a host: it was to lead to one that is not in the fleet, or has no address, and DNS is \
+             left as it is; `mxfleet name point {} HOST`, or `mxfleet name rebalance` for all",
+            row.name
+        ));
+    }
     if let Some(pointing) = &row.pointing {
         let is_ahead = pointing.from_ms > now_ms;
         if is_ahead && pointing.meanwhile.is_none() {

@@ -129,6 +129,10 @@ impl Board {
         if self.stale().is_some() {
             return (Level::Reduced, "This server is cut off from most of the others".to_owned());
         }
+        let mut orphans = self.seen.state.orphaned_names(self.seen.now_ms);
+        if let Some(row) = orphans.next() {
+            return (Level::Reduced, format!("{} leads to a server that is gone", row.name));
+        }
         let away: Vec<&str> = self.named(|server| server.is_away).collect();
         match away[..] {
             [] => {}

@@ -191,10 +191,13 @@ fn names_among_records_of_others(software: Software) {
     let waits_for = |name: &str| {
         node.json(&["name", "show", name])["waits_for"].as_str().unwrap_or_default().to_owned()
     };
-    eventually("another's records are named", SOON, || {
-        [alias, site, unwanted].iter().any(|name| {
+    eventually("each name says what is in its way", SOON, || {
+        [alias, site, unwanted].iter().all(|name| {
             waits_for(name).contains(&format!("has records of {name} that are not the fleet's"))
-        })
+        }) && waits_for(delegated).contains("no authority for mx-c.relay.test")
+    });
+    eventually("and one that is well says nothing", SOON, || {
+        name(node)["state"] == "active" && name(node)["dns_fault"].is_null()
     });
     assert_eq!(server.ask(site, "A"), "127.0.0.97", "they are left alone");
     assert_eq!(server.ask(alias, "CNAME"), "other.relay.test.");

@@ -123,7 +123,7 @@ impl Board {
 
     fn overall(&self) -> (Level, String) {
         let mut open = self.open();
-        if let Some(issue) = open.find(|notice| !is_planned(notice)) {
+        if let Some(issue) = open.find(|notice| !notice.is_planned()) {
             return (Level::Issue, issue.title.clone());
         }
         if self.stale().is_some() {
@@ -160,11 +160,6 @@ impl Board {
     }
 }
 
-/// Whether it was announced before it started.
-pub(super) fn is_planned(notice: &Notice) -> bool {
-    notice.starts_ms > notice.opened_ms
-}
-
 /// When it was over, of one that is.
 pub(super) fn over_ms(notice: &Notice) -> u64 {
     notice.resolved_ms.or(notice.ends_ms).unwrap_or(notice.opened_ms)
@@ -195,7 +190,7 @@ fn server(seen: &Seen, member: &Member) -> Option<Server> {
     };
     let (mut planned, mut issue) = (false, false);
     for notice in seen.state.notices().filter(about) {
-        *if is_planned(notice) { &mut planned } else { &mut issue } = true;
+        *if notice.is_planned() { &mut planned } else { &mut issue } = true;
     }
     if issue {
         (server.level, server.condition) = (Level::Issue, "Has an issue");

@@ -135,7 +135,7 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     let drain = &row(&hosts, "name", "mx1")["drain"];
     assert_eq!(drain["step"], "names", "{drain}");
     assert!(node.admin(&["host", "show", "mx1"]).contains("to be empty by"));
-    refuse(&["host", "drain", "mx1"], "is being drained already; --deadline");
+    refuse(&["host", "drain", "mx1"], "is being drained already; --watch");
     node.admin(&["host", "drain", "mx1", "--deadline", "2100-01-01"]);
     let hosts = node.json(&["host", "list"]);
     assert_eq!(row(&hosts, "name", "mx1")["drain"]["deadline"], "2100-01-01T00:00:00Z");

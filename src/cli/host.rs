@@ -37,8 +37,8 @@ pub(super) enum Verb {
         addresses: Vec<IpAddr>,
     },
     /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
-    /// then its lead and its vote. `host resume` takes it back at any time. Again with --deadline,
-    /// it is given another deadline.
+    /// then its lead and its vote. `host resume` takes it back at any time. Given again, it shows how
+    /// far it is, as on a terminal or with --watch; with --deadline it changes the deadline.
     Drain {
         /// Its name.
         name: String,
@@ -93,7 +93,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             output.say(&changed, &words)
         }
         Verb::Drain { name, deadline, watch } => {
-            refuse_retired(&name, admin)?;
+            let row = not_retired(&name, admin)?;
             let drain = HostCall::Drain { name: name.clone(), deadline_ms: deadline };
             let person = output == Output::Table && std::io::stderr().is_terminal();
             if !watch && !person {
@@ -101,7 +101,10 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
                     format!("{name} is being drained; `mxfleet host show {name}` shows how far");
                 return change(drain, words);
             }
-            admin.call::<Changed>(&Call::Host(drain))?;
+            // Whoever was cut off from watching may watch again.
+            if row.drain.is_none() || deadline.is_some() {
+                admin.call::<Changed>(&Call::Host(drain))?;
+            }
             drain::watch(&name, admin, output)
         }
         Verb::Resume { name } => {
@@ -109,7 +112,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(HostCall::Resume { name }, words)
         }
         Verb::Retire { name, force } => {
-            refuse_retired(&name, admin)?;
+            not_retired(&name, admin)?;
             if force {
                 warn_of_loss(&name, admin)?;
             }
@@ -119,11 +122,11 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
 }
 
 /// Whoever empties a host that is out already hears how it is.
-fn refuse_retired(name: &str, admin: &Admin) -> anyhow::Result<()> {
+fn not_retired(name: &str, admin: &Admin) -> anyhow::Result<HostRow> {
     let row = admin.call::<HostRow>(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
     match retired(&row) {
         Some(words) => bail!("{words}; `mxfleet host resume {name}` takes it into service again"),
-        None => Ok(()),
+        None => Ok(row),
     }
 }
 

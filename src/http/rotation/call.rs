@@ -280,7 +280,7 @@ pub struct NameRow {
     pub moves_from: Option<String>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,
-    /// Why DNS is not as wanted, if so: of all names.
+    /// Why DNS is not as wanted, if so: about this name, or about all.
     pub dns_fault: Option<String>,
     /// When the certificate for it ends that lasts longest; none if there is none.
     pub certificate_ends: Option<String>,

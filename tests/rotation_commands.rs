@@ -93,6 +93,10 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     one.admin(&["name", "point", "mx-a.relay.example", "mx2", "--home", "--published"]);
     let name = one.json(&["name", "show", "mx-a.relay.example"]);
     assert_eq!((&name["state"], &name["home"]), (&"active".into(), &"mx2".into()), "{name}");
+    let left = one.json(&["host", "show", "mx1"]);
+    let names = |key: &str| left[key].as_array().unwrap().contains(&"mx-a.relay.example".into());
+    assert!(names("former_names") && !names("names"), "resolvers may not have forgotten: {left}");
+    assert!(one.admin(&["host", "list"]).contains("(mx-a.relay.example)"));
     let plan = one.json(&["name", "rebalance", "--dry-run"]);
     assert_eq!(plan["moves"].as_array().unwrap().len(), 1, "{plan}");
     assert_eq!(plan["done"], false);

@@ -170,9 +170,10 @@ fn warn_of_loss(name: &str, admin: &Admin) -> anyhow::Result<()> {
         Some(left) => format!("{} in its queue", counted(left, "message")),
         None => "whatever is in its queue".to_owned(),
     };
-    let names = match row.names.is_empty() {
+    let names: Vec<&str> = row.names.iter().chain(&row.former_names).map(String::as_str).collect();
+    let names = match names.is_empty() {
         true => String::new(),
-        false => format!("; mail by {} fails until DNS says another host", row.names.join(", ")),
+        false => format!("; mail by {} fails until DNS says another host", names.join(", ")),
     };
     eprintln!("{}", super::output::clean(&format!("lost with {name}: {mail}{names}")));
     Ok(())
@@ -189,7 +190,7 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
                     "down" => format!("{}, down", host.state),
                     _ => host.state.clone(),
                 },
-                or_dash(host.names.join(" ")),
+                or_dash(names_of(host)),
                 host.load.to_string(),
                 or_dash(addresses.join(" ")),
                 host.version.clone(),
@@ -198,6 +199,9 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         hosts.iter().map(row).collect()
     })?;
     if output == Output::Table {
+        if hosts.iter().any(|host| !host.former_names.is_empty()) {
+            write_out("\n(in brackets): led there before, and resolvers may not have forgotten")?;
+        }
         for words in hosts.iter().filter_map(retired) {
             write_out(&super::output::clean(&format!("\n{words}")))?;
         }
@@ -220,6 +224,12 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names that lead to a host, and in brackets those that did.
+fn names_of(host: &HostRow) -> String {
+    let former = host.former_names.iter().map(|name| format!("({name})"));
+    host.names.iter().cloned().chain(former).collect::<Vec<_>>().join(" ")
 }
 
 fn or_dash(text: String) -> String {

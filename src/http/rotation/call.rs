@@ -226,6 +226,8 @@ pub struct HostRow {
     pub addresses: Vec<IpAddr>,
     /// Names that lead to it, or will.
     pub names: Vec<String>,
+    /// Names that led to it: resolvers may not have forgotten that yet.
+    pub former_names: Vec<String>,
     /// Its part of all mail as it comes now: messages a day of the customers of its names, three
     /// parts for a customer's first name and one for each other; one message for who gets none.
     pub load: u64,

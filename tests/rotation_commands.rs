@@ -94,6 +94,10 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     one.admin(&["name", "point", "mx-a.relay.example", "mx2", "--home", "--published"]);
     let name = one.json(&["name", "show", "mx-a.relay.example"]);
     assert_eq!((&name["state"], &name["home"]), (&"active".into(), &"mx2".into()), "{name}");
+    let left = one.json(&["host", "show", "mx1"]);
+    let names = |key: &str| left[key].as_array().unwrap().contains(&"mx-a.relay.example".into());
+    assert!(names("former_names") && !names("names"), "resolvers may not have forgotten: {left}");
+    assert!(one.admin(&["host", "list"]).contains("(mx-a.relay.example)"));
     let plan = one.json(&["name", "rebalance", "--dry-run"]);
     assert_eq!(plan["moves"].as_array().unwrap().len(), 1, "{plan}");
     assert_eq!(plan["done"], false);
@@ -141,7 +145,7 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     let drain = &row(&hosts, "name", "mx1")["drain"];
     assert_eq!(drain["step"], "names", "{drain}");
     assert!(node.admin(&["host", "show", "mx1"]).contains("to be empty by"));
-    refuse(&["host", "drain", "mx1"], "is being drained already; --deadline");
+    refuse(&["host", "drain", "mx1"], "is being drained already; --watch");
     let day = format!("{}-07-01", next_year());
     node.admin(&["host", "drain", "mx1", "--deadline", &day]);
     let hosts = node.json(&["host", "list"]);

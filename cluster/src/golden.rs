@@ -191,7 +191,7 @@ fn rotation() -> Vec<Command> {
         NameCommand::Retire { name: name(), at_ms },
         NameCommand::Keep { name: name() },
         NameCommand::Remove { name: name(), force: false },
-        NameCommand::DnsFault { text: Some("refused".to_owned()) },
+        NameCommand::DnsFaults { all: Some(title()), names: vec![(name(), title())] },
         NameCommand::Telling { ttls: vec![(name(), 3600)] },
     ];
     let (text, component) = (title(), None);

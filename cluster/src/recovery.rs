@@ -71,6 +71,8 @@ pub struct Recovered {
     pub uncertain_entries: u64,
     /// Hosts that are no longer part of the fleet.
     pub lost: Vec<String>,
+    /// MX names that lead to them.
+    pub orphaned: Vec<String>,
 }
 
 impl Cluster {
@@ -96,9 +98,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Make a new fleet with the state in a backup; this node, named `name`, is its only one.
-    /// Blocks. [`Cluster::start`] does the rest.
-    pub fn restore(config: &ClusterConfig, backup: &Path, name: &str) -> Result<(), RecoveryError> {
+    /// Make a new fleet with the state in a backup; this node, named `name`, is its only one. What
+    /// comes back are the MX names: they lead to hosts of the old fleet. Blocks.
+    /// [`Cluster::start`] does the rest.
+    pub fn restore(
+        config: &ClusterConfig,
+        backup: &Path,
+        name: &str,
+    ) -> Result<Vec<String>, RecoveryError> {
         let home = Home::new(config.dir.clone());
         if home.is_settled() {
             return Err(RecoveryError::Settled(config.dir.clone()));
@@ -149,7 +156,8 @@ impl Cluster {
             takeover::commit(&home, &[])?;
             takeover::finish(&home).map(|_| ())
         };
-        install().map_err(io)
+        install().map_err(io)?;
+        Ok(orphaned(&state, now_ms))
     }
 
     /// After a majority of the voters is lost for good: make this stopped node a fleet of its own,
@@ -183,7 +191,8 @@ impl Cluster {
         let who = Who { fleet: format!("{:032x}", random_id()), ..identity.who };
         let peer = Peer { name: host.name, address: host.address };
         let applied_index = state.applied_index();
-        let recovered = Recovered { applied_index, uncertain_entries: uncertain, lost };
+        let orphaned = orphaned(&state, (config.clock)());
+        let recovered = Recovered { applied_index, uncertain_entries: uncertain, lost, orphaned };
         let install = || {
             let new = takeover::begin(&home)?;
             write_fleet(&new, &who, peer, last, &state)?;
@@ -194,6 +203,10 @@ impl Cluster {
         install().map_err(io)?;
         Ok(recovered)
     }
+}
+
+fn orphaned(state: &State, now_ms: u64) -> Vec<String> {
+    state.orphaned_names(now_ms).map(|row| row.name.clone()).collect()
 }
 
 fn is_new_enough(config: &ClusterConfig, state: &State) -> Result<(), RecoveryError> {

@@ -117,6 +117,7 @@ impl Sources {
 fn look_at_rotation(state: &mxfleet_cluster::State, now_ms: u64) {
     METRICS.names_uncertified.set(whole(state.uncertified_names(now_ms).count() as u64));
     METRICS.certificates_stuck.set(whole(state.stuck_certificates(now_ms).count() as u64));
+    METRICS.names_orphaned.set(whole(state.orphaned_names(now_ms).count() as u64));
     METRICS.names_overdue.set(whole(state.names_overdue(now_ms).count() as u64));
     METRICS.migration_overdue_customers.set(whole(state.migration_overdue(now_ms) as u64));
     METRICS.drains_late.set(whole(drains_late(state, now_ms)));

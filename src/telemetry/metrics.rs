@@ -203,6 +203,7 @@ declare! {
     drains_late: gauge(), "Hosts that are still being emptied after their deadline";
     names_uncertified: gauge(),
         "MX names without the certificate that the ACME server is to give, or that it refused last";
+    names_orphaned: gauge(), "MX names that lead to a host that is not in the fleet";
     certificates_stuck: gauge(),
         "Certificates with another key that wait for DNS to say it, or for somebody's hand";
     names_overdue: gauge(),

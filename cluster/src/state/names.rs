@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::certificates::Fault;
+
 /// A hostname that customers put in their MX records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MxName {
@@ -39,6 +41,8 @@ pub struct MxName {
     pub keys_ttl_s: u32,
     /// The addresses DNS was last seen to say.
     pub addresses: Vec<IpAddr>,
+    /// Why DNS is not as wanted about this name, if so.
+    pub dns_fault: Option<Fault>,
 }
 
 /// A host that a name led to, or was about to.
@@ -123,6 +127,7 @@ impl MxName {
             keys_until_ms: 0,
             keys_ttl_s: 0,
             addresses: Vec::new(),
+            dns_fault: None,
         }
     }
 

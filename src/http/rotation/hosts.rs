@@ -114,7 +114,9 @@ fn host_row(
     (answers, vote_waits_for): (&str, Option<String>),
 ) -> HostRow {
     let now_ms = wall_ms();
-    let names = state.names_on(host.id, now_ms).map(|row| row.name.clone()).collect();
+    let leads_here = |row: &&MxName| [row.target, row.aim()].contains(&Some(host.id));
+    let (names, former): (Vec<_>, Vec<_>) = state.names_on(host.id, now_ms).partition(leads_here);
+    let listed = |rows: Vec<&MxName>| rows.iter().map(|row| row.name.clone()).collect();
     let (word, drain) = match &host.state {
         HostState::InService => ("in service", None),
         HostState::Draining(drain) => {
@@ -130,7 +132,8 @@ fn host_row(
         state: word.to_owned(),
         answers: answers.to_owned(),
         addresses: host.addresses.clone(),
-        names,
+        names: listed(names),
+        former_names: listed(former),
         load,
         version: host.version.clone(),
         retired: match host.state {

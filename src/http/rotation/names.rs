@@ -217,7 +217,7 @@ fn name_row(
         moves_to: moves_to.map(|host| host_name(state, host)),
         moves_from: from_ms.map(time),
         waits_for: waits_for(state, row, now_ms),
-        dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
+        dns_fault: row.dns_fault.as_ref().or(state.dns_fault()).filter(|_| !is_removed).map(fault),
         certificate_ends: ends_ms.map(time),
         certificate_fault: uncertified.map(fault),
         certificate_waits_for: next.map(|next| certificates::waits_for(state, next, now_ms)),
@@ -229,11 +229,16 @@ fn name_row(
 }
 
 /// What DNS is to say, with what is in the way of that, or what is to be done `by_hand` then.
-pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String {
+pub(super) fn until_in_dns(
+    state: &State,
+    row: Option<&MxName>,
+    what: String,
+    by_hand: &str,
+) -> String {
     let settings = state.settings();
     let manual = settings.servers("rotation.dns_servers").is_empty()
         && settings.servers("rotation.dns_primary").is_empty();
-    match state.dns_fault() {
+    match row.and_then(|row| row.dns_fault.as_ref()).or(state.dns_fault()) {
         Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
         None if manual => format!(
             "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, then \
@@ -245,12 +250,24 @@ pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String
 
 /// What a name waits for, in words.
 pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<String> {
+    if state.lacks_host(row, now_ms) {
+        return Some(format!(
+            "a host: it was to lead to one that is not in the fleet, or has no address, and DNS is \
+             left as it is; `mxfleet name point {} HOST`, or `mxfleet name rebalance` for all",
+            row.name
+        ));
+    }
     if let Some(pointing) = &row.pointing {
         let is_ahead = pointing.from_ms > now_ms;
         if is_ahead && pointing.meanwhile.is_none() {
             if let Some(host) = state.readdressed(row) {
                 let date = time(pointing.from_ms);
-                return Some(until_in_dns(state, addressed(host), &format!("wait until {date}")));
+                return Some(until_in_dns(
+                    state,
+                    Some(row),
+                    addressed(host),
+                    &format!("wait until {date}"),
+                ));
             }
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
@@ -267,12 +284,12 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
             None => "DNS to forget it".to_owned(),
         };
         let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
-        return Some(until_in_dns(state, what, &by_hand));
+        return Some(until_in_dns(state, Some(row), what, &by_hand));
     }
     if let Some(host) = state.readdressed(row) {
         let by_hand =
             format!("say so: `mxfleet name point {} {} --published`", row.name, host.name);
-        return Some(until_in_dns(state, addressed(host), &by_hand));
+        return Some(until_in_dns(state, Some(row), addressed(host), &by_hand));
     }
     if let Some(until_ms) = row.remembered(now_ms).map(|former| former.until_ms).max() {
         let former = row.remembered(now_ms).map(|former| host_name(state, former.host));

@@ -351,7 +351,7 @@ impl State {
         self.rotation.certificates.version()
     }
 
-    /// Why DNS is not as wanted, if so.
+    /// Why nothing in DNS can be made as wanted, if so; of one name see [`MxName::dns_fault`].
     pub fn dns_fault(&self) -> Option<&Fault> {
         self.rotation.dns_fault.as_ref()
     }

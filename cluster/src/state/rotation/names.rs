@@ -1,5 +1,6 @@
 //! Names: added, pointed elsewhere, given an end, removed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -74,10 +75,12 @@ pub enum NameCommand {
         /// The addresses.
         addresses: Vec<IpAddr>,
     },
-    /// Why DNS is not as wanted; `None` when it is.
-    DnsFault {
-        /// In plain words.
-        text: Option<String>,
+    /// Why DNS is not as wanted, in plain words; nothing when it is.
+    DnsFaults {
+        /// What is the matter with all of it.
+        all: Option<String>,
+        /// Names, and what is the matter with each.
+        names: Vec<(String, String)>,
     },
     /// Give names to customers that have too few.
     Spread,
@@ -107,7 +110,7 @@ impl NameCommand {
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
             Self::Spread => "name rebalance: names for customers with too few".to_owned(),
-            Self::DnsFault { .. } | Self::Telling { .. } => return None,
+            Self::DnsFaults { .. } | Self::Telling { .. } => return None,
         })
     }
 }
@@ -157,10 +160,7 @@ impl State {
             NameCommand::Published { name, host, ttl_s, addresses } => {
                 self.published(name, *host, *ttl_s, addresses)
             }
-            NameCommand::DnsFault { text } => {
-                let (known, now_ms) = (&mut self.rotation.dns_fault, self.clock_ms);
-                Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
-            }
+            NameCommand::DnsFaults { all, names } => self.dns_faults(all.as_deref(), names),
             NameCommand::Spread => Ok(self.assign_all_short()),
             NameCommand::Telling { ttls } => self.telling(ttls),
         }
@@ -390,6 +390,28 @@ impl State {
             changed += 1;
         }
         Ok(changed)
+    }
+
+    fn dns_faults(&mut self, all: Option<&str>, names: &[(String, String)]) -> Outcome {
+        if names.len() > NAMES_MAX {
+            return Err(Refusal::invalid("there are at most 1000 names"));
+        }
+        let now_ms = self.clock_ms;
+        let mut changed = u64::from(Fault::tell(&mut self.rotation.dns_fault, all, now_ms));
+        let of: BTreeMap<_, _> = names.iter().map(|(name, text)| (name, text.as_str())).collect();
+        for row in self.rotation.names.iter_mut() {
+            let text = of.get(&row.name).copied();
+            changed += u64::from(Fault::tell(&mut row.dns_fault, text, now_ms));
+        }
+        Ok(changed)
+    }
+
+    /// Whether this is what the fleet knows to be the matter with DNS.
+    pub fn knows_dns_faults(&self, all: Option<&str>, names: &BTreeMap<String, String>) -> bool {
+        let of = |name: &str| names.get(name).map(String::as_str);
+        let mut rows = self.rotation.names.iter();
+        Fault::is_known(self.rotation.dns_fault.as_ref(), all)
+            && rows.all(|row| Fault::is_known(row.dns_fault.as_ref(), of(&row.name)))
     }
 
     /// Customers who have the name, or got mail by it lately.

@@ -33,6 +33,10 @@ fn a_request_retried_with_its_id_is_done_once_on_whichever_node() {
         assert_eq!(with_id(node, &add("acme", "Acme")), first, "the same answer");
     }
     assert_eq!(fleet.nodes[2].json(&["customer", "show", "acme"])["version"], version);
+    // Another command is not done, and does not seem to be.
+    let other = ["--request-id", "c0ffee", "customer", "remove", "acme"];
+    refused(&fleet.nodes[1].try_admin(&other), "this id was used for another change");
+    fleet.nodes[2].json(&["customer", "show", "acme"]);
     // Without the id it is another request, and refused as such.
     refused(&fleet.nodes[1].try_admin(&add("acme", "Acme")), "acme");
 }

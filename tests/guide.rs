@@ -226,8 +226,8 @@ fn the_guide_does_what_it_says() {
 fn follow_names(site: &Site) {
     site.follow(NAMES, 0..4);
     // Nobody waits an hour here for resolvers.
-    site.hosts.run("mx1", "mxfleet settings set rotation.ttl 3s");
     site.hosts.run("mx1", "mxfleet settings set rotation.ttl_low 1s");
+    site.hosts.run("mx1", "mxfleet settings set rotation.ttl 3s");
     for (name, host) in [("mx-a", "mx1"), ("mx-b", "mx2"), ("mx-c", "mx3")] {
         site.await_name(&format!("{name}.relay.example"), host);
     }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use support::next_year;
 use support::node::{Node, Setup};
 
 /// Arguments, exit code, and words that must be in the answer.
@@ -81,6 +82,7 @@ fn customers_settings_and_queue_ids_are_checked() {
             (&["settings", "set", "queue.lifetime", "soon"], 1, "is a duration such as"),
             (&["settings", "set", "queue.lifetime", "99999d"], 1, "must be"),
             (&["settings", "set", "queue.livetime", "5d"], 1, "there is no setting"),
+            (&["settings", "set", "queue.retry_min", "2h"], 1, "and queue.retry_max is 1h; set"),
             (&["queue", "show", "nonsense"], 1, "is not a queue id"),
             (&["queue", "delete"], 2, "required"),
             (&["explain", "rcpt", "nonsense"], 1, "an @ and a domain"),
@@ -103,4 +105,68 @@ fn an_import_with_one_bad_row_changes_nothing() {
     std::fs::write(&file, good).unwrap();
     assert_eq!(node.json(&import)["changed"], 2);
     assert_eq!(node.json(&import)["changed"], 0);
+}
+
+#[test]
+fn what_would_exempt_or_freeze_nobody_is_refused() {
+    let node = Node::start();
+    node.serve("acme.test", "127.0.0.1:9");
+    let until = |time| ["blacklist", "exempt", "ceo@acme.test", "--until", time];
+    assert_refused(
+        &node,
+        &[
+            (&until("2020-01-01T00:00:00Z"), 1, "the time of --until is past"),
+            (&until("0s"), 1, "the time of --until is past"),
+            (&until("soon"), 2, "is not a time such as"),
+            (&until("9999d"), 2, "is more than two years from now"),
+            (&["blacklist", "exempt", "who@nowhere.test"], 1, "is no domain of a customer"),
+            (&["blacklist", "freeze", "nope.test"], 1, "nope.test is no domain of a customer"),
+        ],
+    );
+    let exempt = |domain| node.json(&["blacklist", "list", "--exempt", "--domain", domain]);
+    assert_eq!(exempt("acme.test"), serde_json::json!([]));
+    node.admin(&until("5d"));
+    let day = format!("{}-07-01", next_year());
+    let more = ["blacklist", "exempt", "Boss@acme.test", "--reason", "asked us", "--until", &day];
+    node.admin(&more);
+    node.admin(&["blacklist", "exempt", "any@acme.test"]);
+    let rows = exempt("acme.test");
+    assert_eq!(
+        rows[0],
+        serde_json::json!({"address": "any@acme.test", "reason": "", "until": null})
+    );
+    assert_eq!(rows[1]["until"], format!("{day}T00:00:00Z"));
+    assert_eq!(
+        (&rows[1]["address"], &rows[1]["reason"]),
+        (&"boss@acme.test".into(), &"asked us".into())
+    );
+    assert_eq!(rows[2]["address"], "ceo@acme.test");
+    assert_eq!(exempt("other.test"), serde_json::json!([]));
+    assert!(node.admin(&["blacklist", "list", "--exempt"]).contains("for ever"));
+}
+
+#[test]
+fn a_change_of_the_queue_counts_what_was_changed_and_says_what_was_not() {
+    let node = Node::start();
+    node.serve("acme.test", "127.0.0.1:9");
+    for _ in 0..3 {
+        let reply = node.client().deliver("a@sender.test", &["u@acme.test"], b"Subject: x\r\n\r\n");
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+    let id = node.json(&["queue", "list"])[0]["id"].as_str().unwrap().to_owned();
+    let says = |words: &[&str]| {
+        let done = node.try_admin(&[&["queue"], words].concat());
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    assert_eq!(says(&["hold", &id]), "1 message(s) held\n");
+    let before = "0 message(s) held; 1 stay as they were: held already\n";
+    assert_eq!(says(&["hold", &id]), before);
+    let held = "held; release them first\n";
+    assert_eq!(says(&["retry", &id]), format!("0 message(s) due now; 1 stay as they were: {held}"));
+    let all = says(&["retry", "--all"]);
+    assert!(all.ends_with(&format!("message(s) due now; 1 stay as they were: {held}")), "{all}");
+    let released = "1 message(s) released; 2 stay as they were: not held\n";
+    assert_eq!(says(&["release", "--all"]), released);
+    assert_eq!(says(&["release", &id]), "0 message(s) released; 1 stay as they were: not held\n");
 }

@@ -111,3 +111,32 @@ fn a_file_with_wrong_lines_changes_nothing() {
     refused(&old, "was changed meanwhile");
     assert_eq!(node.json(&["domain", "show", "acme.test"]), before);
 }
+
+#[test]
+fn a_file_that_names_nobody_closes_a_domain_only_if_the_operator_says_so() {
+    let node = Node::start();
+    let folder = scratch();
+    let empty = write(&folder, "empty.txt", "# to be filled in\n\n");
+    node.admin(&["customer", "add", "acme", "--contact", "ops@acme.test"]);
+    let add = ["domain", "add", "acme.test", "--customer", "acme", "--route", "127.0.0.1:9"];
+    let set = ["domain", "set", "acme.test"];
+    let refused = |words: &[&str], file: &str| {
+        let done = node.try_admin(&[words, &["--recipients", file]].concat());
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        for words in ["nothing was changed", "names nobody", "--no-recipients", "--allow-empty"] {
+            assert!(said.contains(words), "{said:?} does not say {words:?}");
+        }
+    };
+    refused(&add, &empty);
+    assert_eq!(node.json(&["domain", "list"]), serde_json::json!([]));
+    node.admin(&add);
+    refused(&set, &empty);
+    refused(&set, "/dev/null");
+    assert!(list(&node).is_null());
+    assert!(answer(&node, "jane@acme.test").starts_with("250 "));
+    node.admin(&[&set[..], &["--recipients", &empty, "--allow-empty"]].concat());
+    assert_eq!(list(&node)["addresses"], 0);
+    assert!(answer(&node, "jane@acme.test").starts_with("550 5.1.1"));
+    assert!(answer(&node, "postmaster@acme.test").starts_with("250 "));
+}

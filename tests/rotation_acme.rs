@@ -93,8 +93,8 @@ fn names_get_certificates_by_dns_and_senders_find_their_keys() {
     for (setting, value) in [
         ("rotation.zone", ZONE),
         ("rotation.dns_primary", &server),
-        ("rotation.ttl", "2s"),
         ("rotation.ttl_low", "1s"),
+        ("rotation.ttl", "2s"),
         ("rotation.tlsa", "publish"),
         ("rotation.acme_directory", &pebble.directory()),
     ] {

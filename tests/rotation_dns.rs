@@ -31,8 +31,8 @@ fn fleet(key: &str, servers: &[&NameServer]) -> Fleet {
     node.admin(&["settings", "set", "rotation.zone", ZONE]);
     node.admin(&["settings", "set", "rotation.dns_primary", &listed[0]]);
     node.admin(&["settings", "set", "rotation.dns_servers", &listed.join(",")]);
-    node.admin(&["settings", "set", "rotation.ttl", "3s"]);
     node.admin(&["settings", "set", "rotation.ttl_low", "1s"]);
+    node.admin(&["settings", "set", "rotation.ttl", "3s"]);
     node.admin(&["host", "set", "mx1", "--address", "127.0.0.11", "--address", "::1"]);
     node.admin(&["host", "set", "mx2", "--address", "127.0.0.12"]);
     fleet

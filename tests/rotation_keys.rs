@@ -32,8 +32,8 @@ fn fleet(key: &str, servers: &[&NameServer]) -> Fleet {
     }
     for (setting, value) in [
         ("rotation.zone", ZONE),
-        ("rotation.ttl", "2s"),
         ("rotation.ttl_low", "2s"),
+        ("rotation.ttl", "2s"),
         ("rotation.tlsa", "publish"),
     ] {
         node.admin(&["settings", "set", setting, value]);

@@ -34,7 +34,9 @@ impl Cause {
     }
 }
 
-/// Who is told of refusals among those who are no customers: `bounce.non_customer`.
+/// Who is told of refusals among senders whose domain is no customer's: `bounce.non_customer`.
+/// A customer's domain is what is forged most in mail to that customer, and its reports have no
+/// budget: there it takes SPF or DKIM, whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Strangers {
     /// Nobody.
@@ -166,6 +168,8 @@ fn wants(cause: Cause, notify: Option<Notify>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mxfleet_cluster::SETTINGS;
+
     use super::*;
     use crate::smtp::Address;
 
@@ -193,6 +197,8 @@ mod tests {
             (GivenUp, true, Suppress, CUSTOMER),
             (Late, true, Suppress, CUSTOMER),
             (Relayed, true, Suppress, CUSTOMER),
+            (Refused, true, Send, CUSTOMER),
+            (GivenUp, true, Send, CUSTOMER),
             (Refused, false, Suppress, Rule::Nobody(NotACustomer)),
             (Refused, false, Verified, STRANGER),
             (Refused, false, Send, anybody),
@@ -209,6 +215,15 @@ mod tests {
             let own = Facts { is_own: true, ..facts };
             assert_eq!(rule(own), Rule::Nobody(Because::OwnAddress));
         }
+    }
+
+    #[test]
+    fn the_setting_says_that_customers_domains_are_told_only_of_mail_that_is_theirs() {
+        let setting = SETTINGS.iter().find(|setting| setting.name == "bounce.non_customer");
+        let about = setting.unwrap().about;
+        assert!(about.contains("mail from a domain that is no customer's: nobody, those"));
+        let words = "at customers' domains it is always those whom SPF or DKIM confirms";
+        assert!(about.ends_with(words), "{about}");
     }
 
     #[test]

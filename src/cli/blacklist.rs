@@ -1,12 +1,12 @@
 //! `mxfleet blacklist`.
 
-use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::Output;
 use super::output::write_out;
+use super::when::when;
 use crate::http::call::{
-    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, Changed, FrozenRow,
+    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, Changed, ExemptRow, FrozenRow,
 };
 use crate::http::client::Admin;
 
@@ -21,6 +21,9 @@ pub(super) enum Verb {
         /// At most so many.
         #[arg(long, default_value_t = 1000)]
         limit: usize,
+        /// Instead, recipients that are never listed (`blacklist exempt`).
+        #[arg(long)]
+        exempt: bool,
     },
     /// Why a recipient is refused, and until when.
     Show {
@@ -33,16 +36,18 @@ pub(super) enum Verb {
         address: String,
     },
     /// Never list a recipient.
-    #[command(after_help = "Example: mxfleet blacklist exempt ceo@acme.test --reason \"asked us\"")]
+    #[command(after_help = "Examples:\n  \
+        mxfleet blacklist exempt ceo@acme.test --reason \"asked us\"\n  \
+        mxfleet blacklist exempt new@acme.test --until 30d")]
     Exempt {
         /// The recipient.
         address: String,
         /// Why, for whoever looks at it later.
         #[arg(long, default_value = "")]
         reason: String,
-        /// Until when (RFC 3339); for ever when absent.
-        #[arg(long, value_name = "TIME")]
-        until: Option<jiff::Timestamp>,
+        /// Until when (a time, a day, or so long from now); for ever when absent.
+        #[arg(long, value_name = "TIME", value_parser = when)]
+        until: Option<u64>,
     },
     /// Count rejections of a recipient again.
     Unexempt {
@@ -70,7 +75,10 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         output.say(&changed, if changed.changed == 0 { nothing } else { &done })
     };
     match verb {
-        Verb::List { domain, limit } => {
+        Verb::List { domain, limit, exempt: true } => {
+            exemptions(&admin.call(&Call::BlacklistExemptions { domain, limit })?, output)
+        }
+        Verb::List { domain, limit, exempt: false } => {
             let rows: Vec<BlacklistRow> = admin.call(&Call::BlacklistList { domain, limit })?;
             output.print(&rows, &["ADDRESS", "UNTIL"], |rows| {
                 rows.iter().map(|row| vec![row.address.clone(), row.until.clone()]).collect()
@@ -82,10 +90,9 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(Call::BlacklistPardon { address }, done, "there was nothing to forget")
         }
         Verb::Exempt { address, reason, until } => {
-            let until_ms = until.map(|until| u64::try_from(until.as_millisecond())).transpose();
-            let until_ms = until_ms.context("that time is before 1970")?;
             let done = format!("{address} is never listed");
-            change(Call::BlacklistExempt { address, reason, until_ms }, done, "nothing changed")
+            let call = Call::BlacklistExempt { address, reason, until_ms: until };
+            change(call, done, "nothing changed")
         }
         Verb::Unexempt { address } => {
             let done = format!("{address} is listed as any other");
@@ -101,6 +108,15 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         }
         Verb::Stats => stats(&admin.call(&Call::BlacklistStats)?, output),
     }
+}
+
+fn exemptions(rows: &Vec<ExemptRow>, output: Output) -> anyhow::Result<()> {
+    output.print(rows, &["ADDRESS", "UNTIL", "REASON"], |rows| {
+        let until = |row: &ExemptRow| row.exemption.until.clone().unwrap_or("for ever".to_owned());
+        let row =
+            |row: &ExemptRow| vec![row.address.clone(), until(row), row.exemption.reason.clone()];
+        rows.iter().map(row).collect()
+    })
 }
 
 fn stats(stats: &BlacklistStats, output: Output) -> anyhow::Result<()> {

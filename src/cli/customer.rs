@@ -90,15 +90,18 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         }
         Verb::Set { id, name, contacts, names } => {
             let words = format!("customer {id} changed");
-            if !names.is_empty() {
-                let set = Call::CustomerNames { id: id.clone(), names };
-                let changed: Changed = admin.call(&set)?;
-                if name.is_none() && contacts.is_empty() {
-                    return output.say(&changed, &words);
-                }
-            }
+            let is_more = name.is_some() || !contacts.is_empty();
             let contacts = (!contacts.is_empty()).then_some(contacts);
-            change(Call::CustomerSet { id, name, contacts }, words)
+            let set = Call::CustomerSet { id: id.clone(), name, contacts };
+            if names.is_empty() {
+                return change(set, words);
+            }
+            let mut changed: Changed = admin.call(&Call::CustomerNames { id, names })?;
+            if is_more {
+                // A second change has an id of its own.
+                changed = admin.again().call(&set)?;
+            }
+            output.say(&changed, &words)
         }
         Verb::Suspend { id } => {
             let words = format!("customer {id} suspended: mail for its domains is answered 450");

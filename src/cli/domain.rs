@@ -137,6 +137,9 @@ pub(super) struct RecipientArgs {
     /// Whoever is not in this file is unknown; postmaster is known in any case.
     #[arg(long = "recipients", value_name = "FILE", id = "file")]
     recipients: Option<PathBuf>,
+    /// Take a file that names nobody: all mail is refused but postmaster's.
+    #[arg(long, requires = "file")]
+    allow_empty: bool,
 }
 
 impl RecipientArgs {
@@ -148,6 +151,20 @@ impl RecipientArgs {
             blacklist_hold: self.blacklist_hold.clone(),
             verify: self.verify.clone(),
         }
+    }
+
+    /// Who the file says is known, if there is one.
+    fn list(&self, domain: &str) -> anyhow::Result<Option<Vec<String>>> {
+        let Some(file) = self.recipients.as_deref() else { return Ok(None) };
+        let entries = read_list(domain, file)?;
+        anyhow::ensure!(
+            self.allow_empty || !entries.is_empty(),
+            "nothing was changed; {} names nobody, and all mail for {domain} would be refused but \
+             postmaster's. Leave --recipients out to take mail for everybody (`domain set \
+             --no-recipients` ends a list), or add --allow-empty to refuse it",
+            file.display()
+        );
+        Ok(Some(entries))
     }
 }
 
@@ -163,7 +180,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
         }
         Verb::Add { name, customer, route, tls, connections_max, recipients } => {
             let words = format!("domain {name} added; its mail goes to {route}");
-            let list = read_list(&name, recipients.recipients.as_deref())?;
+            let list = recipients.list(&name)?;
             let own = recipients.terms();
             let row = DomainRow {
                 tls,
@@ -199,7 +216,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             recipients,
             return_path: None,
         } => {
-            let list = read_list(&name, recipients.recipients.as_deref())?;
+            let list = recipients.list(&name)?;
             let terms = recipients.terms();
             let change = Call::DomainSet {
                 name: name.clone(),
@@ -307,8 +324,7 @@ fn recipients(domain: &DomainRow) -> String {
 }
 
 /// The lines of a list of recipients. Every bad one is told, and nothing is sent then.
-fn read_list(name: &str, file: Option<&Path>) -> anyhow::Result<Option<Vec<String>>> {
-    let Some(file) = file else { return Ok(None) };
+fn read_list(name: &str, file: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read {} as text", file.display()))?;
     let domain = domain_to_ascii(name).with_context(|| format!("{name} is not a domain name"))?;
@@ -322,7 +338,7 @@ fn read_list(name: &str, file: Option<&Path>) -> anyhow::Result<Option<Vec<Strin
         }
     }
     refuse_wrong(&wrong, file)?;
-    Ok(Some(entries))
+    Ok(entries)
 }
 
 /// Tell what is wrong, if anything is.

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Output;
-use crate::http::call::{Call, Changed, Which};
+use crate::http::call::{Call, QueueChanged, Which};
 use crate::http::client::Admin;
 use crate::worker::{DestinationView, EntryView, QueueSummary};
 
@@ -66,9 +66,9 @@ impl Selection {
 }
 
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {
-    let change = |call: Call, done: &str| {
-        let changed: Changed = admin.call(&call)?;
-        output.say(&changed, &format!("{} message(s) {done}", changed.changed))
+    let change = |call: Call, done: &str, before: &str| {
+        let counts: QueueChanged = admin.call(&call)?;
+        output.say(&counts, &words(counts, done, before))
     };
     match verb {
         Verb::Summary => summary(&admin.call(&Call::QueueSummary)?, output),
@@ -76,12 +76,26 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             list(&admin.call(&Call::QueueList { domain, after, limit })?, output)
         }
         Verb::Show { id } => show(&admin.call(&Call::QueueShow { id })?, output),
-        Verb::Retry(which) => change(Call::QueueRetry(which.which()), "due now"),
-        Verb::Hold(which) => change(Call::QueueHold(which.which()), "held"),
-        Verb::Release(which) => change(Call::QueueRelease(which.which()), "released"),
-        Verb::Delete(which) => change(Call::QueueDelete(which.which()), "removed"),
-        Verb::Bounce(which) => change(Call::QueueBounce(which.which()), "given up"),
+        Verb::Retry(which) => {
+            change(Call::QueueRetry(which.which()), "due now", "held; release them first")
+        }
+        Verb::Hold(which) => change(Call::QueueHold(which.which()), "held", "held already"),
+        Verb::Release(which) => change(Call::QueueRelease(which.which()), "released", "not held"),
+        Verb::Delete(which) => change(Call::QueueDelete(which.which()), "removed", ""),
+        Verb::Bounce(which) => change(Call::QueueBounce(which.which()), "given up", ""),
     }
+}
+
+/// What was changed, and what was not.
+fn words(counts: QueueChanged, done: &str, before: &str) -> String {
+    let mut words = format!("{} message(s) {done}", counts.changed);
+    if counts.as_before > 0 {
+        words += &format!("; {} stay as they were: {before}", counts.as_before);
+    }
+    if counts.busy > 0 {
+        words += &format!("; {} are on their way at this moment: ask again for those", counts.busy);
+    }
+    words
 }
 
 fn summary(summary: &QueueSummary, output: Output) -> anyhow::Result<()> {

@@ -7,12 +7,24 @@ use mxfleet_cluster::parse_duration_ms;
 
 use crate::system::clock::wall_ms;
 
+/// What is planned for later than this is a slip of the hand: milliseconds from now.
+const AHEAD_MAX_MS: u64 = 2 * 365 * 24 * 3600 * 1000;
+
 /// `2010-05-31T12:00:00Z` (or with another offset), `2010-05-31` (the start of that day, UTC), or
-/// `48h` from now: milliseconds since 1970, UTC.
+/// `48h` from now, at most two years ahead: milliseconds since 1970, UTC.
 pub(super) fn when(text: &str) -> Result<u64, String> {
-    if let Some(ms) = parse_duration_ms(text) {
-        return Ok(wall_ms().saturating_add(ms));
+    let now_ms = wall_ms();
+    let at_ms = match parse_duration_ms(text) {
+        Some(ms) => now_ms.saturating_add(ms),
+        None => moment(text)?,
+    };
+    if at_ms > now_ms.saturating_add(AHEAD_MAX_MS) {
+        return Err("is more than two years from now; give an earlier time".to_owned());
     }
+    Ok(at_ms)
+}
+
+fn moment(text: &str) -> Result<u64, String> {
     let timestamp = match text.parse::<Timestamp>() {
         Ok(timestamp) => timestamp,
         Err(_) => start_of_day(text)?,
@@ -50,6 +62,15 @@ mod tests {
         assert_eq!(when("1970-01-01T01:00+01:00[Europe/Berlin]"), Ok(0));
         for text in ["", "soon", "1969-12-31", "2010-13-01", "-1h"] {
             assert!(when(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_years_away_is_refused() {
+        assert!(when("730d").is_ok());
+        for text in ["731d", "999999d", "18446744073709551615ms", "4764-01-01"] {
+            let why = when(text).unwrap_err();
+            assert_eq!(why, "is more than two years from now; give an earlier time", "{text}");
         }
     }
 

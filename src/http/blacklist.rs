@@ -7,8 +7,8 @@ use mxfleet_cluster::{
 };
 
 use super::call::{
-    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptionRow, FrozenRow, Refused,
-    RejectionRow, Terms,
+    BlacklistEntryRow, BlacklistRow, BlacklistStats, Call, ExemptRow, ExemptionRow, FrozenRow,
+    Refused, RejectionRow, Terms,
 };
 use super::tables::changed;
 use super::{domain_name, time};
@@ -28,9 +28,12 @@ pub(super) async fn answer(
             key(&address).map(|key| serde_json::json!(entry_row(&cluster.view(), key)))
         }
         Call::BlacklistList { domain, limit } => list(cluster.view(), domain, limit).await,
+        Call::BlacklistExemptions { domain, limit } => {
+            exemptions(&cluster.view(), domain.as_deref(), limit)
+        }
         Call::BlacklistStats => stats(cluster.view(), reports.waiting()).await,
         call => {
-            let command = command(call)?;
+            let command = command(&cluster.view(), call, wall_ms())?;
             match command {
                 Ok(command) => {
                     let id = terms.request_id.unwrap_or_else(random_id);
@@ -44,23 +47,57 @@ pub(super) async fn answer(
     })
 }
 
-fn command(call: Call) -> Option<Result<Command, Refused>> {
+fn command(state: &State, call: Call, now_ms: u64) -> Option<Result<Command, Refused>> {
     Some(match call {
         Call::BlacklistPardon { address } => {
             key(&address).map(|address| Command::BlacklistPardon { address })
         }
-        Call::BlacklistExempt { address, reason, until_ms } => key(&address).map(|address| {
-            let exemption = Some(Exemption { reason, until_ms });
-            Command::BlacklistExempt { address, exemption }
-        }),
+        Call::BlacklistExempt { address, reason, until_ms } => {
+            exempt(state, &address, Exemption { reason, until_ms }, now_ms)
+        }
         Call::BlacklistUnexempt { address } => {
             key(&address).map(|address| Command::BlacklistExempt { address, exemption: None })
         }
-        Call::BlacklistFreeze { domain, frozen } => {
-            domain_name(&domain).map(|domain| Command::BlacklistFreeze { domain, frozen })
-        }
+        Call::BlacklistFreeze { domain, frozen } => freeze(state, &domain, frozen),
         _ => return None,
     })
+}
+
+fn exempt(
+    state: &State,
+    address: &str,
+    exemption: Exemption,
+    now_ms: u64,
+) -> Result<Command, Refused> {
+    let address = key(address)?;
+    served(state, domain_of(&address))?;
+    if exemption.until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+        return Err(Refused::invalid(
+            "the time of --until is past, so nobody would be exempt; give a later one, or none \
+             for ever (`blacklist unexempt` ends an exemption)",
+        ));
+    }
+    Ok(Command::BlacklistExempt { address, exemption: Some(exemption) })
+}
+
+/// A domain that is served no more can be thawed all the same.
+fn freeze(state: &State, domain: &str, frozen: bool) -> Result<Command, Refused> {
+    let domain = domain_name(domain)?;
+    if frozen {
+        served(state, &domain)?;
+    }
+    Ok(Command::BlacklistFreeze { domain, frozen })
+}
+
+/// Refuse what would have no effect.
+fn served(state: &State, domain: &str) -> Result<(), Refused> {
+    match state.domain(domain) {
+        Some(_) => Ok(()),
+        None => Err(Refused::not_found(format!(
+            "{domain} is no domain of a customer, so its recipients are refused anyway; \
+             `mxfleet domain list` shows all there are"
+        ))),
+    }
 }
 
 fn key(text: &str) -> Result<String, Refused> {
@@ -91,12 +128,30 @@ fn entry_row(state: &State, address: String) -> BlacklistEntryRow {
         until: entry.listed_until_ms.filter(|_| listed).map(time),
         rejections: entry.rejections_ms.iter().zip(notes).map(row).collect(),
         trusted_until: entry.trusted_until_ms.filter(|until| now_ms < *until).map(time),
-        exempt: entry.exemption.map(|exemption| ExemptionRow {
-            reason: exemption.reason,
-            until: exemption.until_ms.map(time),
-        }),
+        exempt: entry.exemption.as_ref().map(exemption_row),
         address,
     }
+}
+
+fn exemption_row(exemption: &Exemption) -> ExemptionRow {
+    ExemptionRow { reason: exemption.reason.clone(), until: exemption.until_ms.map(time) }
+}
+
+/// Those that are never listed, in order.
+fn exemptions(
+    state: &State,
+    domain: Option<&str>,
+    limit: usize,
+) -> Result<serde_json::Value, Refused> {
+    let domain = domain.map(domain_name).transpose()?;
+    let of_domain =
+        |address: &str| domain.as_deref().is_none_or(|domain| domain_of(address) == domain);
+    let exempt = state.blacklist_exempt(wall_ms()).filter(|(address, _)| of_domain(address));
+    let row = |(address, exemption): (&str, &Exemption)| ExemptRow {
+        address: address.to_owned(),
+        exemption: exemption_row(exemption),
+    };
+    Ok(serde_json::json!(exempt.take(limit).map(row).collect::<Vec<_>>()))
 }
 
 /// Looks at every address, so it runs where it may take its time.

@@ -1,6 +1,6 @@
 //! Admin calls about the mail that waits on this node.
 
-use super::call::{Call, Changed, Refused, RefusedKind, Which};
+use super::call::{Call, QueueChanged, Refused, RefusedKind, Which};
 use super::domain_name;
 use crate::smtp::about::{WEBHOOK, domain_of, own_destination};
 use crate::spool::EntryId;
@@ -29,11 +29,11 @@ pub async fn answer(
             list(deliveries, domain.as_deref(), after.as_deref(), *limit).await
         }
         Call::QueueShow { id } => show(deliveries, id).await,
-        Call::QueueRetry(which) => retry(deliveries, which).await.map(changed),
-        Call::QueueHold(which) => each(deliveries, which, Verb::Hold).await.map(changed),
-        Call::QueueRelease(which) => each(deliveries, which, Verb::Release).await.map(changed),
-        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete).await.map(changed),
-        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce).await.map(changed),
+        Call::QueueRetry(which) => retry(deliveries, which).await.map(row),
+        Call::QueueHold(which) => each(deliveries, which, Verb::Hold).await.map(row),
+        Call::QueueRelease(which) => each(deliveries, which, Verb::Release).await.map(row),
+        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete).await.map(row),
+        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce).await.map(row),
         _ => return None,
     })
 }
@@ -54,52 +54,58 @@ async fn show(deliveries: &Deliveries, text: &str) -> Result<serde_json::Value, 
     Ok(serde_json::json!(deliveries.show(id(text)?).await?))
 }
 
-async fn retry(deliveries: &Deliveries, which: &Which) -> Result<usize, Refused> {
-    match which {
-        Which::All => Ok(deliveries.retry_all()),
-        Which::Domain(domain) => Ok(deliveries.retry_domain(&name(domain)?)),
+async fn retry(deliveries: &Deliveries, which: &Which) -> Result<QueueChanged, Refused> {
+    let counted = |(due, held): (usize, usize)| QueueChanged {
+        changed: due as u64,
+        as_before: held as u64,
+        busy: 0,
+    };
+    Ok(match which {
+        Which::All => counted(deliveries.retry_all()),
+        Which::Domain(domain) => counted(deliveries.retry_domain(&name(domain)?)),
         Which::Id(text) => {
-            deliveries.retry(id(text)?).await?;
-            Ok(1)
+            let is_due = deliveries.retry(id(text)?).await?;
+            counted((usize::from(is_due), usize::from(!is_due)))
         }
-    }
+    })
 }
 
-/// Do `verb` to each message. One that ends or is under way meanwhile is left out, unless it is
-/// the only one asked for: then the operator is told.
-async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usize, Refused> {
+/// Do `verb` to each message. One that is under way is only counted, unless it is the only one
+/// asked for: then the operator is told.
+async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<QueueChanged, Refused> {
+    let mut counts = QueueChanged::default();
     let ids = match which {
         Which::Id(text) => {
-            once(deliveries, id(text)?, verb).await?;
-            return Ok(1);
+            counts.count(once(deliveries, id(text)?, verb).await?);
+            return Ok(counts);
         }
         Which::All => deliveries.ids(None),
         Which::Domain(domain) => deliveries.ids(Some(&name(domain)?)),
     };
-    let mut count = 0;
     for id in ids {
         match once(deliveries, id, verb).await {
-            Ok(()) => count += 1,
-            Err(
-                OperateError::NotFound(_) | OperateError::Running(_) | OperateError::OnItsWay(_),
-            ) => {}
+            Ok(has_changed) => counts.count(has_changed),
+            Err(OperateError::Running(_) | OperateError::OnItsWay(_)) => counts.busy += 1,
+            // It has ended meanwhile.
+            Err(OperateError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(count)
+    Ok(counts)
 }
 
-async fn once(deliveries: &Deliveries, id: EntryId, verb: Verb) -> Result<(), OperateError> {
+/// Whether it changed anything.
+async fn once(deliveries: &Deliveries, id: EntryId, verb: Verb) -> Result<bool, OperateError> {
     match verb {
         Verb::Hold => deliveries.hold(id).await,
         Verb::Release => deliveries.release(id).await,
-        Verb::Delete => deliveries.delete(id).await,
-        Verb::Bounce => deliveries.bounce(id).await,
+        Verb::Delete => deliveries.delete(id).await.map(|()| true),
+        Verb::Bounce => deliveries.bounce(id).await.map(|()| true),
     }
 }
 
-fn changed(count: usize) -> serde_json::Value {
-    serde_json::json!(Changed { changed: count as u64 })
+fn row(counts: QueueChanged) -> serde_json::Value {
+    serde_json::json!(counts)
 }
 
 fn id(text: &str) -> Result<EntryId, Refused> {

@@ -13,7 +13,7 @@ mod watch;
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
-use mxfleet_cluster::{Cluster, State, Verification};
+use mxfleet_cluster::{Cluster, Verification};
 use prometheus::IntCounter;
 
 use crate::callout::Callout;
@@ -210,8 +210,7 @@ impl Policy {
 
     /// Whom a recipient means. `<Postmaster>` without a domain (`None`) is the one at this host. A
     /// role at a host or MX name is the same at the service's domain, so that any host can hand it
-    /// on; with nobody to read it, this host's postmaster is the one of the first domain in the
-    /// table, for want of one of our own.
+    /// on. It is never a customer's: with nobody to read it, a check refuses it.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         let view = self.cluster.view();
         let role = match &given {
@@ -221,31 +220,19 @@ impl Policy {
                 _ => return given.ok_or_else(no_postmaster),
             },
         };
-        if checks::reads(&view, &self.hostnames, self.has_webhook, role) {
-            let domain = view.service_domain().or(self.hostnames.first().map(String::as_str));
-            let moved = domain.and_then(|domain| role_at(role, domain));
-            return moved.or(given).ok_or_else(no_postmaster);
-        }
-        match given {
-            Some(address) if role != Role::Postmaster || !self.is_own(address.domain()) => {
-                Ok(address)
-            }
-            _ => first_postmaster(&view).ok_or_else(no_postmaster),
-        }
+        let domain = view.service_domain().or(self.hostnames.first().map(String::as_str));
+        let ours = domain.and_then(|domain| role_at(role, domain));
+        let target = match checks::reads(&view, &self.hostnames, self.has_webhook, role) {
+            true => ours.or(given),
+            false => given.or(ours),
+        };
+        target.ok_or_else(no_postmaster)
     }
 
     /// Every name this node goes by, in lower case.
     pub fn own_names(&self) -> &[String] {
         &self.hostnames
     }
-
-    fn is_own(&self, domain: &str) -> bool {
-        self.hostnames.iter().any(|name| name == domain)
-    }
-}
-
-fn first_postmaster(state: &State) -> Option<Address> {
-    role_at(Role::Postmaster, &state.domains().next()?.name)
 }
 
 fn role_at(role: Role, domain: &str) -> Option<Address> {

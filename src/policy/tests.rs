@@ -76,18 +76,38 @@ async fn a_decision_names_its_check() {
     }
 }
 
+/// What a recipient is answered, `None` being `<Postmaster>`: whom it means, then the checks.
+fn answered(policy: &Policy, given: Option<&str>) -> String {
+    let target = policy.target(given.map(address)).unwrap();
+    decided(policy, &target.to_string())
+}
+
 #[tokio::test]
-async fn our_own_postmaster_is_somebody() {
+async fn our_own_postmaster_waits_for_operators_and_is_never_a_customers() {
     let policy = policy().await;
-    let first = Ok(address("postmaster@acme.test"));
-    assert_eq!(policy.target(None), first);
-    assert_eq!(policy.target(Some(address("Postmaster@MX1.relay.test"))), first);
+    let unread =
+        |at: &str| format!("role_address: 450 4.3.5 <{at}>: nobody is set to read this yet");
+    let own = ["Postmaster@MX1.relay.test", "postmaster@mx-a.relay.test"];
+    name(&policy, "mx-a.relay.test").await;
+    for given in own {
+        assert_eq!(answered(&policy, Some(given)), unread(given));
+    }
+    assert_eq!(answered(&policy, None), unread("postmaster@mx1.relay.test"));
+    set(&policy, "service.domain", "relay.test").await;
+    for given in own.into_iter().chain(["postmaster@relay.test"]) {
+        assert_eq!(answered(&policy, Some(given)), unread(given));
+    }
+    assert_eq!(answered(&policy, None), unread("postmaster@relay.test"));
+    set(&policy, "service.operators", "ops@off.test").await;
+    for given in own.map(Some).into_iter().chain([None]) {
+        assert_eq!(answered(&policy, given), "operators", "{given:?}");
+    }
     let user = address("user@mx1.relay.test");
     assert_eq!(policy.target(Some(user.clone())), Ok(user));
 }
 
 #[tokio::test]
-async fn without_any_domain_there_is_no_postmaster() {
+async fn without_any_name_there_is_no_postmaster() {
     let policy = Policy::new(Cluster::detached(), Vec::new());
     assert_eq!(policy.target(None).unwrap_err().to_string(), "550 5.1.1 No postmaster here yet");
 }
@@ -198,7 +218,7 @@ async fn a_webhook_alone_reads_what_is_in_trouble_and_nothing_else() {
     let policy = policy().await.with_webhook(true);
     assert_eq!(decided(&policy, "trouble@mx1.relay.test"), "operators");
     assert!(decided(&policy, "support@mx1.relay.test").contains("450 4.3.5"));
-    assert_eq!(policy.target(None), Ok(address("postmaster@acme.test")));
+    assert!(answered(&policy, None).contains("450 4.3.5"));
 }
 
 /// An MX name of a host that is in the fleet.

@@ -18,22 +18,25 @@ pub enum Removal {
 
 impl<I: Id> Schedule<I> {
     /// All that waits for `domain` is due now, and if the domain fails it is probed now. How many
-    /// jobs that are.
-    pub fn retry_domain(&mut self, domain: &str, now: Instant) -> usize {
+    /// jobs that are, and how many stay held.
+    pub fn retry_domain(&mut self, domain: &str, now: Instant) -> (usize, usize) {
         let now_ms = self.floor_ms(now);
-        let Some(number) = self.by_name.get(domain).copied() else { return 0 };
-        let Some(destination) = self.destinations[number as usize].as_mut() else { return 0 };
+        let Some(number) = self.by_name.get(domain).copied() else { return (0, 0) };
+        let Some(destination) = self.destinations[number as usize].as_mut() else { return (0, 0) };
         destination.wake_all(&mut self.slab, now_ms);
         destination.pace.probe_now(now_ms);
-        let queued = destination.queued();
+        let counts = (destination.queued(), destination.held as usize);
         self.look(number, now_ms);
-        queued
+        counts
     }
 
-    /// Everything is due now.
-    pub fn retry_all(&mut self, now: Instant) -> usize {
+    /// Everything is due now, but for what is held; how many jobs are the one and the other.
+    pub fn retry_all(&mut self, now: Instant) -> (usize, usize) {
         let names: Vec<_> = self.by_name.keys().cloned().collect();
-        names.iter().map(|name| self.retry_domain(name, now)).sum()
+        names
+            .iter()
+            .map(|name| self.retry_domain(name, now))
+            .fold((0, 0), |all, counts| (all.0 + counts.0, all.1 + counts.1))
     }
 
     /// One job is due now; `false` if there is none, or it is held.
@@ -43,7 +46,7 @@ impl<I: Id> Schedule<I> {
         let number = self.slab[slot].destination;
         let Some(destination) = self.destinations[number as usize].as_mut() else { return false };
         match self.slab[slot].place.lane() {
-            Lane::Held => return false,
+            Lane::Held | Lane::RunningToHold => return false,
             Lane::Waiting => {
                 destination.leave(&mut self.slab, slot);
                 self.slab[slot].due_ms = now_ms;
@@ -56,14 +59,15 @@ impl<I: Id> Schedule<I> {
         true
     }
 
-    /// Set a job aside until it is released; one that is running, when it comes back.
+    /// Set a job aside until it is released; one that is running, when it comes back. `false` if
+    /// there is none, or it is held already.
     pub fn hold(&mut self, id: I, domain: &str) -> bool {
         let Some(slot) = self.find(id, domain) else { return false };
         let number = self.slab[slot].destination;
         let Some(destination) = self.destinations[number as usize].as_mut() else { return false };
         match self.slab[slot].place.lane() {
             Lane::Running => self.slab[slot].place = Place::new(Lane::RunningToHold, 0),
-            Lane::RunningToHold | Lane::Held => {}
+            Lane::RunningToHold | Lane::Held => return false,
             _ => {
                 destination.leave(&mut self.slab, slot);
                 destination.enter(&mut self.slab, slot, Lane::Held);
@@ -72,7 +76,7 @@ impl<I: Id> Schedule<I> {
         true
     }
 
-    /// A held job is due now.
+    /// A held job is due now; `false` if there is none, or it is not held.
     pub fn release(&mut self, id: I, domain: &str, now: Instant) -> bool {
         let now_ms = self.floor_ms(now);
         let Some(slot) = self.find(id, domain) else { return false };

@@ -225,7 +225,7 @@ impl Session {
     pub fn ruled(&mut self, ruling: Result<Recipient, Reply>, out: &mut Outbox) -> Step {
         match (ruling, &mut self.transaction) {
             (Ok(recipient), Some(transaction)) => {
-                transaction.recipients.push(recipient);
+                transaction.add(recipient);
                 say(canned::RCPT_OK, out)
             }
             (Ok(_), None) => self.refuse(canned::NEED_MAIL, out),

@@ -44,6 +44,27 @@ fn data_gives_the_whole_envelope_and_ends_the_transaction() {
 }
 
 #[test]
+fn a_recipient_given_twice_is_taken_twice_and_kept_once() {
+    let mut session = session();
+    for line in [
+        "EHLO c.test",
+        "MAIL FROM:<a@b.test>",
+        "RCPT TO:<u@customer.test> NOTIFY=NEVER",
+        "RCPT TO:<u@CUSTOMER.test> NOTIFY=SUCCESS ORCPT=rfc822;x@y.test",
+        "RCPT TO:<U@customer.test>",
+        "RCPT TO:<u@other.test>",
+        "RCPT TO:<u@customer.test>",
+    ] {
+        assert!(say(&mut session, line, &facts()).0.starts_with("250"), "{line}");
+    }
+    let (_, Step::Data(incoming)) = say(&mut session, "DATA", &facts()) else { panic!("no DATA") };
+    let kept = incoming.into_envelope(7, None).recipients;
+    let addresses: Vec<&str> = kept.iter().map(|recipient| recipient.address.as_str()).collect();
+    assert_eq!(addresses, ["u@customer.test", "U@customer.test", "u@other.test"]);
+    assert_eq!((kept[0].notify, &kept[0].orcpt), (Some(crate::smtp::Notify::NEVER), &None));
+}
+
+#[test]
 fn nothing_may_lie_behind_a_command_that_ends_its_group() {
     let buffered = Facts { buffered: true, ..facts() };
     for line in ["EHLO c.test", "HELO c.test", "DATA", "STARTTLS"] {

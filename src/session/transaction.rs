@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::trace::{self, Trace};
 use crate::smtp::command::Mail;
-use crate::smtp::{Authentication, Envelope, Origin, Recipient, ReversePath};
+use crate::smtp::{Address, Authentication, Envelope, Origin, Recipient, ReversePath};
 
 /// An envelope that is being filled.
 #[derive(Debug)]
@@ -22,6 +22,20 @@ impl Transaction {
     pub(super) fn new(mail: Mail, now: Instant) -> Self {
         Self { mail, recipients: Vec::new(), refused_any: false, started: now }
     }
+
+    /// Add a recipient that was accepted. One that is there already is no second one, so that its
+    /// server gets one copy; what was asked for it first holds.
+    pub(super) fn add(&mut self, recipient: Recipient) {
+        if !self.recipients.iter().any(|known| is_same(&known.address, &recipient.address)) {
+            self.recipients.push(recipient);
+        }
+    }
+}
+
+/// Whether two addresses are one mailbox (RFC 5321 section 2.4): only a server knows what the case
+/// of its local parts means.
+fn is_same(one: &Address, other: &Address) -> bool {
+    one.local_part() == other.local_part() && one.domain() == other.domain()
 }
 
 /// An envelope that is complete, and whose text follows.

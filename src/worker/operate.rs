@@ -49,24 +49,25 @@ struct End {
 }
 
 impl Deliveries {
-    /// Everything that waits is due now. How many messages that are, once for each destination.
-    pub fn retry_all(&self) -> usize {
+    /// Everything that waits is due now. How many messages that are, once for each destination, and
+    /// how many stay held.
+    pub fn retry_all(&self) -> (usize, usize) {
         self.inner.update(|core, now| core.schedule.retry_all(now))
     }
 
-    /// Everything that waits for this domain is due now.
-    pub fn retry_domain(&self, domain: &str) -> usize {
+    /// Everything that waits for this domain is due now; counted in the same way.
+    pub fn retry_domain(&self, domain: &str) -> (usize, usize) {
         self.inner.update(|core, now| core.schedule.retry_domain(domain, now))
     }
 
-    /// One message is due now, at all its destinations.
-    pub async fn retry(&self, id: EntryId) -> Result<(), OperateError> {
+    /// One message is due now, at all its destinations; `false` if it stays held.
+    pub async fn retry(&self, id: EntryId) -> Result<bool, OperateError> {
         let each = |core: &mut Core, domain: &str, now| core.schedule.retry(id, domain, now);
-        self.inner.for_each_domain(id, each).await.map(drop)
+        Ok(self.inner.for_each_domain(id, each).await? > 0)
     }
 
-    /// Set a message aside until it is released, also after a restart.
-    pub async fn hold(&self, id: EntryId) -> Result<(), OperateError> {
+    /// Set a message aside until it is released, also after a restart; `false` if it was already.
+    pub async fn hold(&self, id: EntryId) -> Result<bool, OperateError> {
         let each = |core: &mut Core, domain: &str, _| {
             core.forget_fresh(id);
             core.schedule.hold(id, domain)
@@ -74,8 +75,8 @@ impl Deliveries {
         self.inner.set_aside(id, Hold::Operator, each).await
     }
 
-    /// Let a message that was set aside go on.
-    pub async fn release(&self, id: EntryId) -> Result<(), OperateError> {
+    /// Let a message that was set aside go on; `false` if it was not.
+    pub async fn release(&self, id: EntryId) -> Result<bool, OperateError> {
         let each = |core: &mut Core, domain: &str, now| core.schedule.release(id, domain, now);
         self.inner.set_aside(id, Hold::No, each).await
     }
@@ -132,12 +133,16 @@ impl Inner {
     ) -> Result<usize, OperateError> {
         let message = self.find(id).await?;
         let domains = by_destination(&message.envelope, |_| true);
-        Ok(self.update(|core, now| {
-            domains.iter().filter(|(domain, _)| each(core, domain, now)).count()
-        }))
+        self.update(|core, now| {
+            if domains.iter().all(|(domain, _)| core.schedule.state(id, domain).is_none()) {
+                return Err(OperateError::OnItsWay(id));
+            }
+            Ok(domains.iter().filter(|(domain, _)| each(core, domain, now)).count())
+        })
     }
 
-    /// Change whether an operator holds a message back, here and in the spool.
+    /// Change whether an operator holds a message back, here and in the spool; `false` if it was
+    /// so before.
     ///
     /// **Invariant:** a message that is not in the schedule is not this host's to decide on: it
     /// comes from another one, or is offered to one, or is one's by now.
@@ -146,19 +151,17 @@ impl Inner {
         id: EntryId,
         hold: Hold,
         each: impl Fn(&mut Core, &str, Instant) -> bool,
-    ) -> Result<(), OperateError> {
+    ) -> Result<bool, OperateError> {
         let message = self.find(id).await?;
         let domains = by_destination(&message.envelope, |_| true);
         self.update(|core, now| {
             if domains.iter().all(|(domain, _)| core.schedule.state(id, domain).is_none()) {
                 return Err(OperateError::OnItsWay(id));
             }
-            for (domain, _) in &domains {
-                each(core, domain, now);
-            }
+            let changed = domains.iter().filter(|(domain, _)| each(core, domain, now)).count();
             // Under the same lock: who takes it out of the schedule next finds this recorded.
             self.parts.spool.set_hold(id, hold);
-            Ok(())
+            Ok(changed > 0)
         })
     }
 

@@ -53,6 +53,12 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
+/// For dates that are to come, and soon enough to be planned for.
+pub fn next_year() -> i64 {
+    let now = jiff::Timestamp::now().to_string();
+    now[..4].parse::<i64>().unwrap() + 1
+}
+
 /// A fresh folder that is removed with the value.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("mxfleet-test-").tempdir().unwrap()

@@ -68,7 +68,7 @@ impl Customers {
         if self.get(&customer.id).is_some() {
             return Err(Refusal::conflict(format!("customer {} already exists", customer.id)));
         }
-        self.put(at, customer.clone())
+        self.put(at, Customer { contacts: once(&customer.contacts), ..customer.clone() })
     }
 
     pub(super) fn set(
@@ -83,7 +83,7 @@ impl Customers {
             customer.name = name.to_owned();
         }
         if let Some(contacts) = contacts {
-            customer.contacts = contacts.to_vec();
+            customer.contacts = once(contacts);
         }
         check(&customer)?;
         self.put(at, customer)
@@ -118,6 +118,18 @@ impl Customers {
     }
 }
 
+/// Each contact as it was given first: people mean one mailbox, whatever the case of its letters,
+/// and want one letter.
+fn once(contacts: &[String]) -> Vec<String> {
+    let mut known: Vec<String> = Vec::new();
+    for contact in contacts.iter().take(CONTACTS_MAX + 1) {
+        if !known.iter().any(|known| known.to_lowercase() == contact.to_lowercase()) {
+            known.push(contact.clone());
+        }
+    }
+    known
+}
+
 fn check(customer: &Customer) -> Result<(), Refusal> {
     let id = &customer.id;
     let id_ok = (1..=ID_OCTETS_MAX).contains(&id.len())
@@ -145,4 +157,27 @@ fn check(customer: &Customer) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contact_given_twice_is_kept_once() {
+        let contacts = ["Ops@Acme.test", "ops@acme.test", "b@acme.test"].map(str::to_owned);
+        let acme = Customer {
+            id: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            contacts: contacts.to_vec(),
+            status: CustomerStatus::Active,
+        };
+        let mut customers = Customers::default();
+        let kept = |customers: &Customers| customers.get("acme").unwrap().contacts.clone();
+        customers.add(1, &acme).unwrap();
+        assert_eq!(kept(&customers), ["Ops@Acme.test", "b@acme.test"]);
+        customers.set(2, "acme", None, Some(&["c@acme.test".to_owned()])).unwrap();
+        customers.set(3, "acme", None, Some(&contacts)).unwrap();
+        assert_eq!(kept(&customers), ["Ops@Acme.test", "b@acme.test"]);
+    }
 }

@@ -198,6 +198,14 @@ impl MigrationCommand {
             Self::Told { .. } | Self::Surveyed { .. } => return None,
         })
     }
+
+    /// What it tells people.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Plan { text, .. } | Self::Announce { text, .. } => text,
+            _ => "",
+        }
+    }
 }
 
 impl MigrationStep {

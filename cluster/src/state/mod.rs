@@ -97,11 +97,12 @@ pub struct State {
 impl State {
     /// Apply one command at log index `index`. Total: whatever the command says, the state stays
     /// consistent, and the outcome tells what happened. A refused command changes nothing; a
-    /// request that was applied before is answered as it was then, and changes nothing either.
+    /// request that was applied before is answered as it was then, and changes nothing either; its
+    /// id with another command is refused.
     pub fn apply(&mut self, index: u64, request: &Request) -> Outcome {
         self.applied_index = index;
-        if let Some(outcome) = self.recent.outcome(request.id) {
-            return outcome.clone();
+        if let Some(outcome) = self.recent.answer(request) {
+            return outcome;
         }
         self.clock_ms = self.clock_ms.max(request.at_ms);
         let outcome = self
@@ -109,7 +110,7 @@ impl State {
             .and_then(|()| self.check_version(request.expected_version, &request.command))
             .and_then(|()| self.change(index, &request.command))
             .map_err(Refusal::clipped);
-        self.recent.remember(request.id, index, &outcome);
+        self.recent.remember(request, index, &outcome);
         self.audit.note(index, self.clock_ms, request, &outcome);
         outcome
     }

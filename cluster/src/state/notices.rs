@@ -104,6 +104,14 @@ impl NoticeCommand {
             Self::Resolve { id, .. } => format!("notice resolve {id}"),
         }
     }
+
+    /// What it tells people.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Open { text, .. } | Self::Update { text, .. } => text,
+            Self::Resolve { text, .. } => text.as_deref().unwrap_or_default(),
+        }
+    }
 }
 
 impl Notice {

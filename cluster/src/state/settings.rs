@@ -1,5 +1,7 @@
 //! Fleet-wide settings: typed, with a default, and with what breaks when they are off.
 
+mod order;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -126,8 +128,9 @@ pub const SETTINGS: &[Setting] = &[
         name: "bounce.non_customer",
         default: "suppress",
         kind: SettingKind::Choice(&["suppress", "verified", "send"]),
-        about: "who is told when a customer's server refuses mail of somebody who is no customer: \
-                nobody, those whose mail SPF or DKIM confirms (headers only), or everybody",
+        about: "who is told when a customer's server refuses mail from a domain that is no \
+                customer's: nobody, those whose mail SPF or DKIM confirms (headers only), or \
+                everybody; at customers' domains it is always those whom SPF or DKIM confirms",
         caution: "`send` makes us a source of backscatter, and blocklists list those; `verified` \
                   costs questions to name servers for each message",
     },
@@ -375,12 +378,19 @@ impl Settings {
                 "there is no setting {name}; `mxfleet settings list` shows them all"
             ))
         })?;
-        let Some(value) = value else {
-            return Ok(u64::from(Arc::make_mut(&mut self.changed).remove(name).is_some()));
+        let mut then = self.clone();
+        let changed = Arc::make_mut(&mut then.changed);
+        let count = match value {
+            None => u64::from(changed.remove(name).is_some()),
+            Some(value) => {
+                check(setting, value)?;
+                changed.insert(name.to_owned(), (value.to_owned(), at));
+                1
+            }
         };
-        check(setting, value)?;
-        Arc::make_mut(&mut self.changed).insert(name.to_owned(), (value.to_owned(), at));
-        Ok(1)
+        order::check(&then, name)?;
+        *self = then;
+        Ok(count)
     }
 }
 

@@ -97,6 +97,40 @@ fn a_retry_is_answered_as_the_first_time_and_changes_nothing() {
 }
 
 #[test]
+fn an_id_is_no_other_changes() {
+    let mut state = State::default();
+    state.apply(1, &request(8, customer("acme"))).unwrap();
+    assert_eq!(state.apply(2, &request(9, customer("other"))), Ok(1));
+    let contacts = Some(vec!["new@acme.test".to_owned()]);
+    let others = [
+        Command::CustomerRemove { id: "acme".to_owned() },
+        customer("third"),
+        Command::CustomerSet { id: "other".to_owned(), name: None, contacts },
+    ];
+    for state in [&mut rebuilt(&state), &mut state] {
+        for command in &others {
+            let refused = state.apply(3, &request(9, command.clone()));
+            let told = "this id was used for another change";
+            assert!(refused.unwrap_err().to_string().starts_with(told), "{command:?}");
+        }
+        assert_eq!(state.customers().count(), 2);
+        assert_eq!(state.apply(4, &request(9, customer("other"))), Ok(1), "a true repeat");
+    }
+}
+
+#[test]
+fn a_repeat_is_known_by_what_was_asked_and_not_by_what_was_worked_out_for_it() {
+    let mut state = populated();
+    let exempt = |until_ms| {
+        let exemption = Some(Exemption { reason: "vip".to_owned(), until_ms: Some(until_ms) });
+        Command::BlacklistExempt { address: "u1@d1.test".to_owned(), exemption }
+    };
+    let first = state.apply(1000, &request(1000, exempt(90_000)));
+    assert_eq!(first, Ok(1));
+    assert_eq!(state.apply(1001, &request(1000, exempt(90_500))), first, "5m from now, twice");
+}
+
+#[test]
 fn a_change_made_on_an_old_version_is_refused() {
     let mut state = populated();
     let set = |id, route: &str| {

@@ -38,7 +38,10 @@ async fn a_held_message_waits_for_its_release_also_after_a_restart() {
     let mut world = World::new(&[("acme.test", address.to_string())]).await;
     let id = world.send(&["a@acme.test"], "text\r\n").await;
     wait_until("it was tried", || world.log_lines("status=deferred") > 0).await;
-    world.deliveries.hold(id).await.unwrap();
+    assert!(!world.deliveries.release(id).await.unwrap(), "it is not held");
+    assert!(world.deliveries.hold(id).await.unwrap());
+    assert!(!world.deliveries.hold(id).await.unwrap(), "it is held already");
+    assert!(!world.deliveries.retry(id).await.unwrap(), "it stays held");
     world.stop().await;
     world.spool.close().await.unwrap();
     let (dir, cluster) = (Arc::clone(&world.dir), world.cluster.clone());
@@ -49,7 +52,7 @@ async fn a_held_message_waits_for_its_release_also_after_a_restart() {
     wait_until("the other is taken", || server.taken() == 1).await;
     let entry = world.deliveries.show(id).await.unwrap();
     assert!(entry.held && entry.recipients[0].state == "held");
-    world.deliveries.release(id).await.unwrap();
+    assert!(world.deliveries.release(id).await.unwrap());
     world.empty().await;
     assert_eq!(server.recipients(), ["a@acme.test", "b@acme.test"]);
 }
@@ -141,10 +144,10 @@ async fn an_operator_has_waiting_mail_tried_now() {
     server.behave(|manners| manners.rcpt.clear());
     world.deliveries.retry(first).await.unwrap();
     wait_until("the first is taken", || server.taken() == 1).await;
-    assert_eq!(world.deliveries.retry_domain("acme.test"), 1);
+    assert_eq!(world.deliveries.retry_domain("acme.test"), (1, 0));
     world.empty().await;
     assert_eq!(server.recipients(), ["busy1@acme.test", "busy2@acme.test"]);
-    assert_eq!(world.deliveries.retry_all(), 0);
+    assert_eq!(world.deliveries.retry_all(), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -230,7 +230,7 @@ impl Cluster {
 fn removed(node: &Node) -> String {
     let (name, dir) = (&node.who.name, node.home.dir().display());
     format!(
-        "{name} was removed from the fleet; mail in its queue is still on its disk: set {dir} aside \
-         and let it join with a new token, and the queue goes on"
+        "{name} was removed from the fleet; mail in its queue is still on its disk: set {dir} \
+         aside and let it join with a new token, and the queue goes on"
     )
 }

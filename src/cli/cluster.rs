@@ -162,9 +162,9 @@ fn warn_of_orphans(names: &[String]) {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     eprintln!(
         "{} MX names lead to hosts that are not in this fleet: {}. DNS keeps what it says of them \
-         until you have given them others: when hosts have joined and have addresses (`mxfleet host \
-         set NAME --address ADDRESS`), `mxfleet name rebalance` does so for all, and `--dry-run` \
-         shows how",
+         until you have given them others: when hosts have joined and have addresses (`mxfleet \
+         host set NAME --address ADDRESS`), `mxfleet name rebalance` does so for all, and \
+         `--dry-run` shows how",
         names.len(),
         some_of(&names)
     );

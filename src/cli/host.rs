@@ -37,8 +37,8 @@ pub(super) enum Verb {
         addresses: Vec<IpAddr>,
     },
     /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
-    /// then its lead and its vote. `host resume` takes it back at any time. Given again, it shows how
-    /// far it is, as on a terminal or with --watch; with --deadline it changes the deadline.
+    /// then its lead and its vote. `host resume` takes it back at any time. Given again, it shows
+    /// how far it is, as on a terminal or with --watch; with --deadline it changes the deadline.
     Drain {
         /// Its name.
         name: String,

@@ -153,7 +153,7 @@ impl Notices {
     pub(super) fn apply(&mut self, command: &NoticeCommand, now_ms: u64) -> Outcome {
         match command.clone() {
             NoticeCommand::Open { title, text, component, starts_ms, ends_ms } => {
-                let mut notice = self.new(title, text, component, now_ms);
+                let mut notice = self.draft(title, text, component, now_ms);
                 notice.starts_ms = starts_ms.unwrap_or(now_ms);
                 notice.ends_ms = ends_ms;
                 self.open(notice, now_ms)
@@ -179,12 +179,12 @@ impl Notices {
     /// Tell customers what was decided; the outcome is the notice's id.
     pub(super) fn tell(&mut self, title: &str, text: &str, about: &str, now_ms: u64) -> Outcome {
         let (title, text) = (title.to_owned(), text.to_owned());
-        let mut notice = self.new(title, text, Some(about.to_owned()), now_ms);
+        let mut notice = self.draft(title, text, Some(about.to_owned()), now_ms);
         notice.is_decided = true;
         self.open(notice, now_ms)
     }
 
-    fn new(&self, title: String, text: String, component: Option<String>, now_ms: u64) -> Notice {
+    fn draft(&self, title: String, text: String, component: Option<String>, now_ms: u64) -> Notice {
         Notice {
             id: self.last_id + 1,
             title,

@@ -316,7 +316,7 @@ fn dns_keeps_what_it_says_of_hosts_that_a_restored_or_recovered_fleet_lost() {
     let before = ["127.0.0.11".to_owned(), "127.0.0.12".to_owned()];
 
     // A rehearsal, under an old name, beside the fleet that lives.
-    let setup = support::node::Setup { tsig_key: Some(key.clone()), ..on_loopback("mx1") };
+    let setup = support::node::Setup { tsig_key: Some(key), ..on_loopback("mx1") };
     let mut restored = Node::stopped(&setup);
     let done = restored.offline(&["cluster", "restore", &file], "");
     let said = support::process::said(&done);

@@ -9,6 +9,9 @@ use crate::worker::{Deliveries, OperateError};
 /// Messages in one answer.
 const LIST_MAX: usize = 10_000;
 
+/// Of so many destinations a summary says what was answered last: each costs a look into the spool.
+const REPLIES_MAX: usize = 100;
+
 /// What an operator can do to one message.
 #[derive(Debug, Clone, Copy)]
 enum Verb {
@@ -18,24 +21,29 @@ enum Verb {
     Bounce,
 }
 
-/// Answer a call about the queue; `None` when the call is about something else.
+/// Answer a call of `by` about the queue; `None` when the call is about something else.
 pub async fn answer(
     deliveries: &Deliveries,
     call: &Call,
+    by: &str,
 ) -> Option<Result<serde_json::Value, Refused>> {
     Some(match call {
-        Call::QueueSummary => Ok(serde_json::json!(deliveries.summary())),
+        Call::QueueSummary => summary(deliveries).await,
         Call::QueueList { domain, after, limit } => {
             list(deliveries, domain.as_deref(), after.as_deref(), *limit).await
         }
         Call::QueueShow { id } => show(deliveries, id).await,
-        Call::QueueRetry(which) => retry(deliveries, which).await.map(changed),
-        Call::QueueHold(which) => each(deliveries, which, Verb::Hold).await.map(changed),
-        Call::QueueRelease(which) => each(deliveries, which, Verb::Release).await.map(changed),
-        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete).await.map(changed),
-        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce).await.map(changed),
+        Call::QueueRetry(which) => retry(deliveries, which, by).await.map(changed),
+        Call::QueueHold(which) => each(deliveries, which, Verb::Hold, by).await.map(changed),
+        Call::QueueRelease(which) => each(deliveries, which, Verb::Release, by).await.map(changed),
+        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete, by).await.map(changed),
+        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce, by).await.map(changed),
         _ => return None,
     })
+}
+
+async fn summary(deliveries: &Deliveries) -> Result<serde_json::Value, Refused> {
+    Ok(serde_json::json!(deliveries.summary_with_replies(REPLIES_MAX).await?))
 }
 
 async fn list(
@@ -54,12 +62,12 @@ async fn show(deliveries: &Deliveries, text: &str) -> Result<serde_json::Value, 
     Ok(serde_json::json!(deliveries.show(id(text)?).await?))
 }
 
-async fn retry(deliveries: &Deliveries, which: &Which) -> Result<usize, Refused> {
+async fn retry(deliveries: &Deliveries, which: &Which, by: &str) -> Result<usize, Refused> {
     match which {
-        Which::All => Ok(deliveries.retry_all()),
-        Which::Domain(domain) => Ok(deliveries.retry_domain(&name(domain)?)),
+        Which::All => Ok(deliveries.retry_all(by)),
+        Which::Domain(domain) => Ok(deliveries.retry_domain(&name(domain)?, by)),
         Which::Id(text) => {
-            deliveries.retry(id(text)?).await?;
+            deliveries.retry(id(text)?, by).await?;
             Ok(1)
         }
     }
@@ -67,10 +75,15 @@ async fn retry(deliveries: &Deliveries, which: &Which) -> Result<usize, Refused>
 
 /// Do `verb` to each message. One that ends or is under way meanwhile is left out, unless it is
 /// the only one asked for: then the operator is told.
-async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usize, Refused> {
+async fn each(
+    deliveries: &Deliveries,
+    which: &Which,
+    verb: Verb,
+    by: &str,
+) -> Result<usize, Refused> {
     let ids = match which {
         Which::Id(text) => {
-            once(deliveries, id(text)?, verb).await?;
+            once(deliveries, id(text)?, verb, by).await?;
             return Ok(1);
         }
         Which::All => deliveries.ids(None),
@@ -78,7 +91,7 @@ async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usiz
     };
     let mut count = 0;
     for id in ids {
-        match once(deliveries, id, verb).await {
+        match once(deliveries, id, verb, by).await {
             Ok(()) => count += 1,
             Err(
                 OperateError::NotFound(_) | OperateError::Running(_) | OperateError::OnItsWay(_),
@@ -89,12 +102,17 @@ async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<usiz
     Ok(count)
 }
 
-async fn once(deliveries: &Deliveries, id: EntryId, verb: Verb) -> Result<(), OperateError> {
+async fn once(
+    deliveries: &Deliveries,
+    id: EntryId,
+    verb: Verb,
+    by: &str,
+) -> Result<(), OperateError> {
     match verb {
-        Verb::Hold => deliveries.hold(id).await,
-        Verb::Release => deliveries.release(id).await,
-        Verb::Delete => deliveries.delete(id).await,
-        Verb::Bounce => deliveries.bounce(id).await,
+        Verb::Hold => deliveries.hold(id, by).await,
+        Verb::Release => deliveries.release(id, by).await,
+        Verb::Delete => deliveries.delete(id, by).await,
+        Verb::Bounce => deliveries.bounce(id, by).await,
     }
 }
 

@@ -169,6 +169,22 @@ impl DeliveryLog {
         self.writer.send(line);
     }
 
+    /// Log what an operator did to a message, or without an id to several, and who that was.
+    pub fn operated(&self, id: Option<&str>, what: &str, by: &str) {
+        let time = Time(wall_us());
+        let line = match self.format {
+            Format::Text => {
+                let id = id.unwrap_or("NOQUEUE");
+                format!("{time} {id}: {} by an operator: {}\n", Clean(what), Clean(by))
+            }
+            Format::Json => {
+                let (time, event) = (time.to_string(), "operated");
+                json(&OperatedLine { time, id, event, what, by })
+            }
+        };
+        self.writer.send(line);
+    }
+
     /// Log what a connection was refused.
     pub fn refused(&self, refused: &Refused<'_>) {
         let line = || match self.format {
@@ -228,6 +244,15 @@ fn accepted_text(acceptance: &Acceptance<'_>, time: Time) -> String {
         None => writeln!(line, "none"),
     };
     line
+}
+
+#[derive(Serialize)]
+struct OperatedLine<'a> {
+    time: String,
+    id: Option<&'a str>,
+    event: &'static str,
+    what: &'a str,
+    by: &'a str,
 }
 
 #[derive(Serialize)]

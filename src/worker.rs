@@ -23,6 +23,7 @@ mod ending;
 mod expiry;
 mod hand_over;
 mod inspect;
+mod letters;
 mod local;
 mod operate;
 mod reports;

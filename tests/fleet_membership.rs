@@ -4,11 +4,15 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::fleet::{Fleet, join, joined, on_loopback, refused, succeeded, token};
+use support::load::{Load, Plan, tally};
 use support::node::Node;
 use support::process::said;
+use support::sink::{Act, Sink, Step};
 use support::writer::{Writer, customers};
 use support::{SOON, eventually};
 
@@ -223,4 +227,42 @@ fn a_survivor_of_a_lost_quorum_goes_on_alone_and_grows_again() {
     let mut fleet = Fleet { nodes: vec![survivor, newcomer] };
     fleet.await_voters(2);
     fleet.await_same_state();
+}
+
+#[test]
+fn a_host_that_was_given_up_joins_again_with_the_mail_that_it_had() {
+    let open = Arc::new(AtomicBool::new(false));
+    let is_open = Arc::clone(&open);
+    let sink = Sink::scripted(move |step| match step {
+        Step::Rcpt(_) if !is_open.load(Ordering::SeqCst) => Act::Say("450 4.2.1 later".into()),
+        _ => Act::Usual,
+    });
+    let mut fleet = Fleet::start(3);
+    let leader = fleet.await_leader();
+    fleet.nodes[leader].serve("acme.test", &sink.route());
+    fleet.await_same_state();
+    let lost = (leader + 1) % 3;
+    let plan = Plan { end: 20, ..Plan::to("user@acme.test") };
+    let acked = Load::start(fleet.nodes[lost].smtp(), &plan).finish();
+    fleet.nodes[lost].kill();
+    let name = fleet.nodes[lost].name().to_owned();
+    fleet.nodes[leader].admin(&["host", "retire", &name, "--force"]);
+    fleet.nodes[leader].admin(&["cluster", "remove", &name]);
+
+    // Its disk was whole after all.
+    fleet.nodes[lost].begin();
+    assert_eq!(fleet.nodes[lost].process().wait().code(), Some(1));
+    let words = fleet.nodes[lost].process().words();
+    let cluster = fleet.nodes[lost].folder().join("data/cluster");
+    assert!(words.contains(&format!("set {} aside", cluster.display())), "{words}");
+    std::fs::rename(&cluster, cluster.with_extension("old")).unwrap();
+    let secret = token(&fleet.nodes[leader], &name);
+    let peer = fleet.nodes[leader].cluster();
+    succeeded("join again", &join(&fleet.nodes[lost], peer, &secret));
+    fleet.nodes[lost].restart();
+    open.store(true, Ordering::SeqCst);
+    fleet.nodes[lost].admin(&["queue", "retry", "--all"]);
+    fleet.nodes[lost].await_empty_queue(SOON);
+    let tally = tally(&acked, &sink, |_| 600);
+    assert_eq!((tally.lost.len(), tally.doubled.len()), (0, 0));
 }

@@ -51,6 +51,17 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     let set = one.try_admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
     let said = String::from_utf8(set.stderr).unwrap();
     assert!(said.contains("DNS is still to say them of mx-a.relay.example"), "{said}");
+    let waits_for = || one.json(&["name", "show", "mx-a.relay.example"])["waits_for"].clone();
+    assert!(waits_for().is_null(), "they are the same: {}", waits_for());
+    one.admin(&["host", "set", "mx1", "--address", "127.0.0.13"]);
+    let waits = waits_for();
+    let waits = waits.as_str().unwrap();
+    assert!(waits.starts_with("DNS to say where mx1 is now: 127.0.0.13: "), "{waits}");
+    let (_, say) = waits.split_once("say so: `mxfleet ").unwrap();
+    one.admin(&say.trim_end_matches('`').split(' ').collect::<Vec<_>>());
+    assert!(waits_for().is_null(), "somebody made sure: {}", waits_for());
+    one.admin(&["host", "set", "mx1", "--address", "127.0.0.11"]);
+    one.admin(&["name", "point", "mx-a.relay.example", "mx1", "--published"]);
     let point = ["name", "point", "mx-a.relay.example"];
     let says = |rest: &[&str]| {
         let said = two.try_admin(&[&point[..], rest].concat());
@@ -82,6 +93,10 @@ fn names_point_elsewhere_for_now_or_for_good_and_the_zone_says_so() {
     one.admin(&["name", "point", "mx-a.relay.example", "mx2", "--home", "--published"]);
     let name = one.json(&["name", "show", "mx-a.relay.example"]);
     assert_eq!((&name["state"], &name["home"]), (&"active".into(), &"mx2".into()), "{name}");
+    let left = one.json(&["host", "show", "mx1"]);
+    let names = |key: &str| left[key].as_array().unwrap().contains(&"mx-a.relay.example".into());
+    assert!(names("former_names") && !names("names"), "resolvers may not have forgotten: {left}");
+    assert!(one.admin(&["host", "list"]).contains("(mx-a.relay.example)"));
     let plan = one.json(&["name", "rebalance", "--dry-run"]);
     assert_eq!(plan["moves"].as_array().unwrap().len(), 1, "{plan}");
     assert_eq!(plan["done"], false);
@@ -124,7 +139,7 @@ fn what_would_lose_mail_is_refused_with_the_reason() {
     let drain = &row(&hosts, "name", "mx1")["drain"];
     assert_eq!(drain["step"], "names", "{drain}");
     assert!(node.admin(&["host", "show", "mx1"]).contains("to be empty by"));
-    refuse(&["host", "drain", "mx1"], "is being drained already; --deadline");
+    refuse(&["host", "drain", "mx1"], "is being drained already; --watch");
     node.admin(&["host", "drain", "mx1", "--deadline", "2100-01-01"]);
     let hosts = node.json(&["host", "list"]);
     assert_eq!(row(&hosts, "name", "mx1")["drain"]["deadline"], "2100-01-01T00:00:00Z");
@@ -172,6 +187,51 @@ fn a_migration_is_planned_announced_and_cancelled() {
     node.admin(&["migration", "cancel"]);
     assert_eq!(names("acme"), before);
     assert_eq!(node.json(&["notice", "list"])[0]["state"], "resolved");
+}
+
+#[test]
+fn a_plan_that_leaves_hosts_uneven_says_what_evens_them_out() {
+    let fleet = fleet();
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", "mx-e.relay.example", "--host", "mx1", "--published"]);
+    let names = "mx-e.relay.example,mx-b.relay.example";
+    node.admin(&["customer", "set", "acme", "--names", names]);
+    let planned = ["migration", "plan", "--ends", "35d", "--retire", "mx-b.relay.example"];
+    let plan = node.json(&planned);
+    let moves = plan["rebalance"].as_array().unwrap();
+    assert_eq!((moves.len(), &moves[0]["to"]), (1, &"mx2".into()), "{plan}");
+    let table = node.admin(&["migration", "status"]);
+    let words =
+        format!("`mxfleet name rebalance` would move {} to", moves[0]["name"].as_str().unwrap());
+    assert!(table.contains(&words), "{table}");
+    node.admin(&["migration", "announce"]);
+    let status = node.json(&["migration", "status"]);
+    assert!(status["rebalance"].as_array().unwrap().is_empty(), "the plan is made: {status}");
+}
+
+#[test]
+fn a_name_that_customers_use_past_its_end_stays_and_says_who_they_are() {
+    let fleet = fleet();
+    let node = &fleet.nodes[0];
+    node.admin(&["name", "add", "mx-e.relay.example", "--host", "mx1", "--published"]);
+    node.admin(&["name", "retire", "mx-a.relay.example", "--at", "1s"]);
+    for node in &fleet.nodes {
+        eventually("its date has come", SOON, || {
+            let row = node.json(&["name", "show", "mx-a.relay.example"]);
+            row["waits_for"] == "customers to stop using it: acme, bolt, corp"
+        });
+        assert_eq!(node.metric("mxfleet_names_overdue"), 1.0);
+    }
+    assert!(node.admin(&["name", "list"]).contains("to stop using it: acme, bolt, corp"));
+    for customer in ["acme", "bolt", "corp"] {
+        let names = "mx-e.relay.example,mx-b.relay.example";
+        node.admin(&["customer", "set", customer, "--names", names]);
+    }
+    eventually("nobody is in the way", SOON, || {
+        let row = node.json(&["name", "show", "mx-a.relay.example"]);
+        row["waits_for"].as_str().is_some_and(|waits| waits.contains("DNS to forget it"))
+    });
+    assert_eq!(node.metric("mxfleet_names_overdue"), 0.0);
 }
 
 #[test]
@@ -323,4 +383,31 @@ fn a_host_that_does_not_answer_is_given_no_names() {
     eventually("it is back", SOON, || {
         node.try_admin(&["host", "resume", &name(dead)]).status.success()
     });
+}
+
+#[test]
+fn a_name_is_not_brought_back_to_a_host_that_does_not_answer() {
+    let mut fleet = Fleet::start(3);
+    let leader = fleet.await_leader();
+    let dead = (leader + 1) % 3;
+    let name = |index: usize| format!("mx{}", index + 1);
+    let node = &fleet.nodes[leader];
+    node.admin(&["settings", "set", "rotation.zone", "relay.example"]);
+    for index in [leader, dead] {
+        node.admin(&["host", "set", &name(index), "--address", &format!("127.0.0.3{index}")]);
+    }
+    let mx_name = "mx-a.relay.example";
+    node.admin(&["name", "add", mx_name, "--host", &name(dead), "--published"]);
+    fleet.nodes[dead].kill();
+    let node = &fleet.nodes[leader];
+    eventually("the leader misses it", SOON, || {
+        node.json(&["host", "show", &name(dead)])["answers"] == "down"
+    });
+    let cancel = ["name", "point", mx_name, "--cancel"];
+    node.admin(&["name", "point", mx_name, &name(leader), "--at", "30d"]);
+    node.admin(&cancel); // it stays where it is in any case
+    node.admin(&["name", "point", mx_name, &name(leader)]);
+    refused(&node.try_admin(&cancel), &format!("host {} does not answer", name(dead)));
+    let row = node.json(&["name", "show", mx_name]);
+    assert_eq!(row["moves_to"], name(leader), "{row}");
 }

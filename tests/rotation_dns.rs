@@ -74,6 +74,12 @@ fn life_of_a_name(software: Software) {
     assert_eq!(server.ask(NAME, "A"), "127.0.0.12");
     await_state(node, "active", "mx1");
     assert_eq!(server.ask(NAME, "A"), "127.0.0.11");
+    node.admin(&["host", "set", "mx1", "--address", "127.0.0.13"]);
+    eventually("the new address", SOON, || name(node)["waits_for"].is_null());
+    assert_eq!(
+        (server.ask(NAME, "A"), server.ask(NAME, "AAAA")),
+        ("127.0.0.13".into(), String::new())
+    );
     node.admin(&["name", "remove", NAME, "--force"]);
     eventually("the name is gone", SOON, || name(node)["state"] == "removed");
     assert_eq!((server.ask(NAME, "A"), server.ask(NAME, "AAAA")), (String::new(), String::new()));
@@ -185,10 +191,13 @@ fn names_among_records_of_others(software: Software) {
     let waits_for = |name: &str| {
         node.json(&["name", "show", name])["waits_for"].as_str().unwrap_or_default().to_owned()
     };
-    eventually("another's records are named", SOON, || {
-        [alias, site, unwanted].iter().any(|name| {
+    eventually("each name says what is in its way", SOON, || {
+        [alias, site, unwanted].iter().all(|name| {
             waits_for(name).contains(&format!("has records of {name} that are not the fleet's"))
-        })
+        }) && waits_for(delegated).contains("no authority for mx-c.relay.test")
+    });
+    eventually("and one that is well says nothing", SOON, || {
+        name(node)["state"] == "active" && name(node)["dns_fault"].is_null()
     });
     assert_eq!(server.ask(site, "A"), "127.0.0.97", "they are left alone");
     assert_eq!(server.ask(alias, "CNAME"), "other.relay.test.");
@@ -280,4 +289,59 @@ fn what_somebody_else_changes_is_put_right() {
     let within = SOON + Duration::from_secs(60);
     eventually("the record is ours again", within, || server.ask(NAME, "A") == "127.0.0.11");
     eventually("an operator can see it", SOON, || drift() >= 1.0);
+}
+
+/// Name `mx-a` is at mx1, and `mx-b` at mx2, in DNS.
+fn two_names(fleet: &Fleet) {
+    fleet.nodes[0].admin(&["name", "add", NAME, "--host", "mx1"]);
+    fleet.nodes[0].admin(&["name", "add", "mx-b.relay.test", "--host", "mx2"]);
+    await_state(&fleet.nodes[0], "active", "mx1");
+    eventually("the other name", SOON, || {
+        fleet.nodes[0].json(&["name", "show", "mx-b.relay.test"])["points_at"] == "mx2"
+    });
+}
+
+fn addresses(server: &NameServer) -> [String; 2] {
+    [server.ask(NAME, "A"), server.ask("mx-b.relay.test", "A")]
+}
+
+#[test]
+fn dns_keeps_what_it_says_of_hosts_that_a_restored_or_recovered_fleet_lost() {
+    let key = tsig_key("mxfleet");
+    let server = primary(Software::Bind, &key);
+    let mut fleet = fleet(&key, &[&server]);
+    two_names(&fleet);
+    let file = fleet.nodes[0].folder().join("backup").to_str().unwrap().to_owned();
+    fleet.nodes[0].admin(&["cluster", "backup", &file]);
+    let before = ["127.0.0.11".to_owned(), "127.0.0.12".to_owned()];
+
+    // A rehearsal, under an old name, beside the fleet that lives.
+    let setup = support::node::Setup { tsig_key: Some(key.clone()), ..on_loopback("mx1") };
+    let mut restored = Node::stopped(&setup);
+    let done = restored.offline(&["cluster", "restore", &file], "");
+    let said = support::process::said(&done);
+    assert!(said.contains("2 MX names lead to hosts that are not in this fleet"), "{said}");
+    restored.restart();
+    await_reason(&restored, "not in the fleet");
+    std::thread::sleep(A_FEW_LOOKS);
+    assert_eq!(addresses(&server), before);
+    assert_eq!(restored.metric("mxfleet_names_orphaned"), 2.0);
+    restored.kill();
+
+    let mut survivor = fleet.nodes.remove(0);
+    fleet.nodes[0].kill();
+    survivor.kill();
+    let done = survivor.offline(&["cluster", "recover", "--yes"], "");
+    let recovered: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(recovered["orphaned"], serde_json::json!(["mx-b.relay.test"]));
+    survivor.restart();
+    eventually("the lost name is known", SOON, || survivor.metric("mxfleet_names_orphaned") == 1.0);
+    std::thread::sleep(A_FEW_LOOKS);
+    assert_eq!(addresses(&server), before);
+    // Nobody but the operator knows where its mail is to go.
+    eventually("a change", SOON, || survivor.try_admin(&["name", "rebalance"]).status.success());
+    eventually("both names at the survivor", SOON, || {
+        addresses(&server) == ["127.0.0.11", "127.0.0.11"]
+            && survivor.metric("mxfleet_names_orphaned") == 0.0
+    });
 }

@@ -160,6 +160,7 @@ fn where_no_server_is_set_an_operator_says_that_the_key_is_published() {
     let new = key_hash(&cert.display().to_string());
     let said = bring_again(node, &cert, &key, &[]);
     assert!(said.contains("publish `mxfleet name zone` yourself"), "{said}");
+    assert_eq!(node.metric("mxfleet_certificates_stuck"), 1.0);
     let zone = node.admin(&["name", "zone"]);
     for hash in [&old, &new] {
         assert!(zone.contains(&format!("TLSA 3 1 1 {hash}")), "{zone}");
@@ -167,6 +168,7 @@ fn where_no_server_is_set_an_operator_says_that_the_key_is_published() {
     await_shown(&fleet, &root, &old);
     let said = bring_again(node, &cert, &key, &["--published"]);
     assert!(said.contains("waits for senders to know its key, until 2"), "{said}");
+    assert_eq!(node.metric("mxfleet_certificates_stuck"), 0.0, "time alone is in its way");
     await_shown(&fleet, &root, &new);
     let (said, _) = bring(node, &ca, &[]);
     assert!(said.contains("waits for"), "{said}");

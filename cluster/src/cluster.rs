@@ -162,14 +162,12 @@ impl Cluster {
                 return why;
             }
             if self.view().was_removed(node.who.node) {
-                return format!("{} was removed from the fleet", node.who.name);
+                return removed(node);
             }
             let moved = tokio::select! {
                 moved = metrics.changed() => moved,
                 moved = applied.changed() => moved,
-                () = node.endpoint.removed() => {
-                    return format!("{} was removed from the fleet", node.who.name);
-                }
+                () = node.endpoint.removed() => return removed(node),
             };
             if moved.is_err() {
                 return "the consensus stopped".to_owned();
@@ -226,4 +224,13 @@ impl Cluster {
             Part::Detached(_) => Err(Detached),
         }
     }
+}
+
+/// That the fleet has no place for this node any more, and what is to be done for its mail.
+fn removed(node: &Node) -> String {
+    let (name, dir) = (&node.who.name, node.home.dir().display());
+    format!(
+        "{name} was removed from the fleet; mail in its queue is still on its disk: set {dir} aside \
+         and let it join with a new token, and the queue goes on"
+    )
 }

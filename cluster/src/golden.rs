@@ -175,6 +175,7 @@ fn migrations(at_ms: u64) -> Vec<MigrationCommand> {
 fn rotation() -> Vec<Command> {
     let name = || "mx-a.relay.test".to_owned();
     let (host, at_ms) = (|| "mx2".to_owned(), 1_800_000_000_000);
+    let at = || vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
     let service = |command| Command::HostService(command);
     let moves = || vec![(name(), host())];
     let zone = Some("relay.test".to_owned());
@@ -184,13 +185,13 @@ fn rotation() -> Vec<Command> {
     let (starts_ms, ends_ms) = (Some(at_ms), Some(at_ms + 1));
     let names = vec![
         NameCommand::Add { name: name(), host: host(), from_ms: None },
-        NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 },
+        NameCommand::Published { name: name(), host: Some(1), ttl_s: 60, addresses: at() },
         NameCommand::Point { moves: moves(), from_ms: Some(at_ms), rehome: true },
         NameCommand::Stay { name: name() },
         NameCommand::Retire { name: name(), at_ms },
         NameCommand::Keep { name: name() },
         NameCommand::Remove { name: name(), force: false },
-        NameCommand::DnsFault { text: Some("refused".to_owned()) },
+        NameCommand::DnsFaults { all: Some(title()), names: vec![(name(), title())] },
         NameCommand::Telling { ttls: vec![(name(), 3600)] },
     ];
     let (text, component) = (title(), None);
@@ -200,8 +201,7 @@ fn rotation() -> Vec<Command> {
         NoticeCommand::Resolve { id: 1, text: None },
     ];
     let zone = Command::SettingSet { name: "rotation.zone".to_owned(), value: zone };
-    let addresses = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-    [zone, service(HostCommand::Set { name: host(), addresses })]
+    [zone, service(HostCommand::Set { name: host(), addresses: at() })]
         .into_iter()
         .chain(names.into_iter().map(Command::Name))
         .chain([
@@ -233,7 +233,7 @@ fn certificates() -> Vec<Command> {
             ends_ms: 1_800_000_000_000,
         }))
     };
-    let host = "mx2".to_owned();
+    let (host, at) = ("mx2".to_owned(), || vec!["192.0.2.1".parse().unwrap()]);
     let (tlsa, publish) = ("rotation.tlsa".to_owned(), Some("publish".to_owned()));
     let (key_hash, text) = ([2; 32], Some("denied".to_owned()));
     let certificates = [
@@ -245,7 +245,12 @@ fn certificates() -> Vec<Command> {
     ];
     let before = [
         Command::Name(NameCommand::Add { name: name(), host, from_ms: None }),
-        Command::Name(NameCommand::Published { name: name(), host: Some(1), ttl_s: 60 }),
+        Command::Name(NameCommand::Published {
+            name: name(),
+            host: Some(1),
+            ttl_s: 60,
+            addresses: at(),
+        }),
         put(vec![name()], 1),
         put(vec![other(), name()], 1),
         Command::SettingSet { name: tlsa, value: publish },

@@ -52,14 +52,14 @@ pub use start::StartError;
 pub use state::{
     AuditRecord, BlacklistCounts, BlacklistEntry, CLUSTER_VERSION, Certificate, CertificateCommand,
     Command, Customer, CustomerStatus, Domain, DomainChange, Drain, Exemption, Fault, Fleet,
-    FleetHost, FleetName, FrozenDomain, Host, HostCommand, HostState, LinkCommand, Migration,
-    MigrationCommand, MigrationStage, MigrationStep, Move, MovedName, MxName, NameCommand,
-    NameStage, NameStatus, NewHost, NextCertificate, Notice, NoticeCommand, NoticeStatus,
-    NoticeUpdate, Outcome, Plan, Pointing, RecipientChange, RecipientEvent, RecipientList,
-    RecipientNews, RecipientPolicy, Refusal, RefusedRecipient, RejectionNote, Request, ReturnKey,
-    Route, RouteError, SETTINGS, Secret, Server, Setting, SettingKind, Settings, State, Survey,
-    TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, Verification, Verify, domain_of,
-    parse_duration_ms, render_duration,
+    FleetHost, FleetName, FormerHost, FrozenDomain, Host, HostCommand, HostState, LinkCommand,
+    Migration, MigrationCommand, MigrationStage, MigrationStep, Move, MovedName, MxName,
+    NameCommand, NameStage, NameStatus, NewHost, NextCertificate, Notice, NoticeCommand,
+    NoticeStatus, NoticeUpdate, Outcome, Plan, Pointing, RecipientChange, RecipientEvent,
+    RecipientList, RecipientNews, RecipientPolicy, Refusal, RefusedRecipient, RejectionNote,
+    Request, ReturnKey, Route, RouteError, SETTINGS, Secret, Server, Setting, SettingKind,
+    Settings, State, Survey, TRAFFIC_COUNTS_MAX, TlsPolicy, Told, TrafficCount, Ttl, Verification,
+    Verify, domain_of, parse_duration_ms, render_duration, some_of,
 };
 pub use status::{Member, Status};
 pub use vault::VaultError;

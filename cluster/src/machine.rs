@@ -317,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn an_entry_of_a_newer_version_stops_the_node_and_says_what_to_install() {
         let dir = tempfile::tempdir().unwrap();
-        let snapshots = SnapshotDir::open(dir.path().to_owned(), 1).unwrap();
+        let snapshots = SnapshotDir::open(dir.path().to_owned(), 1, None).unwrap();
         let mut machine = Machine::open(snapshots).unwrap();
         let host = NewHost {
             name: "mx1".to_owned(),

@@ -71,6 +71,8 @@ pub struct Recovered {
     pub uncertain_entries: u64,
     /// Hosts that are no longer part of the fleet.
     pub lost: Vec<String>,
+    /// MX names that lead to them.
+    pub orphaned: Vec<String>,
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
@@ -104,9 +106,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Make a new fleet with the state in a backup; this node, named `name`, is its only one.
-    /// Blocks. [`Cluster::start`] does the rest.
-    pub fn restore(config: &ClusterConfig, backup: &Path, name: &str) -> Result<(), RecoveryError> {
+    /// Make a new fleet with the state in a backup; this node, named `name`, is its only one. What
+    /// comes back are the MX names: they lead to hosts of the old fleet. Blocks.
+    /// [`Cluster::start`] does the rest.
+    pub fn restore(
+        config: &ClusterConfig,
+        backup: &Path,
+        name: &str,
+    ) -> Result<Vec<String>, RecoveryError> {
         let home = Home::new(config.dir.clone());
         if home.is_settled() {
             return Err(RecoveryError::Settled(config.dir.clone()));
@@ -157,7 +164,8 @@ impl Cluster {
             takeover::commit(&home, &[])?;
             takeover::finish(&home).map(|_| ())
         };
-        install().map_err(io)
+        install().map_err(io)?;
+        Ok(orphaned(&state, now_ms))
     }
 
     /// After a majority of the voters is lost for good: make this stopped node a fleet of its own,
@@ -191,7 +199,8 @@ impl Cluster {
         let who = Who { fleet: format!("{:032x}", random_id()), ..identity.who };
         let peer = Peer { name: host.name, address: host.address };
         let applied_index = state.applied_index();
-        let recovered = Recovered { applied_index, uncertain_entries: uncertain, lost };
+        let orphaned = orphaned(&state, (config.clock)());
+        let recovered = Recovered { applied_index, uncertain_entries: uncertain, lost, orphaned };
         let install = || {
             let new = takeover::begin(&home)?;
             write_fleet(&new, &who, peer, last, &state)?;
@@ -202,6 +211,10 @@ impl Cluster {
         install().map_err(io)?;
         Ok(recovered)
     }
+}
+
+fn orphaned(state: &State, now_ms: u64) -> Vec<String> {
+    state.orphaned_names(now_ms).map(|row| row.name.clone()).collect()
 }
 
 fn is_new_enough(config: &ClusterConfig, state: &State) -> Result<(), RecoveryError> {
@@ -219,8 +232,13 @@ struct Known {
 async fn replay(home: &Home, fleet: u128) -> io::Result<Known> {
     let disk: Arc<dyn LogDisk> = Arc::new(SledDisk::open(&home.log()).map_err(io::Error::other)?);
     let mut log = LogStore::open(disk, None)?;
-    let mut machine = Machine::open(SnapshotDir::open(home.snapshots(), fleet)?)?;
+    let snapshots = SnapshotDir::open(home.snapshots(), fleet, log.purged()?)?;
+    let mut machine = Machine::open(snapshots)?;
     let from = machine.next_index();
+    if log.first_kept() > from {
+        let why = "its newest snapshot is gone, and its log begins after what that held";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     let committed = log.read_committed().await.map_err(io::Error::other)?;
     let entries = log.try_get_log_entries(from..).await.map_err(io::Error::other)?;
     let confirmed = committed.map_or(0, |id| id.index + 1);
@@ -242,7 +260,7 @@ fn write_fleet(home: &Home, who: &Who, peer: Peer, last: LogId, state: &State) -
         last_membership: Membership::new(Some(last), membership),
         snapshot_id: format!("recovered-{}", last.index),
     };
-    SnapshotDir::open(home.snapshots(), fleet)?.write(&meta, state)?;
+    SnapshotDir::open(home.snapshots(), fleet, None)?.write(&meta, state)?;
     let disk: Arc<dyn LogDisk> = Arc::new(SledDisk::open(&home.log()).map_err(io::Error::other)?);
     log::claim(&*disk, fleet, who.node)?;
     begin_log(disk, last, who.node)

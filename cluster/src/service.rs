@@ -63,17 +63,22 @@ impl Handler for Service {
                         Err(error) => return refused(error),
                     };
                     let path = place.path.clone();
-                    let installed = match save(rest, &path).await {
-                        Ok(()) => {
-                            let snapshot = Snapshot { meta, snapshot: place };
-                            let installed = self.raft.install_full_snapshot(vote, snapshot).await;
-                            installed.map_err(|error| error.to_string())
+                    if let Err(error) = save(rest, &path).await {
+                        let _ = tokio::fs::remove_file(&path).await; // it may not be there
+                        return refused(error);
+                    }
+                    let snapshot = Snapshot { meta, snapshot: place };
+                    match self.raft.install_full_snapshot(vote, snapshot).await {
+                        Ok(response) => {
+                            // What was installed has another name by now; what was not is of no
+                            // use.
+                            let _ = tokio::fs::remove_file(&path).await;
+                            Answer::Snapshot(response)
                         }
-                        Err(error) => Err(error.to_string()),
-                    };
-                    // What was installed has another name by now; what was not is of no use.
-                    let _ = tokio::fs::remove_file(&path).await;
-                    installed.map_or_else(refused, Answer::Snapshot)
+                        // The consensus has stopped. The log may count on this file already; the
+                        // next start knows.
+                        Err(error) => refused(error),
+                    }
                 }
                 Ask::Propose(request) => self.proposer.submit(request).await,
                 Ask::Members => self.members(),

@@ -13,7 +13,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, HEAD_OCTETS, Kind};
-use crate::raft::SnapshotMeta;
+use crate::raft::{LogId, SnapshotMeta};
 use crate::state::{Hash, Part, State};
 
 const SUFFIX: &str = "snap";
@@ -48,15 +48,41 @@ pub(crate) struct SnapshotDir {
 
 impl SnapshotDir {
     /// The folder, made if it is not there. Unfinished files of an earlier life are removed.
-    pub(crate) fn open(dir: PathBuf, fleet: u128) -> io::Result<Self> {
+    ///
+    /// `purged` is the end of what the log has let go of. openraft purges it as soon as it has a
+    /// snapshot from another node, which takes its final name later: a crash in between leaves a
+    /// whole file, and nothing else has what it holds.
+    pub(crate) fn open(dir: PathBuf, fleet: u128, purged: Option<LogId>) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        for entry in fs::read_dir(&dir)? {
+        let this = Self { dir, fleet };
+        let newest = this.newest()?.and_then(|file| index_of(&file.path));
+        let missing = purged.filter(|purged| newest.is_none_or(|newest| newest < purged.index));
+        for entry in fs::read_dir(&this.dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|e| e == PARTIAL) {
-                fs::remove_file(path)?;
+            if path.extension().is_none_or(|e| e != PARTIAL) {
+                continue;
+            }
+            match missing {
+                Some(missing) if this.adopt(&path, missing)? => {}
+                _ => fs::remove_file(path)?,
             }
         }
-        Ok(Self { dir, fleet })
+        Ok(this)
+    }
+
+    /// Give a file its final name if it is the whole snapshot that is missing.
+    fn adopt(&self, partial: &Path, missing: LogId) -> io::Result<bool> {
+        match read_file(partial, self.fleet) {
+            Ok((meta, _)) if meta.last_log_id == Some(missing) => {
+                self.finish(partial, &meta)?;
+                tracing::info!(index = missing.index, "a snapshot that had arrived is taken over");
+                Ok(true)
+            }
+            // A newer program can read it.
+            Err(error) if codec::is_newer(&error) => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(error),
+            Ok(_) | Err(_) => Ok(false),
+        }
     }
 
     /// The newest snapshot's file.
@@ -261,7 +287,7 @@ mod tests {
     #[test]
     fn a_snapshot_reads_back_and_a_newer_one_replaces_it() {
         let dir = tempfile::tempdir().unwrap();
-        let snapshots = SnapshotDir::open(dir.path().join("s"), 7).unwrap();
+        let snapshots = SnapshotDir::open(dir.path().join("s"), 7, None).unwrap();
         assert!(snapshots.newest().unwrap().is_none());
         let state = sample();
         let mut meta = SnapshotMeta { snapshot_id: "a".to_owned(), ..Default::default() };
@@ -273,8 +299,34 @@ mod tests {
         assert_eq!(found, meta);
         assert_eq!(digest(&read).unwrap(), digest(&state).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("s")).unwrap().count(), 1);
-        let other = SnapshotDir::open(dir.path().join("s"), 8).unwrap();
+        let other = SnapshotDir::open(dir.path().join("s"), 8, None).unwrap();
         assert!(other.read(&newest).is_err(), "another fleet's");
+    }
+
+    #[test]
+    fn a_snapshot_that_arrived_before_a_crash_is_taken_if_the_log_counts_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let arrived = dir.path().join("received-1.partial");
+        let last = openraft::testing::log_id(1, 1, 99);
+        let meta = SnapshotMeta { last_log_id: Some(last), ..Default::default() };
+        let write = || write_to(File::create(&arrived).unwrap(), 7, &meta, &sample()).unwrap();
+        let open = |purged| SnapshotDir::open(dir.path().to_owned(), 7, purged).unwrap();
+        let cases = [None, Some(openraft::testing::log_id(1, 1, 98)), Some(last)];
+        for purged in cases {
+            write();
+            let found = open(purged).newest().unwrap();
+            assert_eq!(found.is_some(), purged == Some(last), "{purged:?}");
+            assert!(!arrived.exists());
+        }
+        assert_eq!(
+            open(Some(last)).newest().unwrap().map(|s| open(None).meta(&s).unwrap()),
+            Some(meta.clone())
+        );
+        fs::remove_file(dir.path().join(format!("{:020}.snap", 99))).unwrap();
+        write();
+        let whole = fs::read(&arrived).unwrap();
+        fs::write(&arrived, &whole[..whole.len() - 1]).unwrap();
+        assert!(open(Some(last)).newest().unwrap().is_none(), "it is cut short");
     }
 
     #[test]

@@ -290,7 +290,9 @@ fn open(home: Home) -> Result<Kept, StartError> {
         }
         _ => StartError::Io { path: home.snapshots(), source },
     };
-    let snapshots = SnapshotDir::open(home.snapshots(), identity.fleet).map_err(of_snapshot)?;
+    let purged = log.purged().map_err(of_log)?;
+    let snapshots = SnapshotDir::open(home.snapshots(), identity.fleet, purged);
+    let snapshots = snapshots.map_err(of_snapshot)?;
     let machine = Machine::open(snapshots).map_err(of_snapshot)?;
     if log.first_kept() > machine.next_index() {
         let place = home.snapshots();

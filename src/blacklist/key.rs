@@ -5,9 +5,9 @@ use unicode_normalization::UnicodeNormalization as _;
 use crate::smtp::Address;
 
 /// The domain as lowercase A-label, the local part in NFC and case-folded; nothing is stripped:
-/// `a+b` and `a` are two addresses.
+/// `a+b` and `a` are two addresses. Quotes that need not be there are not: `"a"` is `a`.
 pub fn key(address: &Address) -> String {
-    let local = address.local_part();
+    let local = &*address.plain_local_part();
     let mut key = String::with_capacity(local.len() + 1 + address.domain().len());
     if local.is_ascii() {
         key.push_str(local);
@@ -36,6 +36,12 @@ mod tests {
             ("STRASSE-ß@a.test", "strasse-ss@a.test"),
             ("ΟΔΟΣ@a.test", "οδοσ@a.test"),
             ("οδος@a.test", "οδοσ@a.test"),
+            ("\"Jane.Doe\"@a.test", "jane.doe@a.test"),
+            (r#""j\ane"@a.test"#, "jane@a.test"),
+            (r#""jane\ doe"@a.test"#, "\"jane doe\"@a.test"),
+            ("\"jane..doe\"@a.test", "\"jane..doe\"@a.test"),
+            (r#""a\"\\b"@a.test"#, r#""a\"\\b"@a.test"#),
+            ("\"\"@a.test", "\"\"@a.test"),
         ] {
             assert_eq!(key(&Address::parse(text, true).unwrap()), expected, "{text}");
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use mxfleet_cluster::{Cluster, Token, parse_duration_ms};
+use mxfleet_cluster::{Cluster, Token, parse_duration_ms, some_of};
 use serde_json::Value;
 
 use super::Output;
@@ -141,17 +141,36 @@ async fn on_folder(verb: &Verb, config: &Config) -> anyhow::Result<()> {
         }
         Verb::Restore { file, .. } => {
             let (place, name, file) = (place, name.clone(), file.clone());
-            tokio::task::spawn_blocking(move || Cluster::restore(&place, &file, &name)).await??;
+            let restore = move || Cluster::restore(&place, &file, &name);
+            let orphaned = tokio::task::spawn_blocking(restore).await??;
             eprintln!("the backup is a new fleet with this host; start it with `mxfleet run`");
+            warn_of_orphans(&orphaned);
         }
         Verb::Recover { .. } => {
             let recovered = tokio::task::spawn_blocking(move || Cluster::recover(&place)).await??;
             write_out(&serde_json::to_string_pretty(&recovered)?)?;
             eprintln!("this host is a fleet of its own now; start it with `mxfleet run`");
+            warn_of_orphans(&recovered.orphaned);
         }
         _ => {}
     }
     Ok(())
+}
+
+/// MX names whose hosts are gone need others, and only the operator knows which.
+fn warn_of_orphans(names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    eprintln!(
+        "{} MX names lead to hosts that are not in this fleet: {}. DNS keeps what it says of them \
+         until you have given them others: when hosts have joined and have addresses (`mxfleet host \
+         set NAME --address ADDRESS`), `mxfleet name rebalance` does so for all, and `--dry-run` \
+         shows how",
+        names.len(),
+        some_of(&names)
+    );
 }
 
 pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<()> {

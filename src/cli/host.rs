@@ -37,8 +37,8 @@ pub(super) enum Verb {
         addresses: Vec<IpAddr>,
     },
     /// Empty a host: its names go to others, then it takes no new mail and hands over its queue,
-    /// then its lead and its vote. `host resume` takes it back at any time. Again with --deadline,
-    /// it is given another deadline.
+    /// then its lead and its vote. `host resume` takes it back at any time. Given again, it shows how
+    /// far it is, as on a terminal or with --watch; with --deadline it changes the deadline.
     Drain {
         /// Its name.
         name: String,
@@ -93,7 +93,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             output.say(&changed, &words)
         }
         Verb::Drain { name, deadline, watch } => {
-            refuse_retired(&name, admin)?;
+            let row = not_retired(&name, admin)?;
             let drain = HostCall::Drain { name: name.clone(), deadline_ms: deadline };
             let person = output == Output::Table && std::io::stderr().is_terminal();
             if !watch && !person {
@@ -101,7 +101,10 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
                     format!("{name} is being drained; `mxfleet host show {name}` shows how far");
                 return change(drain, words);
             }
-            admin.call::<Changed>(&Call::Host(drain))?;
+            // Whoever was cut off from watching may watch again.
+            if row.drain.is_none() || deadline.is_some() {
+                admin.call::<Changed>(&Call::Host(drain))?;
+            }
             drain::watch(&name, admin, output)
         }
         Verb::Resume { name } => {
@@ -109,7 +112,7 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
             change(HostCall::Resume { name }, words)
         }
         Verb::Retire { name, force } => {
-            refuse_retired(&name, admin)?;
+            not_retired(&name, admin)?;
             if force {
                 warn_of_loss(&name, admin)?;
             }
@@ -119,11 +122,11 @@ pub(super) fn call(verb: Verb, admin: &Admin, output: Output) -> anyhow::Result<
 }
 
 /// Whoever empties a host that is out already hears how it is.
-fn refuse_retired(name: &str, admin: &Admin) -> anyhow::Result<()> {
+fn not_retired(name: &str, admin: &Admin) -> anyhow::Result<HostRow> {
     let row = admin.call::<HostRow>(&Call::Host(HostCall::Show { name: name.to_owned() }))?;
     match retired(&row) {
         Some(words) => bail!("{words}; `mxfleet host resume {name}` takes it into service again"),
-        None => Ok(()),
+        None => Ok(row),
     }
 }
 
@@ -167,9 +170,10 @@ fn warn_of_loss(name: &str, admin: &Admin) -> anyhow::Result<()> {
         Some(left) => format!("{} in its queue", counted(left, "message")),
         None => "whatever is in its queue".to_owned(),
     };
-    let names = match row.names.is_empty() {
+    let names: Vec<&str> = row.names.iter().chain(&row.former_names).map(String::as_str).collect();
+    let names = match names.is_empty() {
         true => String::new(),
-        false => format!("; mail by {} fails until DNS says another host", row.names.join(", ")),
+        false => format!("; mail by {} fails until DNS says another host", names.join(", ")),
     };
     eprintln!("{}", super::output::clean(&format!("lost with {name}: {mail}{names}")));
     Ok(())
@@ -186,7 +190,7 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
                     "down" => format!("{}, down", host.state),
                     _ => host.state.clone(),
                 },
-                or_dash(host.names.join(" ")),
+                or_dash(names_of(host)),
                 host.load.to_string(),
                 or_dash(addresses.join(" ")),
                 host.version.clone(),
@@ -195,6 +199,9 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         hosts.iter().map(row).collect()
     })?;
     if output == Output::Table {
+        if hosts.iter().any(|host| !host.former_names.is_empty()) {
+            write_out("\n(in brackets): led there before, and resolvers may not have forgotten")?;
+        }
         for words in hosts.iter().filter_map(retired) {
             write_out(&super::output::clean(&format!("\n{words}")))?;
         }
@@ -217,6 +224,12 @@ fn rows(hosts: &Vec<HostRow>, output: Output) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names that lead to a host, and in brackets those that did.
+fn names_of(host: &HostRow) -> String {
+    let former = host.former_names.iter().map(|name| format!("({name})"));
+    host.names.iter().cloned().chain(former).collect::<Vec<_>>().join(" ")
 }
 
 fn or_dash(text: String) -> String {

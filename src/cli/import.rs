@@ -9,7 +9,7 @@ use mxfleet_cluster::random_id;
 
 use super::Output;
 use super::domain::refuse_wrong;
-use crate::http::call::{Call, Changed, DomainRow, Refused, RefusedKind};
+use crate::http::call::{Call, Changed, DomainRow, RefusedKind};
 use crate::http::client::{Admin, AdminError};
 
 /// A part must fit a log entry: so many rows, or so many octets of them.
@@ -38,8 +38,11 @@ pub(super) fn import(file: &Path, admin: &Admin, output: Output) -> anyhow::Resu
         progress.show(sent);
     }
     progress.end();
-    let changed: Changed = patiently(admin, &Call::DomainCommit { import, parts: part })
-        .with_context(|| format!("the import was not confirmed; {go_on} asks again"))?;
+    let changed: Changed =
+        patiently(admin, &Call::DomainCommit { import, parts: part }).map_err(|error| {
+            let words = undone(&error, &go_on);
+            error.context(words)
+        })?;
     output.say(&changed, &format!("{sent} domains read, {} changed", changed.changed))
 }
 
@@ -65,6 +68,17 @@ impl Progress {
     }
 }
 
+/// What came of an import that was not committed. One that was refused has had its answer: under
+/// the same id it is given again, whatever was mended meanwhile.
+fn undone(error: &anyhow::Error, go_on: &str) -> String {
+    let kind = refused_by(error).filter(|kind| *kind != RefusedKind::Unavailable);
+    if kind.is_none() {
+        return format!("the import was not confirmed; {go_on} asks again");
+    }
+    "nothing was imported; once this is mended, import the file again, without --request-id"
+        .to_owned()
+}
+
 /// The rows in parts, cut the same way each time.
 fn parts(domains: &[DomainRow]) -> impl Iterator<Item = &[DomainRow]> {
     let mut rest = domains;
@@ -87,17 +101,20 @@ fn patiently(admin: &Admin, call: &Call) -> anyhow::Result<Changed> {
     let mut attempt = 1;
     loop {
         let answer = admin.call(call);
-        let unavailable = answer.as_ref().is_err_and(|error: &anyhow::Error| {
-            matches!(
-                error.downcast_ref(),
-                Some(AdminError::Refused(Refused { kind: RefusedKind::Unavailable, .. }))
-            )
-        });
+        let kind = answer.as_ref().err().and_then(refused_by);
+        let unavailable = kind == Some(RefusedKind::Unavailable);
         if !unavailable || attempt == ATTEMPTS_MAX {
             return answer;
         }
         attempt += 1;
         std::thread::sleep(PAUSE);
+    }
+}
+
+fn refused_by(error: &anyhow::Error) -> Option<RefusedKind> {
+    match error.downcast_ref() {
+        Some(AdminError::Refused(refused)) => Some(refused.kind),
+        _ => None,
     }
 }
 
@@ -120,9 +137,22 @@ fn read_csv(file: &Path) -> anyhow::Result<Vec<DomainRow>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::call::Refused;
 
     fn row(name: usize, route: usize) -> DomainRow {
         DomainRow::new(format!("d{name}.test"), "acme".to_owned(), "x".repeat(route))
+    }
+
+    #[test]
+    fn an_import_that_was_refused_is_begun_anew_and_one_without_an_answer_is_asked_for_again() {
+        let go_on = "`mxfleet domain import x --request-id 7`";
+        let refused = |refused: Refused| anyhow::Error::from(AdminError::Refused(refused));
+        let said = undone(&refused(Refused::invalid("there is no customer acme")), go_on);
+        assert!(said.contains("nothing was imported") && !said.contains(go_on), "{said}");
+        let broken = AdminError::Broken("it ended".to_owned());
+        for error in [refused(Refused::unavailable("no quorum")), broken.into()] {
+            assert!(undone(&error, go_on).contains(go_on), "{error}");
+        }
     }
 
     #[test]

@@ -162,6 +162,9 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
         write_out(&clean(&format!("letters wait for {waits_for}\n")))?;
     }
     print_loads(&row.loads, output)?;
+    if let Some(words) = rebalance(row) {
+        write_out(&clean(&words))?;
+    }
     let stands_out = |step: &StepRow| {
         let told_badly = matches!(step.told.as_str(), "bounced" | "no contact");
         step.would_break || is_left_out(step) || told_badly || step.records == "elsewhere"
@@ -173,6 +176,19 @@ fn show(row: &MigrationRow, all: bool, output: Output) -> anyhow::Result<()> {
     }
     write_out("")?;
     print_steps(&steps, all, output)
+}
+
+/// What evens out the hosts' loads after a plan that leaves them uneven.
+fn rebalance(row: &MigrationRow) -> Option<String> {
+    let moves: Vec<String> =
+        row.rebalance.iter().map(|step| format!("{} to {}", step.name, step.to)).collect();
+    (!moves.is_empty()).then(|| {
+        format!(
+            "\nfor equal loads, when customers have changed, `mxfleet name rebalance` would move \
+             {}; that asks nothing of customers",
+            moves.join(", ")
+        )
+    })
 }
 
 fn is_left_out(step: &StepRow) -> bool {

@@ -1,5 +1,6 @@
 //! `mxfleet name`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,9 @@ use crate::http::call::{
     Call, CertAdded, CertRow, Changed, KeyPem, LoadRow, NameCall, NameRow, RebalanceRow,
 };
 use crate::http::client::Admin;
+
+/// What is in the way in DNS is said of so many names; `name show` says it of each.
+const FAULTS_SHOWN_MAX: usize = 5;
 
 /// What can be done with MX names.
 #[derive(Debug, Subcommand)]
@@ -329,7 +333,9 @@ fn rows(names: &Vec<NameRow>, output: Output) -> anyhow::Result<()> {
         names.iter().map(row).collect()
     })?;
     if output == Output::Table {
-        if let Some(fault) = names.iter().find_map(|row| row.dns_fault.as_ref()) {
+        let faults: BTreeSet<&String> =
+            names.iter().filter_map(|row| row.dns_fault.as_ref()).collect();
+        for fault in faults.into_iter().take(FAULTS_SHOWN_MAX) {
             write_out(&clean(&format!("\nDNS is not as it shall be: {fault}")))?;
         }
         for row in names {

@@ -73,10 +73,11 @@ impl Client {
             Err(Failure::Tls(why)) if hop.tls == TlsPolicy::Opportunistic => {
                 tracing::debug!(server = %hop.name, %why, "TLS failed, going on in the clear");
                 passed(Passed::InTheClear(&why));
-                self.open(hop, false, passed).await.map_err(|failure| match failure {
-                    Failure::Final(response) => response,
-                    Failure::Tls(why) => Response::broken(Stage::StartTls, why),
-                })
+                match self.open(hop, false, passed).await {
+                    Ok(connection) => Ok(connection.without_tls(why)),
+                    Err(Failure::Final(response)) => Err(response),
+                    Err(Failure::Tls(why)) => Err(Response::broken(Stage::StartTls, why)),
+                }
             }
             Err(Failure::Tls(why)) => Err(tls_required(Enhanced(4, 7, 5), &why)),
         }

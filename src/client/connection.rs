@@ -10,7 +10,7 @@ use super::dialog::{Before, Ending, Request, Step, Transaction};
 use super::wire::{Wire, WireError};
 use super::{Hop, Outgoing, Text, TextError};
 use crate::config::Limits;
-use crate::smtp::{Address, Answer, Enhanced, Envelope, Reply, Response, Stage};
+use crate::smtp::{Address, Answer, BodyType, Enhanced, Envelope, Reply, Response, Stage};
 use crate::telemetry::metrics::METRICS;
 
 /// A text leaves in pieces of this size, each within the time of one block.
@@ -28,6 +28,8 @@ pub struct Connection {
     /// What the server has refused on this connection.
     refusals: usize,
     closed: bool,
+    /// Why it is in the clear, though the server offers TLS.
+    no_tls: Option<String>,
     /// Commands to be written; kept to be filled again.
     out: Vec<u8>,
     _counted: Counted,
@@ -49,9 +51,15 @@ impl Connection {
             transactions: 0,
             refusals: 0,
             closed: false,
+            no_tls: None,
             out: Vec::new(),
             _counted: Counted::new(),
         }
+    }
+
+    /// It is in the clear only because TLS failed, and why.
+    pub(super) fn without_tls(self, why: String) -> Self {
+        Self { no_tls: Some(why), ..self }
     }
 
     /// What it runs over, for whoever speaks SMTP by themselves.
@@ -102,7 +110,10 @@ impl Connection {
             }
         };
         self.capabilities = capabilities;
-        responses
+        match &self.no_tls {
+            Some(why) => responses.into_iter().map(|response| over_tls(response, why)).collect(),
+            None => responses,
+        }
     }
 
     async fn run(&mut self, mut transaction: Transaction<'_>, mut text: Text) -> Vec<Response> {
@@ -162,6 +173,13 @@ impl Connection {
     /// The server, as logs write it: `name[ip]:port`.
     pub fn relay(&self) -> String {
         self.relay.clone()
+    }
+
+    /// Whether the server takes messages that are labelled as this one.
+    pub fn takes(&self, envelope: &Envelope) -> bool {
+        let Capabilities { eight_bit_mime, smtputf8, .. } = self.capabilities;
+        (eight_bit_mime || envelope.body != BodyType::EightBitMime)
+            && (smtputf8 || !envelope.smtputf8)
     }
 
     /// Whether the server reports successes and delays itself (RFC 3461). If not, and a sender
@@ -244,6 +262,23 @@ impl From<WireError> for TextFailure {
     fn from(error: WireError) -> Self {
         Self::Wire(error)
     }
+}
+
+/// The answer of a server that may want TLS first, when that failed for `why`. A refusal for lack
+/// of TLS (RFC 3207 section 4, RFC 5248 for X.7.10), or of what a server may offer only over TLS,
+/// says nothing of the message: with TLS the server will take it.
+fn over_tls(response: Response, why: &str) -> Response {
+    let (stage, words) = match &response.answer {
+        Answer::Reply(reply)
+            if reply.code == 530 || matches!(reply.enhanced, Some(Enhanced(5, 7, 10))) =>
+        {
+            (Stage::StartTls, reply.to_string())
+        }
+        Answer::Unfit { enhanced: Enhanced(5, 6, _), text } => (response.stage, text.clone()),
+        _ => return response,
+    };
+    let text = format!("{words} (in the clear, because TLS failed: {why})");
+    Response::unfit(stage, Enhanced(4, 7, 5), text)
 }
 
 /// The last two octets of a text, which decide how it is ended.

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use mxfleet_cluster::{Cluster, Gauges, Host, HostState, NameStage};
+use mxfleet_cluster::{Cluster, Gauges, Host, HostState};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -86,10 +86,7 @@ impl Sources {
             METRICS.certificate_expiry_timestamp_seconds.with_label_values(&["smtp"]).set(ends);
         }
         let state = self.cluster.view();
-        METRICS.names_uncertified.set(whole(names_uncertified(&state)));
-        let overdue = state.migration_overdue(wall_ms()) as u64;
-        METRICS.migration_overdue_customers.set(whole(overdue));
-        METRICS.drains_late.set(whole(drains_late(&state, wall_ms())));
+        look_at_rotation(&state, wall_ms());
         look_at_runtime();
     }
 
@@ -117,15 +114,13 @@ impl Sources {
     }
 }
 
-fn names_uncertified(state: &mxfleet_cluster::State) -> u64 {
-    if state.settings().get("rotation.acme_directory").is_none_or(str::is_empty) {
-        return 0;
-    }
-    let failing = state.names().filter(|row| {
-        let is_removed = matches!(row.stage, NameStage::Removed { .. });
-        !is_removed && state.certificate_fault(&row.name).is_some()
-    });
-    failing.count() as u64
+fn look_at_rotation(state: &mxfleet_cluster::State, now_ms: u64) {
+    METRICS.names_uncertified.set(whole(state.uncertified_names(now_ms).count() as u64));
+    METRICS.certificates_stuck.set(whole(state.stuck_certificates(now_ms).count() as u64));
+    METRICS.names_orphaned.set(whole(state.orphaned_names(now_ms).count() as u64));
+    METRICS.names_overdue.set(whole(state.names_overdue(now_ms).count() as u64));
+    METRICS.migration_overdue_customers.set(whole(state.migration_overdue(now_ms) as u64));
+    METRICS.drains_late.set(whole(drains_late(state, now_ms)));
 }
 
 fn drains_late(state: &mxfleet_cluster::State, now_ms: u64) -> u64 {

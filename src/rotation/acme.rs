@@ -348,7 +348,8 @@ mod tests {
         ];
         let seen = |name: &str, host: Option<u64>| {
             let name = name.to_owned();
-            Command::Name(NameCommand::Published { name, host, ttl_s: 60 })
+            let addresses = Vec::new();
+            Command::Name(NameCommand::Published { name, host, ttl_s: 60, addresses })
         };
         for name in ["mx-a.relay.test", "mx-b.relay.test", "mx-c.relay.test"] {
             let add = NameCommand::Add { name: name.to_owned(), host: host(), from_ms: None };

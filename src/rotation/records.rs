@@ -53,7 +53,7 @@ pub fn records(state: &State, now_ms: u64) -> Vec<Record> {
     let mut records = Vec::new();
     for row in state.names() {
         let Some((host, ttl_s)) = row.wanted(now_ms, ttl) else { continue };
-        if state.awaits_certificate(row, now_ms) {
+        if state.is_left_alone(row, now_ms) {
             continue;
         }
         let addresses = state.host(host).map(|host| host.addresses.as_slice()).unwrap_or_default();

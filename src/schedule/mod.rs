@@ -323,6 +323,8 @@ impl<I: Id> Schedule<I> {
                 left -= 1;
             }
         }
+        // One with more of them than that does not keep the others from their turn.
+        self.expiry_cursor += usize::from(found.len() == budget);
         found
     }
 

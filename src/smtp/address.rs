@@ -4,6 +4,7 @@
 //! tricks (`user%other@domain`) are not addresses we accept mail for; the parser here only says
 //! whether the text is one well-formed mailbox, and stage 3 decides what may pass.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// RFC 5321 section 4.5.3.1.1 names 64, and asks for no limit where that can be. Return paths that
@@ -75,6 +76,23 @@ impl Address {
         &self.text[..usize::from(self.at)]
     }
 
+    /// The local part with quotes and backslashes only where it needs them: however it is quoted,
+    /// it is the same mailbox (RFC 5321 section 4.1.2).
+    pub fn plain_local_part(&self) -> Cow<'_, str> {
+        let local = self.local_part();
+        let Some(quoted) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+            return Cow::Borrowed(local);
+        };
+        let (mut plain, mut chars) = (String::with_capacity(local.len()), quoted.chars());
+        while let Some(c) = chars.next() {
+            plain.extend(if c == '\\' { chars.next() } else { Some(c) });
+        }
+        if is_dot_string(&plain) {
+            return Cow::Owned(plain);
+        }
+        Cow::Owned(format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\"")))
+    }
+
     /// The domain as lowercase A-label, the form every table is keyed by.
     pub fn domain(&self) -> &str {
         &self.domain
@@ -98,7 +116,7 @@ impl Address {
 
     /// `postmaster`, in any case (RFC 5321 section 4.5.1).
     pub fn is_postmaster(&self) -> bool {
-        self.local_part().eq_ignore_ascii_case("postmaster")
+        self.plain_local_part().eq_ignore_ascii_case("postmaster")
     }
 }
 
@@ -116,7 +134,7 @@ impl serde::Serialize for Address {
 
 impl<'de> serde::Deserialize<'de> for Address {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
         Self::parse(&text, true).map_err(serde::de::Error::custom)
     }
 }
@@ -180,11 +198,15 @@ fn check_local_part(local: &str) -> Result<(), AddressError> {
             let ascii_ok = |c: char| !c.is_ascii() || (' '..='~').contains(&c);
             quoted.chars().all(|c| ascii_ok(c) && !is_invisible(c))
         }
-        _ => local
-            .split('.')
-            .all(|atom| !atom.is_empty() && atom.chars().all(|c| is_atext(c) && !is_invisible(c))),
+        _ => is_dot_string(local),
     };
     if ok { Ok(()) } else { Err(AddressError::LocalPart) }
+}
+
+fn is_dot_string(local: &str) -> bool {
+    local
+        .split('.')
+        .all(|atom| !atom.is_empty() && atom.chars().all(|c| is_atext(c) && !is_invisible(c)))
 }
 
 fn is_atext(c: char) -> bool {

@@ -94,6 +94,7 @@ pub(super) fn recover(fs: &dyn SpoolFs, dir: &Path) -> Result<Replayed, OpenErro
         recovery.replay(&sidecar);
     }
     recovery.settle()?;
+    recovery.index.segments.synced();
     let next_segment = numbers.last().map_or(1, |last| last + 1);
     recovery.report.entries = recovery.index.stats().messages;
     recovery.report.segments = headers.len() as u64;
@@ -201,10 +202,9 @@ impl Recovery<'_> {
         Ok(digits.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).collect())
     }
 
-    /// Whether an entry ended although no record says so. A segment goes as soon as nothing in it
-    /// is needed, which may be before the mark that ended the entry is synced; its record is still
-    /// there if it is in another segment than its chunks, and a crash leaves it without them. An
-    /// older copy of an entry that was moved looks the same.
+    /// Whether a record is of the past although it is there: a segment with chunks of the entry
+    /// has gone, which it does only when nothing in it is needed, and that is durable. So an entry
+    /// looks that has ended, and an older copy of one that was moved.
     fn has_ended(&self, entry: &EntryItem) -> bool {
         let gone = |number: u32| {
             self.index.segments.get(number).is_none() && !self.headless.contains(&number)
@@ -275,8 +275,16 @@ impl Recovery<'_> {
             // Only gives space back: the header of the next segment says where this one ends.
             let _ = file.truncate(u64::from(tail.end));
         }
-        // Without it the segment is scanned again next time.
-        let _ = write_file(self.fs, &sidecar_path(self.dir, number), &sidecar.encode());
+        // A process that was killed may have left it in the kernel's memory alone. From here on it
+        // counts: older records go because of it, and the sidecar tells of it.
+        match file.sync_data() {
+            // Without a sidecar the segment is scanned again next time.
+            Ok(()) => {
+                let path = sidecar_path(self.dir, number);
+                drop(write_file(self.fs, &path, &sidecar.encode()));
+            }
+            Err(error) => tracing::warn!(?path, %error, "what was found cannot be synced"),
+        }
         Ok(sidecar)
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Segment {
     pub(super) suspect: bool,
     /// Something in it could not be saved elsewhere, so it stays for the operator.
     pub(super) kept: bool,
+    /// The sync with which all is durable that made something in it needless.
+    pub(super) released: u64,
     /// Attempts to compact it that failed.
     pub(super) failures: u32,
     /// Its sidecar is written, or was tried.
@@ -57,48 +59,68 @@ impl Segment {
 
 /// All segment files by number, which is also the order in which they were written.
 #[derive(Debug, Default)]
-pub(super) struct Segments(BTreeMap<u32, Segment>);
+pub(super) struct Segments {
+    all: BTreeMap<u32, Segment>,
+    /// Syncs so far after which all that had happened was durable.
+    syncs: u64,
+}
 
 impl Segments {
     pub(super) fn insert(&mut self, number: u32, segment: Segment) {
-        self.0.insert(number, segment);
+        self.all.insert(number, segment);
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Segment> {
-        self.0.get(&number)
+        self.all.get(&number)
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Segment> {
-        self.0.get_mut(&number)
+        self.all.get_mut(&number)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Segment)> {
-        self.0.iter().map(|(number, segment)| (*number, segment))
+        self.all.iter().map(|(number, segment)| (*number, segment))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Count octets as needed.
     pub(super) fn keep(&mut self, number: u32, octets: u64) {
-        if let Some(segment) = self.0.get_mut(&number) {
+        if let Some(segment) = self.all.get_mut(&number) {
             segment.live += octets;
         }
     }
 
-    /// Count octets as needed no more.
+    /// Count octets as needed no more, because of a record that the next sync makes durable.
     pub(super) fn release(&mut self, number: u32, octets: u64) {
-        if let Some(segment) = self.0.get_mut(&number) {
+        let released = self.syncs + 1;
+        if let Some(segment) = self.all.get_mut(&number) {
             debug_assert!(segment.live >= octets, "released from {number} what it did not hold");
             segment.live = segment.live.saturating_sub(octets);
+            segment.released = released;
         }
+    }
+
+    /// Count a chunk of a message that never was, or is counted as a message's by now.
+    pub(super) fn release_draft(&mut self, number: u32, octets: u64) {
+        if let Some(segment) = self.all.get_mut(&number) {
+            debug_assert!(segment.live >= octets, "released from {number} what it did not hold");
+            segment.live = segment.live.saturating_sub(octets);
+            segment.drafts = segment.drafts.saturating_sub(1);
+        }
+    }
+
+    /// All that has happened is on stable storage.
+    pub(super) fn synced(&mut self) {
+        self.syncs += 1;
     }
 
     /// A record in segment `at` ended an entry that is in `home`.
     pub(super) fn ended(&mut self, at: u32, home: u32) {
-        let exists = home != at && self.0.contains_key(&home);
-        if let Some(segment) = self.0.get_mut(&at) {
+        let exists = home != at && self.all.contains_key(&home);
+        if let Some(segment) = self.all.get_mut(&at) {
             segment.endings += 1;
             if exists {
                 segment.ends.insert(home);
@@ -109,8 +131,8 @@ impl Segments {
     /// An entry that is in `old` was copied to `new`, or `new` says where `old` ends.
     pub(super) fn replaced(&mut self, old: u32, new: u32) {
         if old != new
-            && self.0.contains_key(&old)
-            && let Some(segment) = self.0.get_mut(&new)
+            && self.all.contains_key(&old)
+            && let Some(segment) = self.all.get_mut(&new)
         {
             segment.replaces.insert(old);
         }
@@ -118,16 +140,18 @@ impl Segments {
 
     /// The file is gone, and its name, from stable storage.
     pub(super) fn remove(&mut self, number: u32) {
-        self.0.remove(&number);
-        for segment in self.0.values_mut() {
+        self.all.remove(&number);
+        for segment in self.all.values_mut() {
             segment.ends.remove(&number);
             segment.replaces.remove(&number);
         }
     }
 
-    /// The oldest segment that may go.
+    /// The oldest segment that may go. What made it needless must not be forgotten once it has
+    /// gone: of a message for two, it may hold the only record that one has it already.
     pub(super) fn done(&self) -> Option<u32> {
-        self.iter().find(|(_, segment)| segment.is_done()).map(|(number, _)| number)
+        let may_go = |segment: &Segment| segment.is_done() && segment.released <= self.syncs;
+        self.iter().find(|(_, segment)| may_go(segment)).map(|(number, _)| number)
     }
 
     /// A sealed segment that has no sidecar yet.
@@ -177,6 +201,8 @@ mod tests {
         segments.ended(2, 1);
         assert_eq!(segments.done(), None);
         segments.release(1, 100);
+        assert_eq!(segments.done(), None, "what released it may be forgotten");
+        segments.synced();
         assert_eq!(segments.done(), Some(1));
         segments.remove(1);
         assert_eq!(segments.done(), Some(2));

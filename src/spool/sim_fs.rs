@@ -50,7 +50,7 @@ struct Disk {
     locked: bool,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct File {
     now: Vec<u8>,
     durable: Vec<u8>,
@@ -122,18 +122,18 @@ impl SimFs {
         Self(Arc::new(Mutex::new(after)))
     }
 
-    /// The process is killed: this handle stops, the kernel keeps everything.
+    /// The process is killed: this handle stops, the kernel keeps everything, for now.
     pub fn kill(&self) -> Self {
         let mut disk = self.disk();
-        let mut after = Disk { next_file: disk.next_file, ..Disk::default() };
         disk.stopped = true;
-        after.names.clone_from(&disk.names);
-        after.durable_names.clone_from(&disk.names);
-        for (number, file) in &disk.files {
-            let (now, durable) = (file.now.clone(), file.now.clone());
-            after.files.insert(*number, File { now, durable, ..File::default() });
-        }
-        Self(Arc::new(Mutex::new(after)))
+        Self(Arc::new(Mutex::new(Disk {
+            files: disk.files.clone(),
+            names: disk.names.clone(),
+            durable_names: disk.durable_names.clone(),
+            renames: disk.renames.clone(),
+            next_file: disk.next_file,
+            ..Disk::default()
+        })))
     }
 
     /// Let the `nth` call from now on (1 is the next) have a fault.

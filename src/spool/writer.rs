@@ -351,6 +351,10 @@ impl Writer {
                 Unsynced::Note { .. } | Unsynced::Chunk { .. } => {}
             }
         }
+        // What waits to be written again has happened, but is on no disk yet.
+        if self.redo.is_empty() {
+            self.shared.index().segments.synced();
+        }
     }
 
     /// A place of `octets` in the active segment, after going on to a new one if it is full.
@@ -403,9 +407,6 @@ pub(super) fn entry_octets(envelope: &[u8], text: &[u8], chunks: usize) -> u64 {
 /// The parts of a draft are needed by it no more.
 pub(super) fn release_draft(index: &mut Index, parts: &[Part]) {
     for part in parts {
-        index.segments.release(part.segment, u64::from(part.octets));
-        if let Some(segment) = index.segments.get_mut(part.segment) {
-            segment.drafts = segment.drafts.saturating_sub(1);
-        }
+        index.segments.release_draft(part.segment, u64::from(part.octets));
     }
 }

@@ -201,7 +201,13 @@ declare! {
     dns_updates_total: counter(), "Updates of DNS that were made";
     dns_drift_total: counter(), "Updates of DNS that put right what somebody else had changed";
     drains_late: gauge(), "Hosts that are still being emptied after their deadline";
-    names_uncertified: gauge(), "MX names that the ACME server gave no certificate when last asked";
+    names_uncertified: gauge(),
+        "MX names without the certificate that the ACME server is to give, or that it refused last";
+    names_orphaned: gauge(), "MX names that lead to a host that is not in the fleet";
+    certificates_stuck: gauge(),
+        "Certificates with another key that wait for DNS to say it, or for somebody's hand";
+    names_overdue: gauge(),
+        "MX names that customers use although the end that `name retire` gave them has come";
     migration_overdue_customers: gauge(),
         "Customers that still use MX names whose end was announced for a time that has passed";
 

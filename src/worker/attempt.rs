@@ -11,7 +11,7 @@ use super::Inner;
 use super::connection::unreached;
 use crate::client::{Answer, Connection, Outgoing, Response, Text, TextError, TextSource};
 use crate::schedule::Recipients;
-use crate::smtp::{Enhanced, Envelope};
+use crate::smtp::{BodyType, Enhanced, Envelope};
 use crate::spool::{
     EntryId, Message, ReadError, RecipientState, RecoveredDestination, RecoveredEntry, TextReader,
 };
@@ -91,6 +91,28 @@ impl Loaded {
     /// Where a recipient stands, as it was when the message was read.
     pub(super) fn state(&self, recipient: u32) -> Option<&RecipientState> {
         self.states.get(recipient as usize)
+    }
+
+    /// The envelope as a server can take it. A label that says that there may be characters outside
+    /// of ASCII is no reason to fail a message that has none (RFC 6152 section 3 and RFC 6531
+    /// section 3.2 are about those that have).
+    pub(super) async fn labelled_for<'a>(
+        &self,
+        connection: &Connection,
+        envelope: &'a Envelope,
+    ) -> Cow<'a, Envelope> {
+        if connection.takes(envelope) || !self.is_ascii().await {
+            return Cow::Borrowed(envelope);
+        }
+        let body = BodyType::SevenBit;
+        Cow::Owned(Envelope { body, smtputf8: false, ..envelope.clone() })
+    }
+
+    async fn is_ascii(&self) -> bool {
+        let mut is_ascii = self.above.is_ascii();
+        let read = self.read(usize::MAX, |piece| is_ascii &= piece.is_ascii());
+        // What cannot be read is not known, and the attempt says why.
+        read.await.is_ok() && is_ascii
     }
 
     pub(super) fn text(&self) -> Text {
@@ -198,9 +220,10 @@ pub(super) async fn attempt(
     let mut untried = recipients.to_vec();
     let mut judged = Vec::with_capacity(untried.len());
     let mut answered = false;
+    let envelope = message.labelled_for(connection, &message.envelope).await;
     loop {
         let outgoing = Outgoing {
-            envelope: &message.envelope,
+            envelope: &envelope,
             recipients: &untried,
             octets: message.octets,
             text: message.text(),

@@ -41,7 +41,7 @@ impl Inner {
             self.serve_page(&permit, work).await;
         } else if self.is_local(permit.domain()) {
             self.take_local(&permit, work).await;
-        } else {
+        } else if let Some(work) = self.vetted(&permit, work).await {
             match self.parts.router.hops(permit.domain()).await {
                 Ok(hops) => self.serve_hops(&permit, hops, work).await,
                 Err(failure) => self.no_route(&permit, work, &failure).await,
@@ -89,12 +89,13 @@ impl Inner {
         let mut route = RouteInUse::new(self.parts.cluster.view());
         let mut carried = 0;
         let mut next = Some(first);
-        while let Some(mut work) = next.take() {
+        while let Some(work) = next.take() {
             let current = route.is_current(permit.domain(), self.parts.cluster.view());
             if carried > 0 && !(current && connection.is_usable()) {
                 self.update(|core, now| core.give_back(work, None, now));
                 break;
             }
+            let Some(mut work) = self.vetted(permit, work).await else { break };
             let Some(message) = self.load(&mut work).await else {
                 let after = self.skip(permit, work, Some(carried));
                 next = self.follow(permit, after).await;

@@ -329,13 +329,14 @@ impl Inner {
         })
     }
 
-    /// Recipients of jobs that waited too long fail; `why` is what was last said of each.
+    /// Recipients of jobs that waited too long fail; `why` is what was last said of each. `false`
+    /// if that must be tried again for some of them.
     pub(super) async fn give_up(
         self: &Arc<Self>,
         trial: Trial<'_>,
         destination: &str,
         why: impl Fn(u32) -> String,
-    ) {
+    ) -> bool {
         let id = trial.work.ticket.id;
         let expired = |recipient: &u32| {
             let text = expired_text(&why(*recipient));
@@ -353,14 +354,15 @@ impl Inner {
         let again: Vec<u32> = again.map(|settled| settled.recipient).collect();
         let left = Recipients::new(&again).map(|left| (left, pause.due));
         let others = others(trial.message, destination);
+        let ended = left.is_none();
         let gone = self.update(|core, now| {
-            let gone = left.is_none();
             core.schedule.finish(trial.work.ticket, left, now);
-            gone && !others.iter().any(|name| core.schedule.state(id, name).is_some())
+            ended && !others.iter().any(|name| core.schedule.state(id, name).is_some())
         });
         if gone {
             self.parts.log.removed(&id.to_string());
         }
+        ended
     }
 
     /// What the fleet must know of these recipients. Mail of our own tells nothing: it goes to

@@ -53,36 +53,46 @@ impl Inner {
                 });
                 work.collect::<Vec<_>>()
             });
-            // Where there was one there may be more.
-            looks += usize::from(!expired.is_empty());
             let mut ending = JoinSet::new();
+            let mut ended = 0;
             for (domain, work, why) in expired {
                 if ending.len() >= AT_ONCE {
-                    ending.join_next().await;
+                    ended += usize::from(matches!(ending.join_next().await, Some(Ok(true))));
                 }
                 let inner = Arc::clone(self);
                 ending.spawn(async move { inner.expire_one(&domain, work, why).await });
             }
-            ending.join_all().await;
+            ended += ending.join_all().await.into_iter().filter(|ended| *ended).count();
+            // Where there was one there may be more. What could not be ended would only be found
+            // again, at once and for ever: its turn is in the next search.
+            looks += usize::from(ended > 0);
             if stop.is_cancelled() {
                 break;
             }
         }
     }
 
-    async fn expire_one(self: &Arc<Self>, domain: &str, mut work: Work, why: Option<String>) {
+    /// End one message; `false` if that must be tried again.
+    async fn expire_one(
+        self: &Arc<Self>,
+        domain: &str,
+        mut work: Work,
+        why: Option<String>,
+    ) -> bool {
         let id = work.ticket.id;
         let message = match work.message.take() {
             Some(message) => message,
             None => match self.load_entry(id).await {
                 Ok(Some(message)) => Arc::new(Loaded::from_spool(message)),
                 Ok(None) | Err(ReadError::Quarantined(_)) => {
-                    return self.update(|core, now| core.schedule.finish(work.ticket, None, now));
+                    self.update(|core, now| core.schedule.finish(work.ticket, None, now));
+                    return true;
                 }
                 Err(ReadError::Io { source, .. }) => {
                     tracing::error!(%id, %source, "an expired message cannot be read");
                     let left = Some((work.ticket.recipients.clone(), Instant::now() + EVERY * 60));
-                    return self.update(|core, now| core.schedule.finish(work.ticket, left, now));
+                    self.update(|core, now| core.schedule.finish(work.ticket, left, now));
+                    return false;
                 }
             },
         };
@@ -95,6 +105,6 @@ impl Inner {
             said.or_else(|| why.clone()).unwrap_or_else(|| "it was never tried".to_owned())
         };
         let trial = Trial { work, message: &message, relay: None, offers_dsn: false, delays };
-        self.give_up(trial, domain, last).await;
+        self.give_up(trial, domain, last).await
     }
 }

@@ -21,16 +21,14 @@ pub enum TakeError {
 
 impl Deliveries {
     /// Take a message out of the schedule, with all that became of it so far; `None` if there is
-    /// nothing left to deliver. It stays in the spool: a restart, or [`Deliveries::adopt`],
-    /// schedules it again.
+    /// nothing left to deliver. Refused while it is not in the schedule. It stays in the spool: a
+    /// restart, or [`Deliveries::adopt`], schedules it again.
     pub async fn take(&self, id: EntryId) -> Result<Option<Message>, TakeError> {
         let inner = &self.inner;
         let Some(message) = inner.load_entry(id).await.map_err(OperateError::from)? else {
             return Ok(None);
         };
-        if !inner.unschedule(&message) {
-            return Err(OperateError::Running(id).into());
-        }
+        inner.unschedule(&message)?;
         // Outcomes recorded until then are in what is read now.
         let read = match inner.parts.spool.flush().await {
             Ok(()) => {
@@ -55,19 +53,27 @@ impl Deliveries {
 
 impl Inner {
     /// Remove all jobs of a message, unless one is running.
-    fn unschedule(self: &Arc<Self>, message: &Message) -> bool {
+    ///
+    /// **Invariant:** a message without a job is somebody else's to decide on: it has just been
+    /// stored and will be scheduled, or is being ended. Two would deliver it, or one deliver what
+    /// another has ended.
+    fn unschedule(self: &Arc<Self>, message: &Message) -> Result<(), OperateError> {
         let (id, names) = (message.id, by_destination(&message.envelope, |_| true));
         self.update(|core, now| {
-            let states = names.iter().map(|(name, _)| core.schedule.state(id, name));
-            if states.flatten().any(|state| state == JobState::Running) {
-                return false;
+            let states = names.iter().filter_map(|(name, _)| core.schedule.state(id, name));
+            let states: Vec<JobState> = states.collect();
+            if states.is_empty() {
+                return Err(OperateError::OnItsWay(id));
+            }
+            if states.contains(&JobState::Running) {
+                return Err(OperateError::Running(id));
             }
             core.forget_fresh(id);
             for (name, _) in &names {
                 let removal = core.schedule.remove(id, name, now);
                 debug_assert_ne!(removal, Removal::Running, "looked at under the same lock");
             }
-            true
+            Ok(())
         })
     }
 }

@@ -105,14 +105,7 @@ impl Deliveries {
 
     /// Remove a letter of ours that is not to be read any more.
     pub async fn withdraw(&self, id: EntryId) -> Result<(), OperateError> {
-        let end = End {
-            outcome: Outcome::Removed,
-            status: Status::Removed,
-            dsn: Enhanced(5, 0, 0),
-            text: WITHDRAWN,
-            by: None,
-        };
-        self.inner.end(id, end).await
+        self.inner.withdraw(id).await
     }
 
     /// Fail a message now, as if its time had expired.
@@ -129,6 +122,17 @@ impl Deliveries {
 }
 
 impl Inner {
+    pub(super) async fn withdraw(self: &Arc<Self>, id: EntryId) -> Result<(), OperateError> {
+        let end = End {
+            outcome: Outcome::Removed,
+            status: Status::Removed,
+            dsn: Enhanced(5, 0, 0),
+            text: WITHDRAWN,
+            by: None,
+        };
+        self.end(id, end).await
+    }
+
     pub(super) async fn find(&self, id: EntryId) -> Result<Message, OperateError> {
         self.load_entry(id).await?.ok_or(OperateError::NotFound(id))
     }

@@ -68,6 +68,7 @@ impl Inner {
             Attempted { judged: Vec::new(), untried: recipients.to_vec(), answered: false };
         while let Some(recipient) = attempted.untried.first().copied() {
             let Some(envelope) = self.tagged(id, message, recipient, &tagging).await else { break };
+            let envelope = message.labelled_for(connection, &envelope).await;
             let text = message.text();
             let outgoing =
                 Outgoing { envelope: &envelope, recipients: &[0], octets: message.octets, text };

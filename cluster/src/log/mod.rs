@@ -159,6 +159,11 @@ impl LogStore {
         found.iter().map(|(index, bytes)| decode_entry(*index, bytes)).collect()
     }
 
+    /// The last entry that is purged.
+    pub(crate) fn purged(&self) -> io::Result<Option<LogId>> {
+        self.meta(MetaKey::Purged)
+    }
+
     /// The first index that is not purged.
     pub(crate) fn first_kept(&self) -> u64 {
         self.purged.first_kept()

@@ -17,7 +17,7 @@ struct InMemory;
 struct OnSled;
 
 fn machine(dir: &tempfile::TempDir) -> Machine {
-    Machine::open(SnapshotDir::open(dir.path().join("snapshots"), 1).unwrap()).unwrap()
+    Machine::open(SnapshotDir::open(dir.path().join("snapshots"), 1, None).unwrap()).unwrap()
 }
 
 fn sled_at(dir: &std::path::Path) -> LogStore {

@@ -87,7 +87,7 @@ impl Fleet {
             return Err(format!("node {id} told of the vote {promised:?} and has kept {kept:?}"));
         }
         let home = Home::new(self.dir.path().join(format!("mx{id}")));
-        let snapshots = SnapshotDir::open(home.snapshots(), FLEET).unwrap();
+        let snapshots = SnapshotDir::open(home.snapshots(), FLEET, None).unwrap();
         let machine = Machine::open(snapshots).map_err(|error| error.to_string())?;
         let view = machine.view();
         let transport = SimTransport { world: Arc::clone(&self.world), node: id, incarnation };

@@ -90,12 +90,18 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether this is what is `known`.
+    pub(super) fn is_known(known: Option<&Self>, text: Option<&str>) -> bool {
+        known.map(|fault| fault.text.as_str()) == text.map(|text| clip(text, FAULT_OCTETS_MAX))
+    }
+
     /// Put what is the matter now, if anything, in place of what is `known`; whether that is news.
     pub(super) fn tell(known: &mut Option<Self>, text: Option<&str>, now_ms: u64) -> bool {
         let text = text.map(|text| clip(text, FAULT_OCTETS_MAX));
-        if known.as_ref().map(|fault| fault.text.as_str()) == text {
+        if Self::is_known(known.as_ref(), text) {
             return false;
         }
+        // As long as something is the matter it is the same trouble, whatever is said of it.
         let since_ms = known.as_ref().map_or(now_ms, |fault| fault.since_ms);
         *known = text.map(|text| Self { text: text.to_owned(), since_ms });
         true

@@ -53,14 +53,14 @@ pub use hosts::{Host, NewHost};
 pub use links::LinkCommand;
 pub use lists::RecipientList;
 pub use migrations::{Migration, MigrationCommand, MigrationStage, MigrationStep, Survey, Told};
-pub use names::{MxName, NameStage, NameStatus, Pointing, Ttl};
+pub use names::{FormerHost, MxName, NameStage, NameStatus, Pointing, Ttl};
 pub use news::{RecipientNews, Verification};
 pub use notices::{Notice, NoticeCommand, NoticeStatus, NoticeUpdate};
 pub(crate) use parts::Part;
 pub use plan::{Fleet, FleetHost, FleetName, Move, Plan};
 pub use recipients::{RecipientChange, RecipientPolicy, Verify};
 pub use return_paths::{ReturnKey, Secret};
-pub use rotation::{NameCommand, TRAFFIC_COUNTS_MAX};
+pub use rotation::{NameCommand, TRAFFIC_COUNTS_MAX, some_of};
 pub use service::{Drain, HostCommand, HostState, MovedName};
 pub use settings::{SETTINGS, Setting, SettingKind, Settings, parse_duration_ms, render_duration};
 #[cfg(test)]

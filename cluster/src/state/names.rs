@@ -5,9 +5,12 @@
 //! of what DNS said before has passed, resolvers may still send mail to the hosts before.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::certificates::Fault;
 
 /// A hostname that customers put in their MX records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub struct MxName {
     /// Until when resolvers may have what DNS said before: milliseconds since 1970, UTC.
     pub caches_until_ms: u64,
     /// Hosts that resolvers may still be told or remember; see [`MxName::hosts`].
-    pub former: Vec<u64>,
+    pub former: Vec<FormerHost>,
     /// The longest time to live that a server may have been told since then, in seconds: some may
     /// give it while others do not.
     pub told_s: u32,
@@ -36,6 +39,20 @@ pub struct MxName {
     pub keys_until_ms: u64,
     /// The longest time to live of those records, in seconds.
     pub keys_ttl_s: u32,
+    /// The addresses DNS was last seen to say.
+    pub addresses: Vec<IpAddr>,
+    /// Why DNS is not as wanted about this name, if so.
+    pub dns_fault: Option<Fault>,
+}
+
+/// A host that a name led to, or was about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerHost {
+    /// The id of the host.
+    pub host: u64,
+    /// Until when resolvers may remember it: milliseconds since 1970, UTC. The end of time while
+    /// some server may say it.
+    pub until_ms: u64,
 }
 
 /// How far the life of a name has gone.
@@ -109,6 +126,8 @@ impl MxName {
             told_s: 0,
             keys_until_ms: 0,
             keys_ttl_s: 0,
+            addresses: Vec::new(),
+            dns_fault: None,
         }
     }
 
@@ -126,6 +145,14 @@ impl MxName {
     /// The host it points at when all that is wanted has come about.
     pub fn aim(&self) -> Option<u64> {
         self.pointing.as_ref().map_or(self.target, |pointing| pointing.to)
+    }
+
+    /// The host it stays at if the change that is wanted is taken back at `now_ms`.
+    pub fn stays_at(&self, now_ms: u64) -> Option<u64> {
+        match &self.pointing {
+            Some(pointing) if pointing.from_ms > now_ms => pointing.meanwhile.or(self.target),
+            _ => self.target,
+        }
     }
 
     /// The host DNS shall say at `now_ms`; `None` when it shall not have the name.
@@ -148,9 +175,13 @@ impl MxName {
     pub fn hosts(&self, now_ms: u64) -> impl Iterator<Item = u64> {
         let pending = self.pointing.iter().flat_map(|pointing| [pointing.to, pointing.meanwhile]);
         let pending = pending.flatten();
-        let remembered = self.pointing.is_some() || now_ms < self.caches_until_ms;
-        let former = self.former.iter().copied().filter(move |_| remembered);
+        let former = self.remembered(now_ms).map(|former| former.host);
         self.target.into_iter().chain(pending).chain(former)
+    }
+
+    /// Hosts that DNS is not to say any more, and resolvers may still be told or remember.
+    pub fn remembered(&self, now_ms: u64) -> impl Iterator<Item = FormerHost> {
+        self.former.iter().copied().filter(move |former| now_ms < former.until_ms)
     }
 
     /// Whether resolvers may have TLSA records of it, which the fleet `publishes` or has published.
@@ -176,23 +207,22 @@ impl MxName {
             Some(pointing) => {
                 self.is_moving(now_ms) || pointing.from_ms <= now_ms.saturating_add(ahead_ms)
             }
-            None => !self.former.is_empty() && now_ms < self.caches_until_ms,
+            None => self.remembered(now_ms).next().is_some(),
         };
         Some((host, if is_near { ttl.low_s } else { ttl.normal_s }))
     }
 
-    /// Want DNS to say something else from `from_ms` on.
+    /// Want DNS to say something else from `from_ms` on, and until then what it shall say now.
     pub(super) fn point(&mut self, to: Option<u64>, from_ms: u64, rehome: bool, now_ms: u64) {
-        match self.pointing.take() {
+        let is_ahead = from_ms > now_ms && self.is_moving(now_ms);
+        let meanwhile = self.host_at(now_ms).filter(|_| is_ahead);
+        self.former.retain(|former| now_ms < former.until_ms);
+        if let Some(before) = self.pointing.take() {
             // It may be in DNS already, on some of the servers.
-            Some(Pointing { to, from_ms, meanwhile, .. }) => {
-                let told = [to.filter(|_| from_ms <= now_ms), meanwhile];
-                told.into_iter().flatten().for_each(|host| self.remember(host));
-            }
-            None if self.caches_until_ms <= now_ms => self.former.clear(),
-            None => {}
+            let told = [before.to.filter(|_| before.from_ms <= now_ms), before.meanwhile];
+            told.into_iter().flatten().for_each(|host| self.remember(host));
         }
-        self.pointing = Some(Pointing { to, from_ms, rehome, meanwhile: None });
+        self.pointing = Some(Pointing { to, from_ms, rehome, meanwhile });
     }
 
     /// Want DNS to say `host` until the date of `later`, and then what that says.
@@ -227,6 +257,12 @@ impl MxName {
         self.ttl_s.max(self.told_s)
     }
 
+    /// Whether DNS was last seen to say these addresses, in whatever order.
+    pub fn is_known_to_say(&self, addresses: &[IpAddr]) -> bool {
+        self.addresses.len() == addresses.len()
+            && self.addresses.iter().all(|known| addresses.contains(known))
+    }
+
     /// Whether every authority is known to give this time to live, and no other.
     pub fn is_known_to_give(&self, ttl_s: u32) -> bool {
         (self.ttl_s, self.longest_ttl_s()) == (ttl_s, ttl_s)
@@ -234,9 +270,7 @@ impl MxName {
 
     /// Every authority says `host`, with this time to live, at `now_ms`.
     pub(super) fn seen(&mut self, host: Option<u64>, ttl_s: u32, now_ms: u64) {
-        if self.pointing.is_none() && self.caches_until_ms <= now_ms {
-            self.former.clear();
-        }
+        self.former.retain(|former| now_ms < former.until_ms);
         let done = self.pointing.take_if(|p| p.from_ms <= now_ms && p.to == host);
         let until = self.pointing.as_mut().filter(|p| p.from_ms > now_ms);
         let until = until.and_then(|p| p.meanwhile.take_if(|known| Some(*known) == host));
@@ -254,7 +288,10 @@ impl MxName {
         {
             self.remember(before);
         }
-        self.former.retain(|former| Some(*former) != host);
+        self.former.retain(|former| Some(former.host) != host);
+        for former in self.former.iter_mut().filter(|former| former.until_ms == u64::MAX) {
+            former.until_ms = self.caches_until_ms; // no server says it any more
+        }
         self.target = host;
         match (host, self.stage) {
             (None, _) => self.stage = NameStage::Removed { at_ms: now_ms },
@@ -266,10 +303,10 @@ impl MxName {
         }
     }
 
+    /// Some server may say this host.
     fn remember(&mut self, host: u64) {
-        if !self.former.contains(&host) {
-            self.former.push(host);
-        }
+        self.former.retain(|former| former.host != host);
+        self.former.push(FormerHost { host, until_ms: u64::MAX });
     }
 }
 
@@ -416,6 +453,35 @@ mod tests {
         assert_eq!(name.wanted(now + 2, TTL), Some((1, 3600)));
         name.seen(Some(2), 60, date);
         assert_eq!((name.status(), name.target), (NameStatus::Active, Some(2)));
+    }
+
+    #[test]
+    fn a_host_before_the_last_is_not_remembered_because_of_a_date_ahead() {
+        let mut name = active();
+        let (now, date) = (10 * HOUR_MS, 100 * HOUR_MS);
+        name.point(Some(2), now, false, now);
+        name.seen(Some(2), 60, now);
+        name.point(Some(3), date, false, now + 1);
+        let carried = |name: &MxName, now| name.hosts(now).collect::<Vec<_>>();
+        assert_eq!(carried(&name, now + HOUR_MS - 1), [2, 3, 1], "the old time to live");
+        assert_eq!(carried(&name, now + HOUR_MS), [2, 3], "and no longer");
+        assert_eq!(carried(&name, date), [2, 3], "nor again at the date");
+        name.point(Some(4), date, false, date);
+        assert_eq!(carried(&name, date + 1), [2, 4, 3], "some server may say 3");
+    }
+
+    #[test]
+    fn a_change_that_has_begun_goes_on_until_the_date_of_the_next() {
+        let mut name = active();
+        let (now, date) = (10 * HOUR_MS, 100 * HOUR_MS);
+        name.point(Some(2), now, false, now);
+        name.point(Some(3), date, false, now + 1);
+        assert_eq!(name.wanted(now + 1, TTL), Some((2, 60)));
+        assert!(name.hosts(date - 1).any(|host| host == 2), "some server may say 2");
+        name.seen(Some(2), 60, now + 2);
+        assert_eq!((name.target, name.aim()), (Some(2), Some(3)));
+        let carried = |name: &MxName, now| name.hosts(now).collect::<Vec<_>>();
+        assert_eq!(carried(&name, now + 2 + HOUR_MS), [2, 3]);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Notice {
     pub ends_ms: Option<u64>,
     /// When it was opened.
     pub opened_ms: u64,
+    /// It tells what was decided, and no trouble: that a migration is under way.
+    pub is_decided: bool,
     /// When it was resolved.
     pub resolved_ms: Option<u64>,
     /// What was added since, the oldest first.
@@ -105,6 +107,11 @@ impl NoticeCommand {
 }
 
 impl Notice {
+    /// Whether it is no trouble that nobody foresaw.
+    pub fn is_planned(&self) -> bool {
+        self.is_decided || self.starts_ms > self.opened_ms
+    }
+
     /// How it is at `now_ms`. A planned outage begins and ends by its times; an issue without an
     /// end is over when somebody says so.
     pub fn status(&self, now_ms: u64) -> NoticeStatus {
@@ -138,17 +145,9 @@ impl Notices {
     pub(super) fn apply(&mut self, command: &NoticeCommand, now_ms: u64) -> Outcome {
         match command.clone() {
             NoticeCommand::Open { title, text, component, starts_ms, ends_ms } => {
-                let notice = Notice {
-                    id: self.last_id + 1,
-                    title,
-                    text,
-                    component,
-                    starts_ms: starts_ms.unwrap_or(now_ms),
-                    ends_ms,
-                    opened_ms: now_ms,
-                    resolved_ms: None,
-                    updates: Vec::new(),
-                };
+                let mut notice = self.new(title, text, component, now_ms);
+                notice.starts_ms = starts_ms.unwrap_or(now_ms);
+                notice.ends_ms = ends_ms;
                 self.open(notice, now_ms)
             }
             NoticeCommand::Update { id, text, starts_ms, ends_ms } => {
@@ -166,6 +165,29 @@ impl Notices {
                 notice.resolved_ms = Some(now_ms);
                 self.put(notice)
             }
+        }
+    }
+
+    /// Tell customers what was decided; the outcome is the notice's id.
+    pub(super) fn tell(&mut self, title: &str, text: &str, about: &str, now_ms: u64) -> Outcome {
+        let (title, text) = (title.to_owned(), text.to_owned());
+        let mut notice = self.new(title, text, Some(about.to_owned()), now_ms);
+        notice.is_decided = true;
+        self.open(notice, now_ms)
+    }
+
+    fn new(&self, title: String, text: String, component: Option<String>, now_ms: u64) -> Notice {
+        Notice {
+            id: self.last_id + 1,
+            title,
+            text,
+            component,
+            starts_ms: now_ms,
+            ends_ms: None,
+            opened_ms: now_ms,
+            is_decided: false,
+            resolved_ms: None,
+            updates: Vec::new(),
         }
     }
 

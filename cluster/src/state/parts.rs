@@ -75,7 +75,7 @@ impl State {
             .chain(self.answers.chunks().map(Part::Answers))
             .chain(in_pieces(self.answers.domains(), ROWS).map(Part::DomainAnswers))
             .chain(in_pieces(self.blacklist.leaves(), LEAVES).map(Part::BlacklistLeaves))
-            .chain(self.return_paths.iter().map(Part::ReturnPaths))
+            .chain(self.return_paths.pieces(ROWS).map(Part::ReturnPaths))
             .chain(self.links.parts(ROWS).map(Part::Links))
     }
 
@@ -108,7 +108,7 @@ impl State {
                 self.blacklist.absorb_rules(part);
             }
             Part::BlacklistLeaves(leaves) => self.blacklist.absorb_leaves(leaves),
-            Part::ReturnPaths(paths) => self.return_paths = paths,
+            Part::ReturnPaths(piece) => self.return_paths.absorb(piece),
             Part::Links(part) => self.links.absorb(part),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::in_pieces;
 use super::{Outcome, Refusal};
 
 /// A key is needed for as long as what it signed is good: the newest, and two before it.
@@ -66,10 +67,26 @@ impl ReturnPaths {
         &self.keys
     }
 
-    /// Itself, unless there is nothing in it.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Self> {
-        let is_empty = self.tagged.is_empty() && self.keys.is_empty();
-        (!is_empty).then(|| self.clone()).into_iter()
+    /// In pieces of at most so many domains, the first with the keys; none when there is nothing.
+    pub(super) fn pieces(&self, rows: usize) -> impl Iterator<Item = Self> {
+        let mut domains = in_pieces(self.tagged.iter().cloned(), rows);
+        let keys = Arc::clone(&self.keys);
+        let first = domains.next().unwrap_or_default();
+        let is_empty = first.is_empty() && keys.is_empty();
+        let piece = |keys, domains: Vec<String>| Self {
+            tagged: Arc::new(domains.into_iter().collect()),
+            keys,
+        };
+        let first = (!is_empty).then(|| piece(keys, first));
+        first.into_iter().chain(domains.map(move |domains| piece(Arc::default(), domains)))
+    }
+
+    /// Add a piece.
+    pub(super) fn absorb(&mut self, piece: Self) {
+        Arc::make_mut(&mut self.tagged).extend(piece.tagged.iter().cloned());
+        if !piece.keys.is_empty() {
+            self.keys = piece.keys;
+        }
     }
 
     /// Whether mail for a domain, which must exist, leaves with a return path of ours.
@@ -106,7 +123,9 @@ impl ReturnPaths {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parts::Part;
     use super::*;
+    use crate::codec::{self, Kind};
 
     fn secret(octet: u8) -> Secret {
         Secret::new([octet; 32])
@@ -124,6 +143,24 @@ mod tests {
         assert_eq!(kept, [(5, 5), (4, 4), (3, 3)]);
         assert_eq!(paths.keys()[0].secret, secret(5));
         assert!(!format!("{paths:?}").contains("[5"), "{paths:?}");
+    }
+
+    #[test]
+    fn any_number_of_domains_fits_a_snapshot() {
+        let mut paths = ReturnPaths::default();
+        assert_eq!(paths.pieces(256).count(), 0);
+        paths.add_key(1, &secret(1), 0).unwrap();
+        assert_eq!(paths.pieces(256).collect::<Vec<_>>(), [paths.clone()]);
+        for n in 0..200_000 {
+            paths.set(&format!("customer-{n}.example.test"), true).unwrap();
+        }
+        let mut copy = ReturnPaths::default();
+        for piece in paths.pieces(256) {
+            let part = Part::ReturnPaths(piece.clone());
+            codec::encode(Kind::SnapshotPart, &part).unwrap();
+            copy.absorb(piece);
+        }
+        assert_eq!(copy, paths);
     }
 
     #[test]

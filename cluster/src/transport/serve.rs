@@ -55,7 +55,7 @@ pub(crate) enum Rest {
 }
 
 impl Rest {
-    /// Copy it to `path` and sync that; late or endless peers are cut off.
+    /// Copy it to `path` and sync that, and its folder; late or endless peers are cut off.
     pub(super) async fn save(self, path: &Path) -> io::Result<()> {
         let mut stream = match self {
             Self::Stream(stream) => stream,
@@ -76,7 +76,11 @@ impl Rest {
             file.write_all(&piece.bytes).await?;
         }
         file.flush().await?;
-        file.get_ref().sync_all().await
+        file.get_ref().sync_all().await?;
+        match path.parent() {
+            Some(dir) => tokio::fs::File::open(dir).await?.sync_all().await,
+            None => Ok(()),
+        }
     }
 
     /// The next piece of at most 64 KiB, `None` at the end; late peers are cut off.

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::client::testing::{Server, client_with, envelope, outgoing, short};
 use crate::client::{ClientError, Roots};
 use crate::config::Limits;
-use crate::smtp::envelope::Notify;
+use crate::smtp::envelope::{Envelope, Notify};
 
 /// A certificate authority of our own, and a file that trusts it.
 struct Authority {
@@ -165,6 +165,32 @@ async fn broken_tls_is_tried_again_in_the_clear_unless_it_is_required() {
         assert_eq!(got, delivered(false), "{script}");
         assert_eq!(deliver(Require, &ca.roots(), &[script], tls).await, refused(), "{script}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_tls_refuses_nothing_for_good_while_tls_fails() {
+    let ca = Authority::new();
+    let broken = format!("{OFFER}< STARTTLS\n> 454 4.7.0 not now");
+    let cases = [
+        ("< MAIL\n> 530 5.7.0 Must issue a STARTTLS command first", refused()),
+        ("< MAIL\n< RCPT\n> 250 m\n> 550 5.7.10 encrypt", refused()),
+        ("< MAIL\n< RCPT\n> 250 m\n> 550 5.1.1 who?", ("rcpt 550".to_owned(), false)),
+        ("< MAIL\n> 550 5.7.1 no", ("mail 550".to_owned(), false)),
+    ];
+    for (rest, expected) in cases {
+        let clear = format!("> 220 mx\n< EHLO\n> 250-mx\n> 250 PIPELINING\n{rest}");
+        let tls = ca.acceptor("mx.example.test");
+        let got = deliver(Opportunistic, &ca.roots(), &[&broken, &clear], tls).await;
+        assert_eq!(got, expected, "{rest}");
+    }
+    // What it offers only over TLS is not known yet.
+    let server = Server::start(&[&broken, "> 220 mx\n< EHLO\n> 250 mx\n< QUIT"]).await;
+    let client = client_with(&ca.roots(), Limits::default());
+    let mut connection = client.connect(&server.hop(Opportunistic)).await.unwrap();
+    let utf8 = Envelope { smtputf8: true, ..envelope(&["a@example.test"]) };
+    let responses = connection.deliver(outgoing(&utf8, &[0], "x\r\n")).await;
+    assert_eq!(short(&responses), ["mail unfit 4.7.5"], "others may go on");
+    connection.quit().await;
 }
 
 #[tokio::test]

@@ -226,6 +226,8 @@ pub struct HostRow {
     pub addresses: Vec<IpAddr>,
     /// Names that lead to it, or will.
     pub names: Vec<String>,
+    /// Names that led to it: resolvers may not have forgotten that yet.
+    pub former_names: Vec<String>,
     /// Its part of all mail as it comes now: messages a day of the customers of its names, three
     /// parts for a customer's first name and one for each other; one message for who gets none.
     pub load: u64,
@@ -280,7 +282,7 @@ pub struct NameRow {
     pub moves_from: Option<String>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,
-    /// Why DNS is not as wanted, if so: of all names.
+    /// Why DNS is not as wanted, if so: about this name, or about all.
     pub dns_fault: Option<String>,
     /// When the certificate for it ends that lasts longest; none if there is none.
     pub certificate_ends: Option<String>,
@@ -376,6 +378,9 @@ pub struct MigrationRow {
     pub waits_for: Option<String>,
     /// What each host has.
     pub loads: Vec<LoadRow>,
+    /// Names that `name rebalance` would move after a plan as this one, for hosts to have equal
+    /// loads; none if they have, or once it is announced.
+    pub rebalance: Vec<MoveRow>,
     /// Every customer's part.
     pub customers: Vec<StepRow>,
 }

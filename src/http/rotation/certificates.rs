@@ -1,6 +1,6 @@
 //! Calls about certificates of MX names.
 
-use mxfleet_cluster::{Certificate, CertificateCommand, Command, NextCertificate, State};
+use mxfleet_cluster::{Certificate, CertificateCommand, Command, MxName, NextCertificate, State};
 
 use super::super::call::{Refused, Terms};
 use super::call::{CertAdded, CertRow, KeyPem};
@@ -86,7 +86,11 @@ pub(super) fn waits_for(state: &State, next: &NextCertificate, now_ms: u64) -> S
     let left = names.max_by_key(|row| row.keys_until_ms).filter(|_| tlsa != "publish");
     let by_hand = "say it again with --published";
     let Some(row) = left else {
-        return until_in_dns(state, "DNS to say its key".to_owned(), by_hand);
+        let mut names = state.names_with_keys(now_ms);
+        let is_faulty =
+            |row: &&MxName| next.certificate.covers(&row.name) && row.dns_fault.is_some();
+        let row = names.find(is_faulty);
+        return until_in_dns(state, row, "DNS to say its key".to_owned(), by_hand);
     };
     if row.keys_until_ms < u64::MAX {
         let until = time(row.keys_until_ms);
@@ -98,5 +102,5 @@ pub(super) fn waits_for(state: &State, next: &NextCertificate, now_ms: u64) -> S
             "{what}: rotation.tlsa is ignore; take them out yourself, or set it to remove"
         );
     }
-    until_in_dns(state, what, by_hand)
+    until_in_dns(state, Some(row), what, by_hand)
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mxfleet_cluster::{Command, Drain, Host, HostCommand, HostState, Member, State};
+use mxfleet_cluster::{Command, Drain, Host, HostCommand, HostState, Member, MxName, State};
 
 use super::super::call::{Refused, RefusedKind, Terms};
 use super::call::{DrainRow, HostCall, HostRow};
@@ -114,7 +114,9 @@ fn host_row(
     (answers, vote_waits_for): (&str, Option<String>),
 ) -> HostRow {
     let now_ms = wall_ms();
-    let names = state.names_on(host.id, now_ms).map(|row| row.name.clone()).collect();
+    let leads_here = |row: &&MxName| [row.target, row.aim()].contains(&Some(host.id));
+    let (names, former): (Vec<_>, Vec<_>) = state.names_on(host.id, now_ms).partition(leads_here);
+    let listed = |rows: Vec<&MxName>| rows.iter().map(|row| row.name.clone()).collect();
     let (word, drain) = match &host.state {
         HostState::InService => ("in service", None),
         HostState::Draining(drain) => {
@@ -130,7 +132,8 @@ fn host_row(
         state: word.to_owned(),
         answers: answers.to_owned(),
         addresses: host.addresses.clone(),
-        names,
+        names: listed(names),
+        former_names: listed(former),
         load,
         version: host.version.clone(),
         retired: match host.state {
@@ -149,13 +152,19 @@ fn drain_row(
     drain: &Drain,
     (now_ms, is_down, vote_waits_for): (u64, bool, Option<&str>),
 ) -> DrainRow {
-    let name = state.names_on(host.id, now_ms).max_by_key(|row| row.caches_until_ms);
+    let names = state.names_on(host.id, now_ms);
+    let names = names.map(|row| (row, forgotten_ms(row, host.id, now_ms)));
+    // What DNS is still to say ends at no known time, so it is waited for longest.
+    let name = names.max_by_key(|(_, until_ms)| until_ms.unwrap_or(u64::MAX));
     let (step, waits_for) = match (name, drain.mail_left) {
-        (Some(name), _) => {
+        (Some((name, Some(until_ms))), _) => {
+            let late = if drain.is_late(until_ms) { ", after the deadline" } else { "" };
+            let (name, host, until) = (&name.name, &host.name, time(until_ms));
+            ("names", format!("{name} waits for resolvers to forget {host}, until {until}{late}"))
+        }
+        (Some((name, None)), _) => {
             let what = waits_for(state, name, now_ms).unwrap_or_else(|| "its turn".to_owned());
-            let late =
-                if drain.is_late(name.caches_until_ms) { ", after the deadline" } else { "" };
-            ("names", format!("{} waits for {what}{late}", name.name))
+            ("names", format!("{} waits for {what}", name.name))
         }
         (None, Some(0)) if !is_down => {
             ("votes", vote_waits_for.unwrap_or("the fleet to say that it is empty").to_owned())
@@ -183,6 +192,13 @@ fn drain_row(
         mail_first: drain.mail_first,
         mail_left: drain.mail_left,
     }
+}
+
+/// When resolvers have forgotten the host, if nothing else leads to it by this name.
+fn forgotten_ms(row: &MxName, host: u64, now_ms: u64) -> Option<u64> {
+    let known = row.remembered(now_ms).find(|former| former.host == host)?;
+    let leads = row.hosts(now_ms).filter(|known| *known == host).count() > 1;
+    Some(known.until_ms).filter(|until_ms| !leads && *until_ms < u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use mxfleet_cluster::{
 
 use super::super::call::{Refused, Terms};
 use super::call::{FinishRow, LoadRow, MigrationCall, MigrationRow, StepRow};
-use super::names::{spelling, waits_for};
+use super::names::{moves, spelling, waits_for};
 use super::{Answer, RotationAdmin, host_name, time};
 use crate::post::moment;
 use crate::system::clock::wall_ms;
@@ -143,6 +143,10 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         MigrationStage::Finished { .. } => "finished",
         MigrationStage::Cancelled { .. } => "cancelled",
     };
+    let after = state.fleet_after(now_ms);
+    // Customers keep the names that stay. To move these instead asks nothing of anybody.
+    let is_plan = migration.stage == MigrationStage::Planned;
+    let plan = is_plan.then(|| after.rebalance()).flatten();
     MigrationRow {
         id: migration.id,
         state: stage.to_owned(),
@@ -153,7 +157,8 @@ fn migration_row(state: &State, migration: &Migration) -> MigrationRow {
         notice: migration.notice,
         rounds: migration.rounds,
         waits_for: letters_wait_for(state, migration, now_ms),
-        loads: loads(&state.fleet_as_seen(now_ms), &state.fleet_after(now_ms)),
+        loads: loads(&state.fleet_as_seen(now_ms), &after),
+        rebalance: plan.map(|plan| moves(&plan)).unwrap_or_default(),
         customers: state.migration_steps().map(step).chain(later).collect(),
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use mxfleet_cluster::{
-    Command, Fault, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing, State,
+    Command, Fault, Host, HostState, MxName, NameCommand, NameStage, NameStatus, Plan, Pointing,
+    State, some_of,
 };
 
 use super::super::call::{Refused, Terms};
@@ -59,7 +60,11 @@ impl RotationAdmin {
                 let command = NameCommand::Remove { name: name.clone(), force };
                 return self.and_published(command, &name, published, terms).await;
             }
-            NameCall::Stay { name } => NameCommand::Stay { name: spelling(&name)? },
+            NameCall::Stay { name } => {
+                let name = spelling(&name)?;
+                self.require_up_to_stay(&name).await?;
+                NameCommand::Stay { name }
+            }
             NameCall::Retire { name, at_ms } => {
                 NameCommand::Retire { name: spelling(&name)?, at_ms }
             }
@@ -81,9 +86,22 @@ impl RotationAdmin {
         let Some(row) = state.name(name).filter(|_| published) else { return Ok(changed) };
         let wanted = row.wanted(wall_ms(), state.ttl());
         let (host, ttl_s) = (wanted.map(|(host, _)| host), wanted.map_or(0, |(_, ttl_s)| ttl_s));
-        let command = NameCommand::Published { name: name.to_owned(), host, ttl_s };
+        let addresses = host.and_then(|host| state.host(host));
+        let addresses = addresses.map(|row| row.addresses.clone()).unwrap_or_default();
+        let name = name.to_owned();
+        let command = NameCommand::Published { name, host, ttl_s, addresses };
         self.propose(Command::Name(command), &also(terms)).await?;
         Ok(changed)
+    }
+
+    /// Refuse to bring a name that has begun to move back to a host that does not answer.
+    async fn require_up_to_stay(&self, name: &str) -> Result<(), Refused> {
+        let (state, now_ms) = (self.view(), wall_ms());
+        let row = state.name(name).filter(|row| row.is_moving(now_ms));
+        match row.and_then(|row| row.stays_at(now_ms)) {
+            Some(host) => self.require_up(&host_name(&state, host)).await,
+            None => Ok(()),
+        }
     }
 
     fn zone(&self) -> Answer {
@@ -134,7 +152,7 @@ pub(super) fn no_host() -> Refused {
     )
 }
 
-fn moves(plan: &Plan) -> Vec<MoveRow> {
+pub(super) fn moves(plan: &Plan) -> Vec<MoveRow> {
     let row = |step: &mxfleet_cluster::Move| MoveRow {
         name: step.name.clone(),
         from: step.from.clone(),
@@ -199,7 +217,7 @@ fn name_row(
         moves_to: moves_to.map(|host| host_name(state, host)),
         moves_from: from_ms.map(time),
         waits_for: waits_for(state, row, now_ms),
-        dns_fault: state.dns_fault().filter(|_| !is_removed).map(fault),
+        dns_fault: row.dns_fault.as_ref().or(state.dns_fault()).filter(|_| !is_removed).map(fault),
         certificate_ends: ends_ms.map(time),
         certificate_fault: uncertified.map(fault),
         certificate_waits_for: next.map(|next| certificates::waits_for(state, next, now_ms)),
@@ -211,11 +229,16 @@ fn name_row(
 }
 
 /// What DNS is to say, with what is in the way of that, or what is to be done `by_hand` then.
-pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String {
+pub(super) fn until_in_dns(
+    state: &State,
+    row: Option<&MxName>,
+    what: String,
+    by_hand: &str,
+) -> String {
     let settings = state.settings();
     let manual = settings.servers("rotation.dns_servers").is_empty()
         && settings.servers("rotation.dns_primary").is_empty();
-    match state.dns_fault() {
+    match row.and_then(|row| row.dns_fault.as_ref()).or(state.dns_fault()) {
         Some(fault) => format!("{what}: {} (since {})", fault.text, time(fault.since_ms)),
         None if manual => format!(
             "{what}: rotation.dns_servers is not set; publish `mxfleet name zone` yourself, then \
@@ -227,9 +250,25 @@ pub(super) fn until_in_dns(state: &State, what: String, by_hand: &str) -> String
 
 /// What a name waits for, in words.
 pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<String> {
+    if state.lacks_host(row, now_ms) {
+        return Some(format!(
+            "a host: it was to lead to one that is not in the fleet, or has no address, and DNS is \
+             left as it is; `mxfleet name point {} HOST`, or `mxfleet name rebalance` for all",
+            row.name
+        ));
+    }
     if let Some(pointing) = &row.pointing {
         let is_ahead = pointing.from_ms > now_ms;
         if is_ahead && pointing.meanwhile.is_none() {
+            if let Some(host) = state.readdressed(row) {
+                let date = time(pointing.from_ms);
+                return Some(until_in_dns(
+                    state,
+                    Some(row),
+                    addressed(host),
+                    &format!("wait until {date}"),
+                ));
+            }
             return Some(format!("its date, {}", time(pointing.from_ms)));
         }
         if state.awaits_certificate(row, now_ms) {
@@ -245,20 +284,38 @@ pub(super) fn waits_for(state: &State, row: &MxName, now_ms: u64) -> Option<Stri
             None => "DNS to forget it".to_owned(),
         };
         let by_hand = format!("say so: `mxfleet name {}`", published(state, row, pointing));
-        return Some(until_in_dns(state, what, &by_hand));
+        return Some(until_in_dns(state, Some(row), what, &by_hand));
     }
-    if !row.former.is_empty() && now_ms < row.caches_until_ms {
-        let former: Vec<String> = row.former.iter().map(|host| host_name(state, *host)).collect();
-        let until = time(row.caches_until_ms);
-        return Some(format!("resolvers to forget {}, until {until}", former.join(", ")));
+    if let Some(host) = state.readdressed(row) {
+        let by_hand =
+            format!("say so: `mxfleet name point {} {} --published`", row.name, host.name);
+        return Some(until_in_dns(state, Some(row), addressed(host), &by_hand));
+    }
+    if let Some(until_ms) = row.remembered(now_ms).map(|former| former.until_ms).max() {
+        let former = row.remembered(now_ms).map(|former| host_name(state, former.host));
+        let former: Vec<String> = former.collect();
+        return Some(format!(
+            "resolvers to forget {}, until {}",
+            former.join(", "),
+            time(until_ms)
+        ));
     }
     match row.stage {
         NameStage::Planned => Some("its migration to be announced".to_owned()),
         NameStage::Retiring { at_ms } if at_ms <= now_ms => {
-            Some("customers to stop using it".to_owned())
+            let users = state.overdue_users(row, now_ms);
+            let who =
+                if users.is_empty() { String::new() } else { format!(": {}", some_of(&users)) };
+            Some(format!("customers to stop using it{who}"))
         }
         _ => None,
     }
+}
+
+/// That DNS is to say addresses that were changed.
+fn addressed(host: &Host) -> String {
+    let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+    format!("DNS to say where {} is now: {}", host.name, addresses.join(" "))
 }
 
 /// What an operator says who has seen the change in DNS, whatever began it.

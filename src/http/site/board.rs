@@ -123,11 +123,15 @@ impl Board {
 
     fn overall(&self) -> (Level, String) {
         let mut open = self.open();
-        if let Some(issue) = open.find(|notice| !is_planned(notice)) {
+        if let Some(issue) = open.find(|notice| !notice.is_planned()) {
             return (Level::Issue, issue.title.clone());
         }
         if self.stale().is_some() {
             return (Level::Reduced, "This server is cut off from most of the others".to_owned());
+        }
+        let mut orphans = self.seen.state.orphaned_names(self.seen.now_ms);
+        if let Some(row) = orphans.next() {
+            return (Level::Reduced, format!("{} leads to a server that is gone", row.name));
         }
         let away: Vec<&str> = self.named(|server| server.is_away).collect();
         match away[..] {
@@ -154,11 +158,6 @@ impl Board {
     fn named(&self, is_one: impl Fn(&Server) -> bool) -> impl Iterator<Item = &str> {
         self.servers.iter().filter(move |server| is_one(server)).map(|server| server.name.as_str())
     }
-}
-
-/// Whether it was announced before it started.
-pub(super) fn is_planned(notice: &Notice) -> bool {
-    notice.starts_ms > notice.opened_ms
 }
 
 /// When it was over, of one that is.
@@ -191,7 +190,7 @@ fn server(seen: &Seen, member: &Member) -> Option<Server> {
     };
     let (mut planned, mut issue) = (false, false);
     for notice in seen.state.notices().filter(about) {
-        *if is_planned(notice) { &mut planned } else { &mut issue } = true;
+        *if notice.is_planned() { &mut planned } else { &mut issue } = true;
     }
     if issue {
         (server.level, server.condition) = (Level::Issue, "Has an issue");

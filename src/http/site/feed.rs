@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 use mxfleet_cluster::Notice;
 
-use super::board::{Board, is_planned};
+use super::board::Board;
 use super::when::{rfc3339, span};
 
 /// The newest notices that a feed has.
@@ -42,7 +42,7 @@ fn entry(notice: &Notice, feed: &str, site: &str) -> Markup {
             published { (rfc3339(notice.opened_ms)) }
             updated { (rfc3339(changed_ms(notice))) }
             link rel="alternate" type="text/html" href={ (site) "/notice/" (notice.id) } {}
-            category term=(if is_planned(notice) { "planned" } else { "issue" }) {}
+            category term=(if notice.is_planned() { "planned" } else { "issue" }) {}
             content type="text" { (printable(&text(notice))) }
         }
     }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use mxfleet_cluster::{Notice, NoticeStatus};
 
-use super::board::{Board, Level, Server, is_planned, over_ms};
+use super::board::{Board, Level, Server, over_ms};
 use super::layout::{Page, class, mark, paragraphs, time};
 use super::when::{ago, ahead, length, rfc3339, span};
 
@@ -106,13 +106,13 @@ fn card(board: &Board, notice: &Notice) -> Markup {
 }
 
 fn level(notice: &Notice) -> Level {
-    if is_planned(notice) { Level::Planned } else { Level::Issue }
+    if notice.is_planned() { Level::Planned } else { Level::Issue }
 }
 
 /// One line: what kind, about what, from when to when.
 pub(super) fn facts(board: &Board, notice: &Notice) -> Markup {
     let now_ms = board.seen.now_ms;
-    let kind = if is_planned(notice) { "Planned work" } else { "Issue" };
+    let kind = if notice.is_planned() { "Planned work" } else { "Issue" };
     let status = board.status(notice);
     html! {
         p .facts {
@@ -172,7 +172,7 @@ pub(super) fn past(notice: &Notice) -> Markup {
         li {
             a href={ "/notice/" (notice.id) } { (notice.title) }
             p .facts {
-                span .kind { @if is_planned(notice) { "Planned work" } @else { "Issue" } }
+                span .kind { @if notice.is_planned() { "Planned work" } @else { "Issue" } }
                 @if let Some(component) = &notice.component { span { (component) } }
                 span { (when(notice, NoticeStatus::Resolved)) }
                 @if let Some(lasted) = lasted { span .relative { (lasted) } }

@@ -14,6 +14,7 @@ mod primary;
 mod sets;
 mod update;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::claims::Claims;
 use self::exchange::{ExchangeError, read_sets};
 use self::key::KeyError;
-use self::primary::Primary;
+use self::primary::{Brought, Primary};
 use self::sets::{Data, Set, SetName, Sets, differences, wanted};
 use crate::system::clock::wall_ms;
 use crate::telemetry::metrics::METRICS;
@@ -73,6 +74,28 @@ pub(super) enum Fault {
     Differs { server: SocketAddr, what: String },
 }
 
+/// All that is in the way.
+#[derive(Debug, Default)]
+struct Faults {
+    /// Of every name.
+    all: Option<Fault>,
+    /// Of one; where nothing can be changed at all, no name says so for itself.
+    names: BTreeMap<String, Fault>,
+}
+
+impl Faults {
+    fn is_empty(&self) -> bool {
+        self.all.is_none() && self.names.is_empty()
+    }
+
+    /// Note the first thing that is the matter with a name.
+    fn of(&mut self, name: &str, fault: impl Into<Fault>) {
+        if self.all.is_none() {
+            self.names.entry(name.to_owned()).or_insert_with(|| fault.into());
+        }
+    }
+}
+
 /// Whether there is a key in this file.
 pub(super) fn check_key(file: &Path) -> Result<(), KeyError> {
     key::read(file).map(drop)
@@ -114,7 +137,7 @@ impl DnsPublisher {
         if servers.is_empty() || wanted.is_empty() {
             *last = None;
             METRICS.dns_stale.set(0);
-            self.tell(&state, None).await;
+            self.tell(&state, &Faults::default()).await;
             return;
         }
         let is_new = last.as_ref().is_none_or(|last| last.wanted != wanted);
@@ -122,14 +145,14 @@ impl DnsPublisher {
             return;
         }
         let settled = last.as_ref().is_some_and(|last| last.wanted == wanted && last.agreed);
-        let result = self.round(&state, &servers, &wanted, (now_ms, settled)).await;
-        let agreed = result.is_ok();
+        let faults = self.round(&state, &servers, &wanted, (now_ms, settled)).await;
+        let agreed = faults.is_empty();
         let pause = if agreed { DRIFT_EVERY } else { RETRY_EVERY };
-        METRICS.dns_stale.set(i64::from(result.is_err()));
-        if let Err(fault) = &result {
+        METRICS.dns_stale.set(i64::from(!agreed));
+        for fault in faults.all.iter().chain(faults.names.values()) {
             tracing::warn!("DNS is not as it shall be: {fault}");
         }
-        self.tell(&state, result.err().map(|fault| fault.to_string())).await;
+        self.tell(&state, &faults).await;
         *last = Some(Round { wanted, agreed, next: Instant::now() + pause });
     }
 
@@ -139,18 +162,20 @@ impl DnsPublisher {
         servers: &[SocketAddr],
         wanted: &Sets,
         (now_ms, settled): (u64, bool),
-    ) -> Result<(), Fault> {
+    ) -> Faults {
         let zone = state.settings().get("rotation.zone").unwrap_or_default();
         let primary = state.settings().servers("rotation.dns_primary").first().copied();
-        let (claims, mut fault) = (Claims::of(state), None);
+        let (claims, mut faults) = (Claims::of(state), Faults::default());
         if let Some(primary) = primary {
             match self.publish(zone, primary, wanted, &claims).await {
-                Ok(true) if settled => {
-                    METRICS.dns_drift_total.inc();
-                    tracing::warn!(server = %primary, "DNS was changed by others; it is put right");
+                Ok(brought) => {
+                    if brought.is_changed && brought.faults.is_empty() && settled {
+                        METRICS.dns_drift_total.inc();
+                        tracing::warn!(%primary, "DNS was changed by others; it is put right");
+                    }
+                    brought.faults.into_iter().for_each(|(name, fault)| faults.of(&name, fault));
                 }
-                Ok(_) => {}
-                Err(error) => fault = Some(error),
+                Err(error) => faults.all = Some(error),
             }
         }
         let mut agreed = wanted.clone();
@@ -163,16 +188,16 @@ impl DnsPublisher {
                     agreed.retain(|set, _| found.sets.contains_key(set));
                     for (set, what) in differences(wanted, &found.sets) {
                         agreed.remove(&set);
-                        fault.get_or_insert(Fault::Differs { server: *server, what });
+                        faults.of(set.mx_name(), Fault::Differs { server: *server, what });
                     }
-                    for error in found.untold.into_values() {
-                        fault.get_or_insert(error.into());
+                    for (set, error) in found.untold {
+                        faults.of(set.mx_name(), error);
                     }
                     said.push(found.sets);
                 }
                 Err(error) => {
                     agreed.clear();
-                    fault.get_or_insert(error.into());
+                    faults.all.get_or_insert(error.into());
                 }
             }
         }
@@ -182,7 +207,7 @@ impl DnsPublisher {
                 self.propose(Command::Certificate(news)).await;
             }
         }
-        fault.map_or(Ok(()), Err)
+        faults
     }
 
     /// Have every authority say this one text of `owner`, which is below the service's zone, or
@@ -199,7 +224,11 @@ impl DnsPublisher {
         let name = SetName { name: owner, kind: RecordType::TXT };
         let wanted = Sets::from([(name, Set { ttl_s: TEXT_TTL_S, data })]);
         let claims = Claims::default();
-        self.publish(zone, primary.ok_or(Fault::NoPrimary)?, &wanted, &claims).await?;
+        let primary = primary.ok_or(Fault::NoPrimary)?;
+        let brought = self.publish(zone, primary, &wanted, &claims).await?;
+        if let Some(fault) = brought.faults.into_values().next() {
+            return Err(fault.into());
+        }
         let until = Instant::now() + TEXT_PATIENCE;
         loop {
             match first_difference(&servers(&state), &wanted).await {
@@ -210,14 +239,14 @@ impl DnsPublisher {
         }
     }
 
-    /// Bring the primary to what shall be; whether it said something else.
+    /// Bring the primary to what shall be.
     async fn publish(
         &self,
         zone: &str,
         server: SocketAddr,
         wanted: &Sets,
         claims: &Claims,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Brought, Fault> {
         let key = self.key_file.as_deref().map(key::read).transpose()?;
         Ok(Primary { server, zone, key: key.as_ref(), claims }.bring(wanted).await?)
     }
@@ -230,20 +259,27 @@ impl DnsPublisher {
         };
         for row in state.names() {
             let shall = row.wanted(now_ms, state.ttl());
-            if is_news(row, shall, now_ms) && all_of(&row.name) {
+            let is_news = is_news(row, shall, now_ms) || state.readdressed(row).is_some();
+            if is_news && all_of(&row.name) {
                 let (host, ttl_s) =
                     (shall.map(|(host, _)| host), shall.map_or(0, |(_, ttl_s)| ttl_s));
                 let name = row.name.clone();
-                let published = NameCommand::Published { name, host, ttl_s };
+                let addresses = host.and_then(|host| state.host(host));
+                let addresses = addresses.map(|row| row.addresses.clone()).unwrap_or_default();
+                let published = NameCommand::Published { name, host, ttl_s, addresses };
                 self.propose(Command::Name(published)).await;
             }
         }
     }
 
     /// Tell the fleet why DNS is not as wanted, if that is news.
-    async fn tell(&self, state: &State, fault: Option<String>) {
-        if state.dns_fault().map(|fault| fault.text.as_str()) != fault.as_deref() {
-            self.propose(Command::Name(NameCommand::DnsFault { text: fault })).await;
+    async fn tell(&self, state: &State, faults: &Faults) {
+        let all = faults.all.as_ref().map(ToString::to_string);
+        let names = faults.names.iter().map(|(name, fault)| (name.clone(), fault.to_string()));
+        let names = names.collect();
+        if !state.knows_dns_faults(all.as_deref(), &names) {
+            let names = names.into_iter().collect();
+            self.propose(Command::Name(NameCommand::DnsFaults { all, names })).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! The primary is brought to what shall be: all names at once, and where it does not take that,
 //! name by name, so that one name's trouble is no other's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use hickory_proto::rr::TSigner;
@@ -16,6 +16,15 @@ use crate::telemetry::metrics::METRICS;
 /// Names in one update: a message has at most 64 KiB.
 const NAMES_MAX: usize = 60;
 
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Brought {
+    /// It said something else before.
+    pub(super) is_changed: bool,
+    /// What is in the way, of which MX name.
+    pub(super) faults: BTreeMap<String, ExchangeError>,
+}
+
 /// Where changes are sent.
 pub(super) struct Primary<'a> {
     pub(super) server: SocketAddr,
@@ -25,9 +34,8 @@ pub(super) struct Primary<'a> {
 }
 
 impl Primary<'_> {
-    /// Bring it to what shall be; whether it said something else. What is in the way of one name is
-    /// told when all others are done.
-    pub(super) async fn bring(&self, wanted: &Sets) -> Result<bool, ExchangeError> {
+    /// Bring it to what shall be. What is in the way of one name stops no other.
+    pub(super) async fn bring(&self, wanted: &Sets) -> Result<Brought, ExchangeError> {
         let mut found = read_sets(self.server, wanted.keys()).await?;
         self.claims.leave_others(wanted, &mut found.sets);
         let untold: BTreeSet<&str> = found.untold.keys().map(SetName::mx_name).collect();
@@ -41,10 +49,11 @@ impl Primary<'_> {
         let names = sets.chunk_by(|a, b| a.mx_name() == b.mx_name());
         let (taken, names): (Vec<_>, Vec<_>) =
             names.partition(|sets| self.claims.others(sets, &found.sets).is_some());
-        let mut fault = None;
+        let mut faults = BTreeMap::new();
+        let name_of = |sets: &[SetName]| sets.first().map_or("", SetName::mx_name).to_owned();
         for sets in &taken {
             if let Err(error) = self.introduce(sets, &found.sets, wanted).await {
-                fault.get_or_insert(error);
+                faults.insert(name_of(sets), error);
             }
         }
         for batch in names.chunks(NAMES_MAX) {
@@ -58,7 +67,7 @@ impl Primary<'_> {
                 Some(Err(_)) | None => {
                     for sets in batch {
                         if let Err(error) = self.replace(sets, &found.sets, wanted).await {
-                            fault.get_or_insert(error);
+                            faults.insert(name_of(sets), error);
                         }
                     }
                 }
@@ -67,10 +76,10 @@ impl Primary<'_> {
         if !sets.is_empty() {
             METRICS.dns_updates_total.inc();
         }
-        match fault.or_else(|| found.untold.into_values().next()) {
-            Some(fault) => Err(fault),
-            None => Ok(!sets.is_empty()),
+        for (set, error) in found.untold {
+            faults.entry(set.mx_name().to_owned()).or_insert(error);
         }
+        Ok(Brought { is_changed: !sets.is_empty(), faults })
     }
 
     /// Add a new name where others seem to have records. If it is a wildcard of the zone that

@@ -118,7 +118,7 @@ pub(super) fn wanted(state: &State, now_ms: u64) -> Sets {
     for row in state.names() {
         let over = matches!(row.stage, NameStage::Removed { .. });
         let known = row.target.is_some() || row.is_moving(now_ms);
-        if !over && known && !state.awaits_certificate(row, now_ms) {
+        if !over && known && !state.is_left_alone(row, now_ms) {
             for kind in KINDS {
                 sets.insert(SetName { name: row.name.clone(), kind }, Set::default());
             }

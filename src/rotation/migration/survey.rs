@@ -181,8 +181,8 @@ mod tests {
             let addresses = vec![Ipv4Addr::new(192, 0, 2, n).into()];
             must(Command::HostService(HostCommand::Set { name: host.clone(), addresses }));
             must(Command::Name(NameCommand::Add { name: name.clone(), host, from_ms: None }));
-            let (host, ttl_s) = (Some(n.into()), 60);
-            must(Command::Name(NameCommand::Published { name, host, ttl_s }));
+            let (host, ttl_s, addresses) = (Some(n.into()), 60, Vec::new());
+            must(Command::Name(NameCommand::Published { name, host, ttl_s, addresses }));
         }
         let (retire, introduce) = (vec!["mx1.relay.test".to_owned()], Vec::new());
         let (ends_ms, text) = (9 * DAY_MS, String::new());

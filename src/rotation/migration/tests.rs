@@ -103,8 +103,9 @@ impl Bench {
     }
 
     async fn published(&self, name: &str, host: u64) {
-        let (name, host) = (name.to_owned(), Some(host));
-        self.must(Command::Name(NameCommand::Published { name, host, ttl_s: 60 })).await;
+        let (name, host, addresses) = (name.to_owned(), Some(host), Vec::new());
+        let published = NameCommand::Published { name, host, ttl_s: 60, addresses };
+        self.must(Command::Name(published)).await;
     }
 
     async fn told(&self, customer: &str, round: u32, told: Told) {
@@ -185,6 +186,24 @@ async fn a_letter_that_no_server_has_is_withdrawn_when_its_migration_is_cancelle
     .await;
     assert!(bench.due().is_empty(), "who was told nothing is told of no cancellation");
     running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_nobody_counts_on_any_more_is_not_sent_by_who_comes_back() {
+    let bench = Bench::announced().await;
+    let id = letter_of(1);
+    bench.told("acme", 1, sending(NODE, id)).await;
+    let running = tokio::spawn(bench.mailer.clone().run());
+    wait_until("the letter is queued", || bench.world.spool.hold_of(id).is_some()).await;
+    running.abort();
+    // While this host was away, the customer was told of the cancellation by another.
+    bench.change(MigrationCommand::Cancel).await;
+    bench.told("acme", 2, sending(2, letter_of(2))).await;
+    wait_until("it is withdrawn", || {
+        bench.world.deliveries.retry_all();
+        bench.queued() == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

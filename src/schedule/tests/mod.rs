@@ -419,6 +419,19 @@ fn the_search_for_expired_jobs_is_bounded_and_goes_round() {
         }
     }
     assert_eq!(found, 100);
+    // What cannot be ended now comes back, and does not stand before all others.
+    let later = world.now + Duration::from_hours(1);
+    let names = ["b.test", "c.test"].into_iter().chain(["a.test"; 20]).chain(["d.test"]);
+    names.for_each(|name| _ = world.add(name, Due::At(later)));
+    let mut seen = BTreeSet::new();
+    for _ in 0..40 {
+        for (name, ticket) in world.schedule.expired(|_| true, 10) {
+            seen.insert(name);
+            let left = Some((ticket.recipients.clone(), later));
+            world.schedule.finish(ticket, left, world.now);
+        }
+    }
+    assert_eq!(seen.len(), 4);
 }
 
 #[test]

@@ -111,6 +111,28 @@ async fn opening_may_fail_at_any_call_and_succeeds_the_next_time() {
 }
 
 #[tokio::test]
+async fn what_a_killed_process_has_written_is_durable_once_the_next_one_goes_by_it() {
+    let fs = SimFs::new();
+    let (spool, _) = open(&fs);
+    let queued = put(&spool, &["a@one.test", "b@two.test"], b"text").await.unwrap();
+    spool.record(queued.id, vec![delivered(0)]);
+    // It is written at once, and synced some time.
+    let reply = |spool: &Spool| {
+        let message = spool.load(queued.id).unwrap().unwrap();
+        message.states[0].last_reply.clone()
+    };
+    while reply(&spool).as_deref() != Some("250 ok") {
+        tokio::task::yield_now().await;
+    }
+    let fs = fs.kill();
+    drop(open(&fs));
+    for seed in 0..20 {
+        let (spool, _) = open(&fs.crash(seed));
+        assert_eq!(reply(&spool).as_deref(), Some("250 ok"), "seed {seed}");
+    }
+}
+
+#[tokio::test]
 async fn after_a_failed_sync_nothing_is_acknowledged_and_the_file_is_given_up() {
     let fs = SimFs::new();
     let (spool, _) = open(&fs);

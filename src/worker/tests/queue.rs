@@ -4,6 +4,7 @@ use super::*;
 use crate::smtp::Enhanced;
 use crate::spool::Outcome;
 use crate::worker::ending::final_mark;
+use crate::worker::hand_over::TakeError;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_for_a_dead_destination_expires_with_its_last_error() {
@@ -228,4 +229,18 @@ async fn messages_that_vanish_behind_a_dead_destination_take_no_other_with_them(
     taken.sort();
     let expected: Vec<String> = (0..10).map(|n| format!("u{:02}@acme.test", 2 * n + 1)).collect();
     assert_eq!(taken, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_not_scheduled_yet_is_no_other_hosts_to_take() {
+    let server = CustomerServer::start(Manners::default()).await;
+    let world = World::new(&[("acme.test", server.address.to_string())]).await;
+    // Whoever empties this host goes by the spool, which knows of it before the schedule.
+    let queued = world.store(envelope(&["a@acme.test"]), "text\r\n").await;
+    let taken = world.deliveries.take(queued.id).await;
+    let on_its_way = |taken| matches!(taken, Err(TakeError::Busy(OperateError::OnItsWay(_))));
+    assert!(on_its_way(taken), "two would deliver it");
+    world.deliveries.accept(queued);
+    world.empty().await;
+    assert_eq!(server.taken(), 1);
 }

@@ -278,6 +278,21 @@ async fn a_failure_that_cannot_be_reported_is_none_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_given_up_while_the_disk_is_full_is_not_tried_without_a_pause() {
+    let Two { mut world, .. } = Two::new().await;
+    world.set("queue.lifetime", "1s").await;
+    world.stop().await;
+    let told = world.store(authentic(&["busy@bravo.test"]), TEXT).await.id;
+    world.running = Some(tokio::spawn(async {}));
+    let began = Instant::now();
+    let world = world.restart(Limits { disk_reserve_octets: 1 << 60, ..limits() }).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let tries = world.log_lines(&format!("{told}: to=<busy@bravo.test>")) as u64;
+    let most = 10 * (1 + began.elapsed().as_secs());
+    assert!(tries > 1 && tries < most, "{tries} tries, at most {most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reports_wait_in_a_queue_of_their_own_and_their_failure_is_not_reported() {
     let two = Two::new().await;
     two.writer.behave(|manners| manners.rcpt = BTreeMap::from([("boss", "450 4.2.1 full")]));

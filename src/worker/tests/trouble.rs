@@ -80,3 +80,20 @@ async fn a_connection_carries_no_more_messages_than_its_limit() {
     assert_eq!((seen.taken.len(), seen.open_max), (50, 1));
     assert!(seen.connections >= 5, "{}", seen.connections);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_does_not_fail_for_a_label_that_it_does_not_need() {
+    let old = Manners { offer: Some("HELP"), ..Manners::default() };
+    let server = CustomerServer::start(old).await;
+    let world = World::new(&[("acme.test", server.address.to_string())]).await;
+    let plain = Envelope { body: BodyType::EightBitMime, ..envelope(&["a@acme.test"]) };
+    let utf8 = Envelope { smtputf8: true, ..plain.clone() };
+    world.send_as(plain.clone(), "text\r\n").await;
+    world.send_as(utf8, &"more text\r\n".repeat(10_000)).await;
+    world.send_as(plain, "gr\u{fc}n\r\n").await;
+    world.empty().await;
+    assert_eq!((server.taken(), world.log_lines("dsn=5.6.3, status=bounced")), (2, 1));
+    let seen = server.seen.lock().unwrap();
+    let mails = seen.commands.iter().filter(|command| command.starts_with("MAIL"));
+    assert_eq!(mails.collect::<Vec<_>>(), ["MAIL FROM:<sender@elsewhere.test>"; 2]);
+}

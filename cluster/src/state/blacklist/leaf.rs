@@ -45,6 +45,14 @@ impl Times {
         }
     }
 
+    /// One that may be older than others, in its place; of too many the oldest goes.
+    pub(crate) fn insert(&mut self, at_ms: u64) {
+        let mut all = self.as_slice().to_vec();
+        all.insert(all.partition_point(|known| *known <= at_ms), at_ms);
+        *self = Self::default();
+        all.into_iter().for_each(|at_ms| self.push(at_ms));
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -330,7 +330,7 @@ impl Blacklist {
             return false;
         }
         let known = self.history(address).unwrap_or_default();
-        let at_ms = at_ms.min(now_ms).max(known.rejected.newest().unwrap_or(0));
+        let at_ms = at_ms.min(now_ms);
         // What was not counted cannot list it when the exemption ends.
         if self.is_exempt(address, at_ms) {
             return false;
@@ -339,15 +339,20 @@ impl Blacklist {
         match policy.listed_until(&known) {
             Some(until) if at_ms < until => return false,
             Some(_) => history.rejected = Times::one(at_ms),
-            None => history.rejected.push(at_ms),
+            None => history.rejected.insert(at_ms),
         }
+        let is_frozen = self.rules.guard.is_frozen(domain, at_ms, thaw_ms);
         if policy.trusts(&known, at_ms) {
             let is_first = known.rejected.newest() < known.taken_ms;
             let trusted = self.counts(domain).trusted.into();
             self.rules.guard.refused(domain, is_first, trusted, (at_ms, thaw_ms));
+            // The first is kept, to be known as the first; more would list it after its trust.
+            if is_frozen && !is_first {
+                return false;
+            }
             let withheld = policy.is_over_threshold(&history.rejected);
             self.rules.guard.guarded.withheld += u64::from(withheld);
-        } else if self.rules.guard.is_frozen(domain, at_ms, thaw_ms) {
+        } else if is_frozen {
             return false;
         }
         self.put(address, &known, &history);

@@ -268,5 +268,27 @@ fn a_stamp_from_the_future_or_the_past_is_put_in_its_place() {
     bench.table.report(terms, 100, (1, 1, 1), &event(90)).unwrap();
     bench.table.report(terms, 100, (1, 1, 2), &event(5 * DAY)).unwrap();
     bench.table.report(terms, 110, (1, 1, 3), &event(3)).unwrap();
-    assert_eq!(bench.entry(110).rejections_ms, [90, 100, 100]);
+    assert_eq!(bench.entry(110).rejections_ms, [3, 90, 100]);
+}
+
+#[test]
+fn what_a_node_that_was_cut_off_tells_late_counts_for_when_it_was() {
+    let mut bench = Bench::default();
+    let late = |at_ms| {
+        let (address, reply) = (NAME.to_owned(), String::new());
+        RecipientEvent::Rejected { address, at_ms, reply }
+    };
+    bench.reject(NAME, 7 * DAY);
+    for n in 0..9 {
+        assert_eq!(bench.event(late(DAY + n), 7 * DAY + n), 1);
+    }
+    assert!(!bench.listed(7 * DAY + 9), "nine of the ten are six days old");
+    for n in 0..9 {
+        assert!(!bench.listed(7 * DAY + HOUR + n));
+        bench.event(late(7 * DAY - HOUR - n), 7 * DAY + HOUR + n);
+    }
+    assert!(bench.listed(7 * DAY + 2 * HOUR), "ten within a window, in whatever order");
+    let entry = bench.entry(7 * DAY + 2 * HOUR);
+    assert!(entry.rejections_ms.is_sorted());
+    assert_eq!(entry.listed_until_ms, Some(12 * DAY));
 }

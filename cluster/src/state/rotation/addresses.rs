@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::super::{Refusal, State};
+use super::super::names::MxName;
+use super::super::{Host, Refusal, State};
 
-const ADDRESSES_MAX: usize = 16;
+pub(super) const ADDRESSES_MAX: usize = 16;
 
 impl State {
     /// Refuse addresses that DNS must not say of the host `id`.
@@ -29,6 +30,31 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Whether nobody knows what DNS is to say of a name at `now_ms`: the host is not in the fleet,
+    /// as when others were lost with it, or has no address.
+    pub fn lacks_host(&self, row: &MxName, now_ms: u64) -> bool {
+        let has_address =
+            |id: u64| self.hosts.get(id).is_some_and(|host| !host.addresses.is_empty());
+        row.host_at(now_ms).is_some_and(|id| !has_address(id))
+    }
+
+    /// Names that lead to no host of the fleet.
+    pub fn orphaned_names(&self, now_ms: u64) -> impl Iterator<Item = &MxName> {
+        self.rotation.names.iter().filter(move |row| self.lacks_host(row, now_ms))
+    }
+
+    /// Whether DNS is left as it is about a name, whatever it is to say: what it says of an orphan
+    /// may still be true, and of what is new it says nothing.
+    pub fn is_left_alone(&self, row: &MxName, now_ms: u64) -> bool {
+        self.awaits_certificate(row, now_ms) || self.lacks_host(row, now_ms)
+    }
+
+    /// The host a name points at, if DNS is still to say the addresses that it has now.
+    pub fn readdressed(&self, row: &MxName) -> Option<&Host> {
+        let host = self.hosts.get(row.target?)?;
+        (row.aim().is_some() && !row.is_known_to_say(&host.addresses)).then_some(host)
     }
 }
 

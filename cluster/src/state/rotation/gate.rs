@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::super::migrations::{
     Migration, MigrationCommand, MigrationStage, MigrationStep, Survey,
 };
+use super::super::names::{MxName, NameStage};
 use super::super::{Command, CustomerStatus, State};
 
 /// How long it counts that a customer had no old name, while nobody answers any more.
@@ -107,6 +108,20 @@ impl State {
         let overdue = past.filter(|migration| migration.overdue_ms.is_none());
         let overdue = overdue.map(|_| MigrationCommand::Overdue);
         finish.into_iter().chain(overdue).map(Command::Migration)
+    }
+
+    /// Customers who use a name that was to end by itself by now, and so keep it alive. A name of a
+    /// migration ends with that.
+    pub fn overdue_users(&self, row: &MxName, now_ms: u64) -> Vec<&str> {
+        let is_over = matches!(row.stage, NameStage::Retiring { at_ms } if at_ms <= now_ms);
+        let ends_alone = row.aim().is_some() && self.require_not_migrating(&row.name).is_ok();
+        if is_over && ends_alone { self.users(&row.name) } else { Vec::new() }
+    }
+
+    /// Names that customers keep alive although the end has come that was given to them alone.
+    pub fn names_overdue(&self, now_ms: u64) -> impl Iterator<Item = &MxName> {
+        let is_used = move |row: &&MxName| !self.overdue_users(row, now_ms).is_empty();
+        self.rotation.names.iter().filter(is_used)
     }
 
     /// Customers who would lose mail and so keep names alive whose date has come.

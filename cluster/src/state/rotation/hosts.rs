@@ -53,7 +53,8 @@ impl State {
     fn set_deadline(&mut self, id: u64, name: &str, deadline_ms: Option<u64>) -> Outcome {
         if deadline_ms.is_none() {
             return Err(Refusal::conflict(format!(
-                "host {name} is being drained already; --deadline gives it another deadline"
+                "host {name} is being drained already; --watch shows how far, and --deadline gives \
+                 it another deadline"
             )));
         }
         self.edit_host(id, |host| {

@@ -225,6 +225,38 @@ impl State {
         self.rotation.certificates.iter_next()
     }
 
+    /// Certificates that wait for what may never come about by itself: DNS to say their key, or
+    /// somebody to take another one's TLSA records out of it.
+    pub fn stuck_certificates(&self, now_ms: u64) -> impl Iterator<Item = &NextCertificate> {
+        let is_stuck = move |next: &&NextCertificate| {
+            self.why_not_in_place(next, now_ms).is_some() && !self.has_a_date(next, now_ms)
+        };
+        self.waiting_certificates().filter(is_stuck)
+    }
+
+    /// Whether time alone is in the way of a certificate that waits.
+    fn has_a_date(&self, next: &NextCertificate, now_ms: u64) -> bool {
+        if let Some(from_ms) = next.from_ms {
+            return from_ms > now_ms;
+        }
+        let names = self.names_with_keys(now_ms).filter(|row| next.certificate.covers(&row.name));
+        let left_ms = names.map(|row| row.keys_until_ms).max();
+        !self.publishes_keys() && left_ms.is_some_and(|until_ms| until_ms < u64::MAX)
+    }
+
+    /// Names, in use or to be, that the ACME server is to give a certificate, and that have none
+    /// that lasts, or got none when it was last asked.
+    pub fn uncertified_names(&self, now_ms: u64) -> impl Iterator<Item = &MxName> {
+        let is_asked = self.settings.get("rotation.acme_directory").is_some_and(|d| !d.is_empty());
+        self.rotation.names.iter().filter(move |row| {
+            let is_removed = matches!(row.stage, NameStage::Removed { .. });
+            let lasts = |known: &Certificate| known.ends_ms > now_ms && known.covers(&row.name);
+            let is_without = || !self.certificates().any(lasts);
+            let is_refused = || self.certificate_fault(&row.name).is_some();
+            is_asked && !is_removed && (is_refused() || is_without())
+        })
+    }
+
     /// Names that resolvers may have TLSA records of, which the fleet publishes or has published.
     pub fn names_with_keys(&self, now_ms: u64) -> impl Iterator<Item = &MxName> {
         let publishes = self.publishes_keys();

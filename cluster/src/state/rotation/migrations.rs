@@ -174,10 +174,7 @@ impl State {
         for (customer, step) in self.rotation.migrations.step_rows().collect::<Vec<_>>() {
             self.rotation.assignments.put(&customer, step.after);
         }
-        let (title, text) = (title.to_owned(), text.to_owned());
-        let (component, starts_ms, ends_ms) = (Some("mx names".to_owned()), None, None);
-        let notice = NoticeCommand::Open { title, text, component, starts_ms, ends_ms };
-        migration.notice = Some(self.rotation.notices.apply(&notice, now_ms)?);
+        migration.notice = Some(self.rotation.notices.tell(title, text, "mx names", now_ms)?);
         migration.stage = MigrationStage::Announced { at_ms: now_ms };
         migration.rounds = 1;
         self.rotation.migrations.put(migration);

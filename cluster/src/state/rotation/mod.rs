@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::names::NameCommand;
+pub use self::names::{NameCommand, some_of};
 use super::assignments::{Assigned, Assignments};
 use super::certificates::{Certificate, Certificates, Fault, FormerKey, NextCertificate};
 use super::migrations::Migrations;
@@ -351,7 +351,7 @@ impl State {
         self.rotation.certificates.version()
     }
 
-    /// Why DNS is not as wanted, if so.
+    /// Why nothing in DNS can be made as wanted, if so; of one name see [`MxName::dns_fault`].
     pub fn dns_fault(&self) -> Option<&Fault> {
         self.rotation.dns_fault.as_ref()
     }

@@ -1,11 +1,16 @@
 //! Names: added, pointed elsewhere, given an end, removed.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::domains::is_host_name;
 use super::super::names::{MxName, NameStage};
+use super::super::service::HostState;
 use super::super::{Command, Outcome, Refusal, State};
 use super::Fault;
+use super::addresses::ADDRESSES_MAX;
 
 const NAMES_MAX: usize = 1000;
 /// Removed names that are remembered, so that nobody gets mail that is meant for another; those
@@ -67,11 +72,15 @@ pub enum NameCommand {
         host: Option<u64>,
         /// The time to live, in seconds.
         ttl_s: u32,
+        /// The addresses.
+        addresses: Vec<IpAddr>,
     },
-    /// Why DNS is not as wanted; `None` when it is.
-    DnsFault {
-        /// In plain words.
-        text: Option<String>,
+    /// Why DNS is not as wanted, in plain words; nothing when it is.
+    DnsFaults {
+        /// What is the matter with all of it.
+        all: Option<String>,
+        /// Names, and what is the matter with each.
+        names: Vec<(String, String)>,
     },
     /// Give names to customers that have too few.
     Spread,
@@ -96,12 +105,12 @@ impl NameCommand {
             Self::Keep { name } => format!("name retire {name} --cancel"),
             Self::Remove { name, force: true } => format!("name remove {name} --force"),
             Self::Remove { name, .. } => format!("name remove {name}"),
-            Self::Published { name, host: Some(host), ttl_s } => {
+            Self::Published { name, host: Some(host), ttl_s, .. } => {
                 format!("{name} is in DNS for host {host}, {ttl_s} s")
             }
             Self::Published { name, .. } => format!("{name} is out of DNS"),
             Self::Spread => "name rebalance: names for customers with too few".to_owned(),
-            Self::DnsFault { .. } | Self::Telling { .. } => return None,
+            Self::DnsFaults { .. } | Self::Telling { .. } => return None,
         })
     }
 }
@@ -123,13 +132,22 @@ impl State {
                 if row.pointing.is_none() || row.target.is_none() || row.aim().is_none() {
                     return Err(Refusal::conflict(format!("{name} is not about to move")));
                 }
+                self.require_place_to_stay(row, self.clock_ms).map_err(|why| {
+                    Refusal::conflict(format!(
+                        "{why}; `mxfleet name point {name} HOST` takes it elsewhere"
+                    ))
+                })?;
                 self.edit_name(name, |row, now_ms| row.stay(now_ms))
             }
             NameCommand::Retire { name, at_ms } => self.retire_name(name, *at_ms),
             NameCommand::Keep { name } => {
                 self.require_not_migrating(name)?;
-                if !matches!(self.require_name(name)?.stage, NameStage::Retiring { .. }) {
+                let row = self.require_name(name)?;
+                if !matches!(row.stage, NameStage::Retiring { .. }) {
                     return Err(Refusal::conflict(format!("{name} has no end to take back")));
+                }
+                if row.aim().is_none() {
+                    self.require_place_to_stay(row, self.clock_ms)?;
                 }
                 self.edit_name(name, |row, now_ms| {
                     row.stage = NameStage::Active;
@@ -139,11 +157,10 @@ impl State {
                 })
             }
             NameCommand::Remove { name, force } => self.remove_name(name, *force),
-            NameCommand::Published { name, host, ttl_s } => self.published(name, *host, *ttl_s),
-            NameCommand::DnsFault { text } => {
-                let (known, now_ms) = (&mut self.rotation.dns_fault, self.clock_ms);
-                Ok(u64::from(Fault::tell(known, text.as_deref(), now_ms)))
+            NameCommand::Published { name, host, ttl_s, addresses } => {
+                self.published(name, *host, *ttl_s, addresses)
             }
+            NameCommand::DnsFaults { all, names } => self.dns_faults(all.as_deref(), names),
             NameCommand::Spread => Ok(self.assign_all_short()),
             NameCommand::Telling { ttls } => self.telling(ttls),
         }
@@ -224,6 +241,21 @@ impl State {
             return Ok(u64::from(moves_home));
         }
         self.edit_name(name, |row, now_ms| row.point(Some(target), from_ms, rehome, now_ms))
+    }
+
+    /// Refuse to leave a name at a host that takes no mail, or will not for long.
+    fn require_place_to_stay(&self, row: &MxName, now_ms: u64) -> Result<(), Refusal> {
+        let Some(id) = row.stays_at(now_ms) else { return Ok(()) };
+        let (name, host) = (&row.name, self.host_name(id));
+        if self.hosts.get(id).is_none() {
+            return Err(Refusal::conflict(format!("{name} would stay at {host}, which is gone")));
+        }
+        let Err(why) = self.require_target(&host) else { return Ok(()) };
+        let resume = match self.hosts.get(id).map(|host| &host.state) {
+            Some(HostState::InService) | None => String::new(),
+            Some(_) => format!("; `mxfleet host resume {host}` first"),
+        };
+        Err(Refusal::conflict(format!("{name} would stay where it is, but {why}{resume}")))
     }
 
     fn retire_name(&mut self, name: &str, at_ms: u64) -> Outcome {
@@ -315,17 +347,30 @@ impl State {
         self.edit_name(name, |row, now_ms| row.point(None, now_ms, false, now_ms))
     }
 
-    fn published(&mut self, name: &str, host: Option<u64>, ttl_s: u32) -> Outcome {
+    fn published(
+        &mut self,
+        name: &str,
+        host: Option<u64>,
+        ttl_s: u32,
+        addresses: &[IpAddr],
+    ) -> Outcome {
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(Refusal::invalid("a host has at most 16 addresses"));
+        }
         let now_ms = self.clock_ms;
         let row = self.require_name(name)?;
         if row.host_at(now_ms) != host && row.target != host {
             return Err(Refusal::conflict(format!("DNS is no longer to say this of {name}")));
         }
-        if row.pointing.is_none() && row.is_known_to_give(ttl_s) {
+        let is_known = row.is_known_to_give(ttl_s) && row.is_known_to_say(addresses);
+        if row.pointing.is_none() && is_known {
             return Ok(0);
         }
         let fresh = row.stage == NameStage::Planned;
-        self.edit_name(name, |row, now_ms| row.seen(host, ttl_s, now_ms))?;
+        self.edit_name(name, |row, now_ms| {
+            row.seen(host, ttl_s, now_ms);
+            row.addresses = addresses.to_vec();
+        })?;
         self.rotation.names.forget_removed(REMOVED_MAX);
         if fresh && host.is_none() && self.require_name(name)?.pointing.is_none() {
             self.rotation.names.forget(name); // its introduction was cancelled
@@ -347,8 +392,30 @@ impl State {
         Ok(changed)
     }
 
+    fn dns_faults(&mut self, all: Option<&str>, names: &[(String, String)]) -> Outcome {
+        if names.len() > NAMES_MAX {
+            return Err(Refusal::invalid("there are at most 1000 names"));
+        }
+        let now_ms = self.clock_ms;
+        let mut changed = u64::from(Fault::tell(&mut self.rotation.dns_fault, all, now_ms));
+        let of: BTreeMap<_, _> = names.iter().map(|(name, text)| (name, text.as_str())).collect();
+        for row in self.rotation.names.iter_mut() {
+            let text = of.get(&row.name).copied();
+            changed += u64::from(Fault::tell(&mut row.dns_fault, text, now_ms));
+        }
+        Ok(changed)
+    }
+
+    /// Whether this is what the fleet knows to be the matter with DNS.
+    pub fn knows_dns_faults(&self, all: Option<&str>, names: &BTreeMap<String, String>) -> bool {
+        let of = |name: &str| names.get(name).map(String::as_str);
+        let mut rows = self.rotation.names.iter();
+        Fault::is_known(self.rotation.dns_fault.as_ref(), all)
+            && rows.all(|row| Fault::is_known(row.dns_fault.as_ref(), of(&row.name)))
+    }
+
     /// Customers who have the name, or got mail by it lately.
-    fn users(&self, name: &str) -> Vec<&str> {
+    pub(super) fn users(&self, name: &str) -> Vec<&str> {
         let mut users: Vec<&str> = self
             .customers
             .iter()
@@ -399,7 +466,7 @@ impl State {
         Ok(1)
     }
 
-    fn require_not_migrating(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn require_not_migrating(&self, name: &str) -> Result<(), Refusal> {
         let Some(open) = self.rotation.migrations.open() else { return Ok(()) };
         if open.retire.iter().chain(&open.introduce).any(|known| known == name) {
             return Err(Refusal::conflict(format!(
@@ -426,7 +493,7 @@ pub(super) fn counted(customers: usize) -> String {
 }
 
 /// The first few of them.
-pub(super) fn some_of(customers: &[&str]) -> String {
+pub fn some_of(customers: &[&str]) -> String {
     let shown = customers.iter().take(SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
     if customers.len() > SHOWN_MAX { format!("{shown}, ...") } else { shown }
 }

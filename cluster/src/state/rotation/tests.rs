@@ -167,7 +167,9 @@ fn remove_host(n: usize, force: bool) -> Command {
 }
 
 fn published(name: &str, host: Option<u64>, ttl_s: u32) -> Command {
-    Command::Name(NameCommand::Published { name: name.to_owned(), host, ttl_s })
+    let addresses = host.map(|n| std::net::IpAddr::from([192, 0, 2, u8::try_from(n).unwrap()]));
+    let (name, addresses) = (name.to_owned(), addresses.into_iter().collect());
+    Command::Name(NameCommand::Published { name, host, ttl_s, addresses })
 }
 
 fn retire(n: usize, at_ms: u64) -> Command {

@@ -35,7 +35,8 @@ async fn known(commands: Vec<Command>) -> Known {
     let named = |name: &str, n: u8| {
         let (name, host) = (format!("{name}.relay.test"), Some(u64::from(n)));
         let add = NameCommand::Add { name: name.clone(), host: format!("mx{n}"), from_ms: None };
-        [add, NameCommand::Published { name, host, ttl_s: 60 }].map(Command::Name)
+        let addresses = vec![[192, 0, 2, n].into()];
+        [add, NameCommand::Published { name, host, ttl_s: 60, addresses }].map(Command::Name)
     };
     let customer = Customer {
         id: "acme".to_owned(),

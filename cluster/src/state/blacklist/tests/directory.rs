@@ -92,6 +92,23 @@ fn a_directory_that_breaks_lists_nobody_new() {
 }
 
 #[test]
+fn what_a_broken_directory_said_of_good_recipients_lists_nobody_after_their_trust() {
+    let mut bench = with_users(20, 0);
+    let start = 4 * DAY + 12 * HOUR;
+    for round in 0..12 {
+        (0..20).for_each(|n| _ = bench.reject(&user(n), start + round * MINUTE + n));
+    }
+    assert!(bench.is_frozen(start + 12 * MINUTE));
+    // Nobody wrote to them while it worked again. It breaks once more, and their trust is over.
+    let again = 5 * DAY + HOUR;
+    assert!(!bench.is_frozen(again));
+    for n in 0..20 {
+        bench.reject(&user(n), again + n);
+        assert!(!bench.is_listed(&user(n), again + n), "one refusal lists nobody");
+    }
+}
+
+#[test]
 fn a_dictionary_attack_freezes_nothing() {
     let mut bench = with_users(3, 0);
     for round in 1..=10 {

@@ -208,3 +208,39 @@ fn removed_names_make_room_for_new_ones_and_the_oldest_are_forgotten_at_last() {
     assert_eq!([5, 6].map(|n| status(&bench, n)), [None, Some(NameStatus::Removed)]);
     assert!(bench.why(add(6, 1)).contains("take another name"));
 }
+
+#[test]
+fn a_name_that_customers_use_past_its_end_says_who_they_are() {
+    let mut bench = Bench::new(4, 4);
+    bench.must(retire(1, bench.now_ms + DAY_MS));
+    let users = |bench: &Bench| -> Vec<String> {
+        let row = bench.state.name(&name(1)).unwrap();
+        bench.state.overdue_users(row, bench.now_ms).into_iter().map(str::to_owned).collect()
+    };
+    let overdue = |bench: &Bench| bench.state.names_overdue(bench.now_ms).count();
+    assert_eq!((users(&bench), overdue(&bench)), (Vec::new(), 0), "its date has not come");
+    bench.now_ms += DAY_MS;
+    let holders: Vec<String> = users(&bench);
+    assert!(!holders.is_empty() && overdue(&bench) == 1);
+    for customer in &holders {
+        let names = vec![name(2), name(3)];
+        bench.must(Command::Assign { customer: customer.clone(), names });
+    }
+    assert_eq!(overdue(&bench), 0);
+    let used = TrafficCount { customer: "c2".to_owned(), name: Some(name(1)), messages: 1 };
+    bench.must(Command::Traffic { counts: vec![used] });
+    assert_eq!(users(&bench), ["c2"], "mail comes by it");
+    bench.now_ms += 4 * DAY_MS;
+    bench.ask(Command::Tick).unwrap();
+    assert_eq!(overdue(&bench), 0);
+    bench.act();
+    assert_eq!(bench.state.name(&name(1)).unwrap().aim(), None, "it ends by itself");
+}
+
+#[test]
+fn a_name_of_a_migration_is_overdue_with_that_and_not_alone() {
+    let mut bench = Bench::announced();
+    bench.now_ms += 30 * DAY_MS;
+    assert!(bench.state.migration_overdue(bench.now_ms) > 0);
+    assert_eq!(bench.state.names_overdue(bench.now_ms).count(), 0);
+}

@@ -65,7 +65,7 @@ impl Bench {
     }
 
     /// What is due by `now_ms` is done.
-    fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         for command in self.state.due(self.now_ms) {
             self.must(command);
         }
@@ -213,4 +213,45 @@ fn where_they_were_never_published_every_key_is_taken_at_once() {
     bench.must(tlsa("remove"));
     bench.must(put(&[A], 4));
     bench.must(remove(A));
+}
+
+#[test]
+fn a_certificate_is_stuck_only_while_no_date_is_in_its_way() {
+    let mut bench = published_keys();
+    let stuck = |bench: &Bench| bench.state.stuck_certificates(bench.now_ms).count();
+    bench.must(put(&[A], 3));
+    assert_eq!(stuck(&bench), 1, "DNS is to say its key");
+    bench.must(seen(A, 3, true));
+    assert_eq!(stuck(&bench), 0, "time alone is in its way");
+    bench.now_ms += 3 * HOUR_MS;
+    assert_eq!(stuck(&bench), 0, "it is due");
+    bench.act();
+    assert_eq!((bench.shown(A), bench.waits()), (vec![3], 0));
+
+    bench.must(tlsa("remove"));
+    bench.must(put(&[A], 4));
+    assert_eq!(stuck(&bench), 1, "DNS is to forget the records");
+    bench.must(gone(A));
+    assert_eq!((stuck(&bench), bench.waits()), (0, 1), "and resolvers are");
+}
+
+#[test]
+fn a_name_is_uncertified_while_the_acme_server_owes_it_a_certificate() {
+    let mut bench = Bench::new(2, 0);
+    let names = |bench: &Bench| -> Vec<String> {
+        bench.state.uncertified_names(bench.now_ms).map(|row| row.name.clone()).collect()
+    };
+    assert!(names(&bench).is_empty(), "none is asked");
+    let (setting, url) = ("rotation.acme_directory".to_owned(), "https://ca.test/dir".to_owned());
+    bench.must(Command::SettingSet { name: setting, value: Some(url) });
+    assert_eq!(names(&bench), [A, B], "also before it has refused any");
+    bench.must(put(&[A], 1));
+    assert_eq!(names(&bench), [B]);
+    let fault = CertificateCommand::Fault { name: A.to_owned(), text: Some("no".to_owned()) };
+    bench.must(Command::Certificate(fault));
+    assert_eq!(names(&bench), [A, B], "nor will it be renewed");
+    bench.must(put(&[A, B], 1));
+    assert!(names(&bench).is_empty());
+    bench.now_ms = 1000 * DAY_MS;
+    assert_eq!(names(&bench), [A, B], "it has ended");
 }

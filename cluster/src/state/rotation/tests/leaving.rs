@@ -158,3 +158,78 @@ fn no_name_comes_back_to_a_host_without_an_address() {
     bench.settle();
     assert_eq!(row(&bench, 1).target, Some(1));
 }
+
+#[test]
+fn a_drain_does_not_wait_for_the_date_of_a_change_that_is_not_its_hosts() {
+    let mut bench = Bench::new(4, 0);
+    bench.must(point(1, 2, None, true));
+    bench.publish();
+    bench.must(point(1, 3, Some(bench.now_ms + 30 * DAY_MS), false));
+    bench.must(bench.drain(1));
+    assert!(bench.state.accepts_mail(1, bench.now_ms), "resolvers remember it");
+    bench.settle();
+    assert!(!bench.state.accepts_mail(1, bench.now_ms), "not for 30 days");
+    bench.must(left(1, 0));
+    let due = bench.state.due(bench.now_ms);
+    assert!(matches!(due.as_slice(), [Command::HostService(_)]), "{due:?}");
+}
+
+#[test]
+fn a_name_is_not_left_at_a_host_that_goes() {
+    let stay = || Command::Name(NameCommand::Stay { name: name(1) });
+    let mut bench = Bench::new(4, 0);
+    bench.must(bench.drain(1));
+    let (before, why) = (bench.tables(), bench.why(stay()));
+    for part in ["host mx1 is being drained", "host resume mx1", "name point mx-1.relay.test HOST"]
+    {
+        assert!(why.contains(part), "{why}");
+    }
+    assert!(bench.tables() == before);
+    bench.must(Command::HostService(HostCommand::Resume { name: host(1) }));
+    bench.must(point(1, 2, None, false));
+    bench.must(stay());
+    bench.settle();
+    assert_eq!(row(&bench, 1).target, Some(1), "it serves again");
+
+    let moves = vec![(name(1), host(2))];
+    bench.must(Command::HostService(HostCommand::Retire { name: host(1), force: true, moves }));
+    assert!(bench.why(stay()).contains("host mx1 is retired"));
+    bench.must(remove_host(1, false));
+    assert!(bench.why(stay()).contains("would stay at host 1, which is gone"));
+    bench.must(point(1, 3, None, false));
+    bench.settle();
+    assert_eq!(row(&bench, 1).target, Some(3));
+}
+
+#[test]
+fn a_name_that_has_begun_to_end_is_not_kept_at_a_host_that_goes() {
+    let mut bench = Bench::new(4, 0);
+    bench.must(retire(1, bench.now_ms + DAY_MS));
+    bench.now_ms += DAY_MS;
+    for command in bench.state.due(bench.now_ms) {
+        bench.must(command);
+    }
+    bench.must(bench.drain(1));
+    let keep = || Command::Name(NameCommand::Keep { name: name(1) });
+    assert!(bench.why(keep()).contains("host mx1 is being drained; `mxfleet host resume mx1`"));
+    bench.must(Command::HostService(HostCommand::Resume { name: host(1) }));
+    bench.must(keep());
+    bench.settle();
+    assert_eq!(row(&bench, 1).status(), NameStatus::Active);
+}
+
+#[test]
+fn a_date_ahead_does_not_keep_a_name_at_a_host_that_is_drained() {
+    let mut bench = Bench::new(4, 0);
+    bench.must(bench.drain(1));
+    let to = row(&bench, 1).aim().unwrap();
+    let other = if to == 3 { 4 } else { 3 };
+    let date = bench.now_ms + 30 * DAY_MS;
+    bench.must(point(1, other, Some(date), false));
+    bench.settle();
+    assert_eq!(row(&bench, 1).target, Some(to), "it goes where it was to go, until the date");
+    assert!(!bench.state.accepts_mail(1, bench.now_ms));
+    bench.now_ms = date;
+    bench.settle();
+    assert_eq!(row(&bench, 1).target, u64::try_from(other).ok());
+}

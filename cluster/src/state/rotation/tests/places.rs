@@ -110,3 +110,40 @@ fn why_a_name_gets_no_certificate_is_forgotten_with_the_name() {
     bench.must(fault(2));
     assert!(bench.state.certificate_fault(&name(1)).is_none());
 }
+
+#[test]
+fn what_is_the_matter_with_one_name_in_dns_is_said_of_no_other() {
+    let mut bench = Bench::new(3, 0);
+    let tell = |bench: &mut Bench, all: Option<&str>, names: &[(usize, &str)]| {
+        let all = all.map(str::to_owned);
+        let names = names.iter().map(|(n, text)| (name(*n), (*text).to_owned())).collect();
+        bench.must(Command::Name(NameCommand::DnsFaults { all, names }))
+    };
+    let said = |bench: &Bench, n: usize| {
+        let fault = bench.state.name(&name(n)).unwrap().dns_fault.clone();
+        fault.map(|fault| (fault.text, fault.since_ms))
+    };
+    let began_ms = bench.now_ms;
+    assert_eq!(tell(&mut bench, None, &[(1, "taken"), (2, "refused")]), 2);
+    bench.now_ms += 1000;
+    assert_eq!(tell(&mut bench, None, &[(2, "refused by two")]), 2, "one is well, one is worse");
+    assert_eq!(said(&bench, 1), None);
+    assert_eq!(said(&bench, 2), Some(("refused by two".to_owned(), began_ms)), "the same trouble");
+    assert_eq!(said(&bench, 3), None);
+    assert!(bench.state.dns_fault().is_none());
+    let known = |bench: &Bench, text: &str| {
+        bench.state.knows_dns_faults(None, &[(name(2), text.to_owned())].into())
+    };
+    assert!(known(&bench, "refused by two") && !known(&bench, "refused"));
+    assert_eq!(tell(&mut bench, Some("no key"), &[]), 2);
+    assert_eq!(bench.state.dns_fault().unwrap().text, "no key");
+    assert_eq!(said(&bench, 2), None);
+}
+
+#[test]
+fn a_migration_is_no_trouble_on_the_status_page() {
+    let bench = Bench::announced();
+    let notice = bench.state.notices().next().unwrap();
+    assert_eq!(notice.status(bench.now_ms), NoticeStatus::Open);
+    assert!(notice.is_planned());
+}

@@ -16,7 +16,7 @@ mod wire;
 
 use std::fmt;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +33,9 @@ pub use tls::{CertificateFiles, CertificatePair, TlsError, TlsIdentity};
 use crate::authentication::Authenticator;
 use crate::config::Limits;
 use crate::policy::Policy;
-use crate::session::Site;
+use crate::session::{Refusals, Session, Site};
 use crate::smtp::canned::{self, Canned};
+use crate::telemetry::delivery_log::{DeliveryLog, Refused};
 use counters::COUNTERS;
 use gate::{Busy, Gate};
 
@@ -62,6 +63,8 @@ pub struct Parts<I: Intake> {
     pub unlimited_networks: Vec<IpNet>,
     /// Whether this host takes mail.
     pub service: Service,
+    /// Has a line of each connection that was refused something; `None` has none.
+    pub log: Option<DeliveryLog>,
 }
 
 /// The inbound side of a node; several listeners may share it.
@@ -74,6 +77,7 @@ pub struct Inbound<I: Intake> {
     tls: Option<Arc<TlsIdentity>>,
     gate: Arc<Gate>,
     service: Service,
+    log: Option<DeliveryLog>,
 }
 
 impl<I: Intake> Inbound<I> {
@@ -91,6 +95,21 @@ impl<I: Intake> Inbound<I> {
             tls: parts.tls,
             gate: Arc::new(gate),
             service: parts.service,
+            log: parts.log,
+        }
+    }
+
+    /// One line about what the client at `ip` was refused, if it was refused anything.
+    fn tell_refused(&self, ip: IpAddr, session: &Session, refusals: &Refusals) {
+        if let Some(log) = &self.log
+            && !refusals.counts().is_empty()
+        {
+            log.refused(&Refused {
+                client: ip,
+                helo: session.helo(),
+                tls: session.is_secured(),
+                refusals,
+            });
         }
     }
 

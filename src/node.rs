@@ -265,6 +265,7 @@ impl Node {
             tls: Some(Arc::clone(&tls)),
             unlimited_networks: config.smtp.exempt_networks.clone(),
             service: service.clone(),
+            log: Some(log.clone()),
         });
         let admin = Admin {
             node: name.clone(),

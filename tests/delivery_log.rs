@@ -10,6 +10,7 @@ use support::load::{Load, Plan};
 use support::node::{Node, Setup};
 use support::process::output;
 use support::sink::Sink;
+use support::smtp::Smtp;
 use support::{SOON, eventually};
 
 const USER: &str = "user@acme.test";
@@ -51,6 +52,38 @@ fn a_rotated_log_is_opened_again_on_sighup_and_no_line_is_lost() {
     let lines = [moved, log].map(|path| std::fs::read_to_string(path).unwrap());
     let sent = lines.map(|text| text.matches("status=sent").count());
     assert_eq!(sent, [1, 1]);
+}
+
+#[test]
+fn a_connection_that_is_refused_has_one_line_that_says_what_for() {
+    let mut node = Node::start();
+    node.serve("acme.test", "192.0.2.1:25");
+    let mut client = Smtp::greeted(node.smtp());
+    assert_eq!(client.command("MAIL FROM:<s@client.test>").code, 250);
+    for n in 0..5 {
+        assert_eq!(client.command(&format!("RCPT TO:<u{n}@elsewhere.test>")).code, 550);
+    }
+    assert_eq!(client.command("DATA").code, 554);
+    assert_eq!(client.command("QUIT").code, 221);
+    let log = node.await_log("NOQUEUE: reject: ");
+    let line = "client=127.0.0.1, helo=<client.test>, tls=no, from=<s@client.test>, \
+        to=<u0@elsewhere.test>, refused=served_domain:5/no_recipients:1 \
+        (550 5.7.1 <u0@elsewhere.test>: relaying denied)";
+    assert!(log.contains(line), "{log}");
+    // Whoever is no mail client, and whoever has nothing refused.
+    let mut early = Smtp::open(node.smtp()).unwrap();
+    early.send(b"EHLO early.test\r\n");
+    assert_eq!(early.reply().code, 554);
+    let log = node.await_log("refused=early_talker:1 (554 5.5.0 ");
+    assert!(log.contains("helo=<>, tls=no, refused="), "{log}");
+    let mut bare = Smtp::greeted(node.smtp());
+    bare.send(b"NOOP\n");
+    assert_eq!(bare.reply().code, 500);
+    node.await_log("helo=<client.test>, tls=no, refused=bare_newline:1 (500 5.5.2 ");
+    assert_eq!(Smtp::greeted(node.smtp()).command("QUIT").code, 221);
+    node.terminate();
+    let log = std::fs::read_to_string(node.delivery_log()).unwrap();
+    assert_eq!(log.lines().count(), 3, "{log}");
 }
 
 #[test]

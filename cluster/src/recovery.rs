@@ -75,6 +75,14 @@ pub struct Recovered {
     pub orphaned: Vec<String>,
 }
 
+fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
+    let why = match error.kind() {
+        io::ErrorKind::AlreadyExists => "is there already; give the name of a new file".to_owned(),
+        _ => format!("cannot be written: {error}"),
+    };
+    io::Error::new(error.kind(), format!("{} {why}", path.display()))
+}
+
 impl Cluster {
     /// Write this node's state to one new private file. It holds the fleet's secrets.
     pub async fn backup(&self, path: &Path) -> Result<(), ManageError> {
@@ -88,8 +96,8 @@ impl Cluster {
                 authority_hex: hex::encode(&home.load()?.authority),
                 authority_key: home.authority_key()?,
             };
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            let mut file = opened.map_err(|error| cannot_write(&path, &error))?;
             serde_json::to_writer(&file, &head)?;
             file.write_all(b"\n")?;
             snapshot::write_to(file, fleet, &SnapshotMeta::default(), &state)

@@ -174,6 +174,7 @@ mod tests {
             failing_seconds: None,
             next_probe_seconds: None,
             error: Some("e".repeat(1000)),
+            last_reply: None,
         }
     }
 

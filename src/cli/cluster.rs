@@ -22,6 +22,9 @@ use crate::http::members::AuditRow;
 /// Longer than anybody needs to carry a token from one host to another.
 const TOKEN_LIFE_MS_MAX: u64 = 3_600_000;
 
+/// A cell of the audit table is cut here; JSON has all of it.
+const AUDIT_CELL_CHARS_MAX: usize = 100;
+
 /// What can be done with the fleet.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -253,7 +256,9 @@ fn audit(rows: &Vec<AuditRow>, output: Output) -> anyhow::Result<()> {
                 Some(why) => format!("refused: {why}"),
                 None => "done".to_owned(),
             };
-            vec![row.at.clone(), row.actor.clone(), row.what.clone(), outcome]
+            let what = super::output::brief(&row.what, AUDIT_CELL_CHARS_MAX);
+            let outcome = super::output::brief(&outcome, AUDIT_CELL_CHARS_MAX);
+            vec![row.at.clone(), row.actor.clone(), what, outcome]
         };
         rows.iter().map(row).collect()
     })

@@ -41,7 +41,7 @@ pub(super) fn health(args: &HealthArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("mxfleet: {}", output::clean(&format!("{error:#}")));
+            eprintln!("mxfleet: {}", output::clean(&output::reasons(&error)));
             ExitCode::from(EXIT_FAILED)
         }
     }

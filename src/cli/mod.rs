@@ -181,7 +181,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mxfleet: {}", output::clean(&format!("{error:#}")));
+            eprintln!("mxfleet: {}", output::clean(&output::reasons(&error)));
             ExitCode::from(EXIT_FAILED)
         }
     }

@@ -7,6 +7,9 @@ use crate::http::call::{Call, QueueChanged, Which};
 use crate::http::client::Admin;
 use crate::worker::{DestinationView, EntryView, QueueSummary};
 
+/// Of a reply, so much is shown in a table of many.
+const REPLY_CHARS_MAX: usize = 100;
+
 /// What can be done with mail that waits.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -106,7 +109,16 @@ fn summary(summary: &QueueSummary, output: Output) -> anyhow::Result<()> {
             summary.messages, summary.recipients, summary.held, summary.bytes, summary.connections
         ))?;
     }
-    let header = ["DESTINATION", "STATE", "MESSAGES", "DUE", "OLDEST", "CONNECTIONS", "ERROR"];
+    let header = [
+        "DESTINATION",
+        "STATE",
+        "MESSAGES",
+        "DUE",
+        "OLDEST",
+        "NEXT IN",
+        "CONNECTIONS",
+        "LAST REPLY OR ERROR",
+    ];
     output.print(summary, &header, |summary| {
         let row = |d: &DestinationView| {
             vec![
@@ -115,8 +127,9 @@ fn summary(summary: &QueueSummary, output: Output) -> anyhow::Result<()> {
                 d.messages.to_string(),
                 d.due.to_string(),
                 d.oldest_seconds.map_or("-".to_owned(), age),
+                d.next_probe_seconds.or(d.next_due_seconds).map_or("-".to_owned(), age),
                 format!("{}/{}", d.connections, d.window),
-                d.error.clone().unwrap_or_default(),
+                brief_reply(d.error.as_ref().or(d.last_reply.as_ref())),
             ]
         };
         summary.destinations.iter().map(row).collect()
@@ -124,7 +137,9 @@ fn summary(summary: &QueueSummary, output: Output) -> anyhow::Result<()> {
 }
 
 fn list(entries: &Vec<EntryView>, output: Output) -> anyhow::Result<()> {
-    output.print(entries, &["ID", "AGE", "OCTETS", "FROM", "RECIPIENT", "STATE"], |entries| {
+    let header =
+        ["ID", "AGE", "OCTETS", "FROM", "RECIPIENT", "STATE", "NEXT IN", "LAST REPLY OR ERROR"];
+    output.print(entries, &header, |entries| {
         let mut rows = Vec::new();
         for entry in entries {
             for (index, recipient) in entry.recipients.iter().enumerate() {
@@ -136,6 +151,8 @@ fn list(entries: &Vec<EntryView>, output: Output) -> anyhow::Result<()> {
                     first(format!("<{}>", entry.mail_from)),
                     recipient.address.clone(),
                     recipient.state.to_string(),
+                    recipient.due_seconds.map_or("-".to_owned(), age),
+                    brief_reply(recipient.last_reply.as_ref()),
                 ]);
             }
         }
@@ -169,6 +186,11 @@ fn show(entry: &EntryView, output: Output) -> anyhow::Result<()> {
         }
         rows
     })
+}
+
+/// What fits a row of many; `queue show` and JSON have all of it.
+fn brief_reply(reply: Option<&String>) -> String {
+    reply.map(|reply| super::output::brief(reply, REPLY_CHARS_MAX)).unwrap_or_default()
 }
 
 /// Seconds as a person says them: `42s`, `5m`, `3h`, `2d`.

@@ -97,7 +97,7 @@ pub(super) fn in_runtime(main: impl Future<Output = anyhow::Result<()>>) -> Exit
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mxfleet: {error:#}");
+            eprintln!("mxfleet: {}", super::output::reasons(&error));
             ExitCode::from(EXIT_FAILED)
         }
     }

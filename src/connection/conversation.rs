@@ -34,6 +34,9 @@ const OUTBOX_OCTETS_MAX: usize = 16 * 1024;
 /// What a client may send after we ended its session, before it is cut off.
 const LINGER_OCTETS_MAX: u64 = 64 * 1024 * 1024;
 
+/// What the log calls the refusal of a `<Postmaster>` whom nobody reads.
+const NO_POSTMASTER: &str = "role_address";
+
 /// How a conversation ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -73,6 +76,8 @@ pub(super) async fn converse<S, I>(
         Ok(never) => match never {},
         Err(end) => end,
     };
+    // What a client that never leaves was refused is told now.
+    inbound.tell_refused(ip, &conversation.session, &conversation.out.refusals);
     conversation.part(end).await;
 }
 
@@ -192,14 +197,22 @@ where
                     decision = self.inbound.policy.verify(&address).await;
                 }
                 match decision {
-                    Decision::Refuse { reply, .. } => Err(reply),
+                    Decision::Refuse { reply, check } => {
+                        let refusals = &mut self.out.refusals;
+                        refusals.recipient(check, self.session.sender(), Some(&address), &reply);
+                        Err(reply)
+                    }
                     Decision::Accept | Decision::Ask | Decision::Operators => {
                         let (notify, orcpt) = (parameters.notify, parameters.orcpt);
                         Ok(Recipient { address, notify, orcpt })
                     }
                 }
             }
-            Err(reply) => Err(reply),
+            Err(reply) => {
+                let refusals = &mut self.out.refusals;
+                refusals.recipient(NO_POSTMASTER, self.session.sender(), None, &reply);
+                Err(reply)
+            }
         };
         let step = self.session.ruled(ruling, &mut self.out);
         self.settle(&step)

@@ -61,9 +61,9 @@ where
             Err(step) => {
                 self.settle(&step)?;
                 // The answer to a chunk comes after the chunk.
-                let reply = std::mem::take(&mut self.out);
+                let aside = self.out.set_aside();
                 self.discard(chunk.octets).await?;
-                self.out = reply;
+                self.out.resume(aside);
                 return Ok(());
             }
         };

@@ -42,7 +42,7 @@ pub enum TlsError {
         source: webpki::Error,
     },
     /// The key is of no use, or not the certificate's.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), key_fault(source))]
     Key {
         /// Which file.
         path: PathBuf,
@@ -52,6 +52,13 @@ pub enum TlsError {
     /// The TLS library refuses our settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
+}
+
+fn key_fault(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The certificates in force: those in this host's files, and those of the fleet's MX names.

@@ -155,7 +155,7 @@ impl Admin {
         if let Call::CustomerLink { id } = &call {
             return account::link(&self.account, &self.cluster, id, &terms).await;
         }
-        if let Some(answer) = queue::answer(&self.deliveries, &call).await {
+        if let Some(answer) = queue::answer(&self.deliveries, &call, &terms.actor).await {
             return answer;
         }
         if let Some(answer) = members::answer(&self.cluster, &call, &terms.actor).await {

@@ -9,6 +9,9 @@ use crate::worker::{Deliveries, OperateError};
 /// Messages in one answer.
 const LIST_MAX: usize = 10_000;
 
+/// Of so many destinations a summary says what was answered last: each costs a look into the spool.
+const REPLIES_MAX: usize = 100;
+
 /// What an operator can do to one message.
 #[derive(Debug, Clone, Copy)]
 enum Verb {
@@ -18,24 +21,29 @@ enum Verb {
     Bounce,
 }
 
-/// Answer a call about the queue; `None` when the call is about something else.
+/// Answer a call of `by` about the queue; `None` when the call is about something else.
 pub async fn answer(
     deliveries: &Deliveries,
     call: &Call,
+    by: &str,
 ) -> Option<Result<serde_json::Value, Refused>> {
     Some(match call {
-        Call::QueueSummary => Ok(serde_json::json!(deliveries.summary())),
+        Call::QueueSummary => summary(deliveries).await,
         Call::QueueList { domain, after, limit } => {
             list(deliveries, domain.as_deref(), after.as_deref(), *limit).await
         }
         Call::QueueShow { id } => show(deliveries, id).await,
-        Call::QueueRetry(which) => retry(deliveries, which).await.map(row),
-        Call::QueueHold(which) => each(deliveries, which, Verb::Hold).await.map(row),
-        Call::QueueRelease(which) => each(deliveries, which, Verb::Release).await.map(row),
-        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete).await.map(row),
-        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce).await.map(row),
+        Call::QueueRetry(which) => retry(deliveries, which, by).await.map(row),
+        Call::QueueHold(which) => each(deliveries, which, Verb::Hold, by).await.map(row),
+        Call::QueueRelease(which) => each(deliveries, which, Verb::Release, by).await.map(row),
+        Call::QueueDelete(which) => each(deliveries, which, Verb::Delete, by).await.map(row),
+        Call::QueueBounce(which) => each(deliveries, which, Verb::Bounce, by).await.map(row),
         _ => return None,
     })
+}
+
+async fn summary(deliveries: &Deliveries) -> Result<serde_json::Value, Refused> {
+    Ok(serde_json::json!(deliveries.summary_with_replies(REPLIES_MAX).await?))
 }
 
 async fn list(
@@ -54,17 +62,17 @@ async fn show(deliveries: &Deliveries, text: &str) -> Result<serde_json::Value, 
     Ok(serde_json::json!(deliveries.show(id(text)?).await?))
 }
 
-async fn retry(deliveries: &Deliveries, which: &Which) -> Result<QueueChanged, Refused> {
+async fn retry(deliveries: &Deliveries, which: &Which, by: &str) -> Result<QueueChanged, Refused> {
     let counted = |(due, held): (usize, usize)| QueueChanged {
         changed: due as u64,
         as_before: held as u64,
         busy: 0,
     };
     Ok(match which {
-        Which::All => counted(deliveries.retry_all()),
-        Which::Domain(domain) => counted(deliveries.retry_domain(&name(domain)?)),
+        Which::All => counted(deliveries.retry_all(by)),
+        Which::Domain(domain) => counted(deliveries.retry_domain(&name(domain)?, by)),
         Which::Id(text) => {
-            let is_due = deliveries.retry(id(text)?).await?;
+            let is_due = deliveries.retry(id(text)?, by).await?;
             counted((usize::from(is_due), usize::from(!is_due)))
         }
     })
@@ -72,18 +80,23 @@ async fn retry(deliveries: &Deliveries, which: &Which) -> Result<QueueChanged, R
 
 /// Do `verb` to each message. One that is under way is only counted, unless it is the only one
 /// asked for: then the operator is told.
-async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<QueueChanged, Refused> {
+async fn each(
+    deliveries: &Deliveries,
+    which: &Which,
+    verb: Verb,
+    by: &str,
+) -> Result<QueueChanged, Refused> {
     let mut counts = QueueChanged::default();
     let ids = match which {
         Which::Id(text) => {
-            counts.count(once(deliveries, id(text)?, verb).await?);
+            counts.count(once(deliveries, id(text)?, verb, by).await?);
             return Ok(counts);
         }
         Which::All => deliveries.ids(None),
         Which::Domain(domain) => deliveries.ids(Some(&name(domain)?)),
     };
     for id in ids {
-        match once(deliveries, id, verb).await {
+        match once(deliveries, id, verb, by).await {
             Ok(has_changed) => counts.count(has_changed),
             Err(OperateError::Running(_) | OperateError::OnItsWay(_)) => counts.busy += 1,
             // It has ended meanwhile.
@@ -95,12 +108,17 @@ async fn each(deliveries: &Deliveries, which: &Which, verb: Verb) -> Result<Queu
 }
 
 /// Whether it changed anything.
-async fn once(deliveries: &Deliveries, id: EntryId, verb: Verb) -> Result<bool, OperateError> {
+async fn once(
+    deliveries: &Deliveries,
+    id: EntryId,
+    verb: Verb,
+    by: &str,
+) -> Result<bool, OperateError> {
     match verb {
-        Verb::Hold => deliveries.hold(id).await,
-        Verb::Release => deliveries.release(id).await,
-        Verb::Delete => deliveries.delete(id).await.map(|()| true),
-        Verb::Bounce => deliveries.bounce(id).await.map(|()| true),
+        Verb::Hold => deliveries.hold(id, by).await,
+        Verb::Release => deliveries.release(id, by).await,
+        Verb::Delete => deliveries.delete(id, by).await.map(|()| true),
+        Verb::Bounce => deliveries.bounce(id, by).await.map(|()| true),
     }
 }
 

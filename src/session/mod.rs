@@ -7,6 +7,7 @@
 mod forged;
 mod lines;
 mod outbox;
+mod refusals;
 mod site;
 mod text;
 mod trace;
@@ -19,6 +20,7 @@ use std::time::Instant;
 pub use forged::ForgedResults;
 pub use lines::{Framed, LineReader};
 pub use outbox::Outbox;
+pub use refusals::{FirstRefused, Refusals};
 pub use site::Site;
 pub use text::Text;
 pub use transaction::{Incoming, Transaction};
@@ -213,6 +215,16 @@ impl Session {
             }
             Some(_) => Step::Rcpt(rcpt),
         }
+    }
+
+    /// What the client calls itself, if it has said it.
+    pub fn helo(&self) -> Option<&str> {
+        self.helo.as_ref().map(|helo| helo.name.as_str())
+    }
+
+    /// Whether it came by TLS.
+    pub fn is_secured(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The reverse-path of the open transaction; `None` also when there is none open.

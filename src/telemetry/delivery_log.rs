@@ -6,10 +6,14 @@
 //!   delay=1.2, delays=0.1/0/0.4/0.7, dsn=2.0.0, status=sent (250 2.0.0 ok)
 //! ```
 //!
+//! A connection that was refused anything has one line as well, whatever became of it else; see
+//! [`Refused`]. Where nobody can keep up, these are lost before those of messages are.
+//!
 //! The four delays are: until it was due, until an attempt began, for the connection, for the
 //! transaction. Lines go to a thread of their own through a bounded channel; a log that is slower
 //! than the mail loses lines, which are counted, and never holds up a delivery or a stop.
 
+mod refused;
 mod writer;
 
 use std::fmt::{self, Write as _};
@@ -20,6 +24,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use self::refused::Refused;
 use self::writer::Writer;
 pub use self::writer::{Target, open};
 use super::metrics::METRICS;
@@ -117,6 +122,8 @@ pub struct Acceptance<'a> {
     pub recipients: usize,
     /// The client's address; `None` for mail we wrote.
     pub client: Option<IpAddr>,
+    /// What it called itself; empty for mail we wrote.
+    pub helo: &'a str,
 }
 
 /// Takes lines and has them written. Clones write to the same place.
@@ -162,6 +169,31 @@ impl DeliveryLog {
         self.writer.send(line);
     }
 
+    /// Log what an operator did to a message, or without an id to several, and who that was.
+    pub fn operated(&self, id: Option<&str>, what: &str, by: &str) {
+        let time = Time(wall_us());
+        let line = match self.format {
+            Format::Text => {
+                let id = id.unwrap_or("NOQUEUE");
+                format!("{time} {id}: {} by an operator: {}\n", Clean(what), Clean(by))
+            }
+            Format::Json => {
+                let (time, event) = (time.to_string(), "operated");
+                json(&OperatedLine { time, id, event, what, by })
+            }
+        };
+        self.writer.send(line);
+    }
+
+    /// Log what a connection was refused.
+    pub fn refused(&self, refused: &Refused<'_>) {
+        let line = || match self.format {
+            Format::Text => refused.text(Time(wall_us())),
+            Format::Json => refused.json(Time(wall_us())),
+        };
+        self.writer.send_refusal(line);
+    }
+
     /// Go on at another target, behind what is being written.
     pub fn replace(&self, target: Target) {
         self.writer.replace(target);
@@ -199,7 +231,7 @@ fn text_line(attempt: &Attempt<'_>, time: Time) -> String {
 }
 
 fn accepted_text(acceptance: &Acceptance<'_>, time: Time) -> String {
-    let Acceptance { id, from, octets, recipients, client } = acceptance;
+    let Acceptance { id, from, octets, recipients, client, helo } = acceptance;
     let mut line = String::with_capacity(160);
     // Writing to a String cannot fail.
     let _ = write!(
@@ -208,10 +240,19 @@ fn accepted_text(acceptance: &Acceptance<'_>, time: Time) -> String {
         Clean(from)
     );
     let _ = match client {
-        Some(client) => writeln!(line, "{client}"),
+        Some(client) => writeln!(line, "{client}, helo=<{}>", Clean(helo)),
         None => writeln!(line, "none"),
     };
     line
+}
+
+#[derive(Serialize)]
+struct OperatedLine<'a> {
+    time: String,
+    id: Option<&'a str>,
+    event: &'static str,
+    what: &'a str,
+    by: &'a str,
 }
 
 #[derive(Serialize)]
@@ -223,12 +264,14 @@ struct AcceptedLine<'a> {
     size: u64,
     nrcpt: usize,
     client: Option<IpAddr>,
+    helo: Option<&'a str>,
 }
 
 fn accepted_json(acceptance: &Acceptance<'_>, time: Time) -> String {
-    let Acceptance { id, from, octets, recipients, client } = *acceptance;
+    let Acceptance { id, from, octets, recipients, client, helo } = *acceptance;
     let (time, event) = (time.to_string(), "accepted");
-    json(&AcceptedLine { time, id, event, from, size: octets, nrcpt: recipients, client })
+    let (size, nrcpt, helo) = (octets, recipients, client.map(|_| helo));
+    json(&AcceptedLine { time, id, event, from, size, nrcpt, client, helo })
 }
 
 fn json(line: &impl Serialize) -> String {
@@ -364,16 +407,18 @@ mod tests {
     fn an_accepted_message_has_a_line_in_both_forms() {
         let client = Some("192.0.2.9".parse().unwrap());
         let (id, from) = ("0bVxK2pqzr001", "s@load.test");
-        let acceptance = Acceptance { id, from, octets: 4096, recipients: 2, client };
+        let helo = "client.example";
+        let acceptance = Acceptance { id, from, octets: 4096, recipients: 2, client, helo };
         assert_eq!(
             accepted_text(&acceptance, TIME),
             "2026-11-24T10:00:00.123456Z 0bVxK2pqzr001: from=<s@load.test>, size=4096, nrcpt=2, \
-             client=192.0.2.9\n"
+             client=192.0.2.9, helo=<client.example>\n"
         );
         let line: serde_json::Value =
             serde_json::from_str(&accepted_json(&acceptance, TIME)).unwrap();
         assert_eq!((&line["event"], &line["nrcpt"]), (&"accepted".into(), &2.into()));
         assert_eq!((&line["client"], &line["size"]), (&"192.0.2.9".into(), &4096.into()));
+        assert_eq!(line["helo"], "client.example");
     }
 
     #[test]

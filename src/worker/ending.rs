@@ -79,6 +79,7 @@ impl Inner {
             octets: queued.octets,
             recipients: envelope.recipients.len(),
             client: envelope.origin.ip,
+            helo: &envelope.origin.helo,
         });
     }
 

@@ -70,8 +70,11 @@ pub struct DestinationView {
     pub failing_seconds: Option<u64>,
     /// When it is probed next.
     pub next_probe_seconds: Option<u64>,
-    /// What went wrong last.
+    /// What went wrong last with the destination itself.
     pub error: Option<String>,
+    /// What its server last said of the oldest message, where it does not fail itself.
+    #[serde(default)]
+    pub last_reply: Option<String>,
 }
 
 /// One message.
@@ -134,6 +137,22 @@ impl Deliveries {
             connections,
             destinations: self.destinations(|_| true),
         }
+    }
+
+    /// The queue at a glance, with what was said last of the oldest message of each of the first
+    /// `replies_max` destinations that do not fail themselves.
+    pub async fn summary_with_replies(
+        &self,
+        replies_max: usize,
+    ) -> Result<QueueSummary, OperateError> {
+        let mut summary = self.summary();
+        let answering = summary.destinations.iter_mut().filter(|found| found.error.is_none());
+        for destination in answering.take(replies_max) {
+            let oldest = self.list(Some(&destination.domain), None, 1).await?;
+            let mut recipients = oldest.into_iter().flat_map(|entry| entry.recipients);
+            destination.last_reply = recipients.find_map(|recipient| recipient.last_reply);
+        }
+        Ok(summary)
     }
 
     /// The destinations that are wanted, those with the most messages first.
@@ -278,6 +297,7 @@ fn view(
         failing_seconds: failing.as_ref().map(|failing| until(now, failing.since)),
         next_probe_seconds: failing.as_ref().map(|failing| until(failing.next_probe, now)),
         error: failing.map(|failing| failing.error),
+        last_reply: None,
     }
 }
 

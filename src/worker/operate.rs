@@ -41,53 +41,70 @@ pub enum OperateError {
 
 /// How an operator ends a message.
 #[derive(Clone, Copy)]
-struct End {
+struct End<'a> {
     outcome: Outcome,
     status: Status,
     dsn: Enhanced,
     text: &'static str,
+    /// Who asked for it: for the log, and not for the sender.
+    by: Option<&'a str>,
 }
 
 impl Deliveries {
-    /// Everything that waits is due now. How many messages that are, once for each destination, and
-    /// how many stay held.
-    pub fn retry_all(&self) -> (usize, usize) {
+    /// Everything that waits is due now, as `by` wants it. How many messages that are, once for each
+    /// destination, and how many stay held.
+    pub fn retry_all(&self, by: &str) -> (usize, usize) {
+        self.inner.parts.log.operated(None, "retry of everything", by);
         self.inner.update(|core, now| core.schedule.retry_all(now))
     }
 
     /// Everything that waits for this domain is due now; counted in the same way.
-    pub fn retry_domain(&self, domain: &str) -> (usize, usize) {
+    pub fn retry_domain(&self, domain: &str, by: &str) -> (usize, usize) {
+        self.inner.parts.log.operated(None, &format!("retry of {domain}"), by);
         self.inner.update(|core, now| core.schedule.retry_domain(domain, now))
     }
 
     /// One message is due now, at all its destinations; `false` if it stays held.
-    pub async fn retry(&self, id: EntryId) -> Result<bool, OperateError> {
+    pub async fn retry(&self, id: EntryId, by: &str) -> Result<bool, OperateError> {
         let each = |core: &mut Core, domain: &str, now| core.schedule.retry(id, domain, now);
-        Ok(self.inner.for_each_domain(id, each).await? > 0)
+        let is_due = self.inner.for_each_domain(id, each).await? > 0;
+        if is_due {
+            self.inner.tell_operated(id, "made due", by);
+        }
+        Ok(is_due)
     }
 
     /// Set a message aside until it is released, also after a restart; `false` if it was already.
-    pub async fn hold(&self, id: EntryId) -> Result<bool, OperateError> {
+    pub async fn hold(&self, id: EntryId, by: &str) -> Result<bool, OperateError> {
         let each = |core: &mut Core, domain: &str, _| {
             core.forget_fresh(id);
             core.schedule.hold(id, domain)
         };
-        self.inner.set_aside(id, Hold::Operator, each).await
+        let has_changed = self.inner.set_aside(id, Hold::Operator, each).await?;
+        if has_changed {
+            self.inner.tell_operated(id, "held", by);
+        }
+        Ok(has_changed)
     }
 
     /// Let a message that was set aside go on; `false` if it was not.
-    pub async fn release(&self, id: EntryId) -> Result<bool, OperateError> {
+    pub async fn release(&self, id: EntryId, by: &str) -> Result<bool, OperateError> {
         let each = |core: &mut Core, domain: &str, now| core.schedule.release(id, domain, now);
-        self.inner.set_aside(id, Hold::No, each).await
+        let has_changed = self.inner.set_aside(id, Hold::No, each).await?;
+        if has_changed {
+            self.inner.tell_operated(id, "released", by);
+        }
+        Ok(has_changed)
     }
 
     /// Remove a message; nobody is told.
-    pub async fn delete(&self, id: EntryId) -> Result<(), OperateError> {
+    pub async fn delete(&self, id: EntryId, by: &str) -> Result<(), OperateError> {
         let end = End {
             outcome: Outcome::Removed,
             status: Status::Removed,
             dsn: Enhanced(5, 0, 0),
             text: "removed by an operator",
+            by: Some(by),
         };
         self.inner.end(id, end).await
     }
@@ -98,12 +115,13 @@ impl Deliveries {
     }
 
     /// Fail a message now, as if its time had expired.
-    pub async fn bounce(&self, id: EntryId) -> Result<(), OperateError> {
+    pub async fn bounce(&self, id: EntryId, by: &str) -> Result<(), OperateError> {
         let end = End {
             outcome: Outcome::Failed,
             status: Status::Bounced,
             dsn: Enhanced(5, 0, 0),
             text: "returned by an operator",
+            by: Some(by),
         };
         self.inner.end(id, end).await
     }
@@ -116,6 +134,7 @@ impl Inner {
             status: Status::Removed,
             dsn: Enhanced(5, 0, 0),
             text: WITHDRAWN,
+            by: None,
         };
         self.end(id, end).await
     }
@@ -169,7 +188,7 @@ impl Inner {
     ///
     /// **Invariant:** a recipient's outcome is recorded by whoever took its job out of the
     /// schedule, and by nobody else. What was read of the message before that may be of the past.
-    async fn end(self: &Arc<Self>, id: EntryId, end: End) -> Result<(), OperateError> {
+    async fn end(self: &Arc<Self>, id: EntryId, end: End<'_>) -> Result<(), OperateError> {
         let message = self.find(id).await?;
         let domains = by_destination(&message.envelope, |_| true);
         let ended = self.update(|core, now| {
@@ -222,7 +241,11 @@ impl Inner {
         Ok(())
     }
 
-    fn log_end(&self, message: &Message, recipient: u32, end: End) {
+    fn tell_operated(&self, id: EntryId, what: &str, by: &str) {
+        self.parts.log.operated(Some(&id.to_string()), what, by);
+    }
+
+    fn log_end(&self, message: &Message, recipient: u32, end: End<'_>) {
         let age_us = self.clock.now_us().saturating_sub(message.id.micros());
         let Some(recipient) = message.envelope.recipients.get(recipient as usize) else { return };
         self.parts.log.attempt(&Attempt {
@@ -232,12 +255,12 @@ impl Inner {
             delays: Delays { due_us: age_us, ..Delays::default() },
             dsn: end.dsn,
             status: end.status,
-            reply: end.text,
+            reply: &end.by.map_or_else(|| end.text.into(), |by| format!("{}: {by}", end.text)),
         });
     }
 }
 
-impl End {
+impl End<'_> {
     fn of(self, recipient: u32) -> Ended {
         Ended {
             recipient,

@@ -129,6 +129,7 @@ impl Server {
             accepted: Arc::new(move |message| sink.lock().unwrap().push(message)),
             tls: setup.tls.then(|| Arc::new(certificate(dir.path()))),
             unlimited_networks: Vec::new(),
+            log: None,
             service: Service::default(),
         });
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -254,8 +254,14 @@ impl Command {
     /// What it asks, for the audit trail; `None` for what nodes do by themselves.
     pub fn summary(&self) -> Option<String> {
         Some(match self {
-            Self::CustomerAdd(customer) => format!("customer add {}", customer.id),
-            Self::CustomerSet { id, .. } => format!("customer set {id}"),
+            Self::CustomerAdd(customer) => {
+                let (name, contacts) = (Some(&customer.name), Some(&customer.contacts));
+                format!("customer add {}{}", customer.id, customer_options(name, contacts))
+            }
+            Self::CustomerSet { id, name, contacts } => {
+                let options = customer_options(name.as_ref(), contacts.as_ref());
+                format!("customer set {id}{options}")
+            }
             Self::CustomerStatus { id, status: CustomerStatus::Active } => {
                 format!("customer resume {id}")
             }
@@ -265,10 +271,7 @@ impl Command {
                 "domain add {} --customer {} --route {}",
                 domain.name, domain.customer, domain.route
             ),
-            Self::DomainSet { name, change } => match &change.route {
-                Some(route) => format!("domain set {name} --route {route}{}", change.recipients),
-                None => format!("domain set {name}{}", change.recipients),
-            },
+            Self::DomainSet { name, change } => format!("domain set {name}{change}"),
             Self::DomainRemove { name } => format!("domain remove {name}"),
             Self::DomainImport { domains } => format!("domain import of {}", domains.len()),
             Self::SettingSet { name, value: Some(value) } => format!("settings set {name} {value}"),
@@ -315,6 +318,13 @@ impl Command {
             | Self::Traffic { .. } => return None,
         })
     }
+}
+
+/// What is set of a customer, as options of a command line.
+fn customer_options(name: Option<&String>, contacts: Option<&Vec<String>>) -> String {
+    let name = name.map(|name| format!(" --name '{name}'"));
+    let contacts = contacts.into_iter().flatten().map(|contact| format!(" --contact {contact}"));
+    name.into_iter().chain(contacts).collect()
 }
 
 /// What a command did: the number of rows it changed, or why it was refused.

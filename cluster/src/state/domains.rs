@@ -46,6 +46,25 @@ pub struct DomainChange {
     pub recipients: RecipientChange,
 }
 
+impl fmt::Display for DomainChange {
+    /// As options of a command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(customer) = &self.customer {
+            write!(f, " --customer {customer}")?;
+        }
+        if let Some(route) = &self.route {
+            write!(f, " --route {route}")?;
+        }
+        if let Some(tls) = &self.tls {
+            write!(f, " --tls {tls}")?;
+        }
+        if let Some(most) = self.connections_max {
+            write!(f, " --connections-max {}", most.unwrap_or(0))?;
+        }
+        write!(f, "{}", self.recipients)
+    }
+}
+
 /// Where a domain's mail goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Route {

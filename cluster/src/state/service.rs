@@ -118,7 +118,10 @@ pub enum HostCommand {
 impl HostCommand {
     pub(super) fn summary(&self) -> Option<String> {
         Some(match self {
-            Self::Set { name, .. } => format!("host set {name}"),
+            Self::Set { name, addresses } => {
+                let addresses = addresses.iter().map(|address| format!(" --address {address}"));
+                format!("host set {name}{}", addresses.collect::<String>())
+            }
             Self::Drain { name, .. } => format!("host drain {name}"),
             Self::Resume { name } => format!("host resume {name}"),
             Self::Retire { name, force: true, .. } => format!("host retire {name} --force"),

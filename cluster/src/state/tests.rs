@@ -157,6 +157,32 @@ fn the_trail_says_who_asked_what() {
 }
 
 #[test]
+fn the_trail_says_what_was_set() {
+    let change = DomainChange {
+        customer: Some("other".to_owned()),
+        connections_max: Some(Some(2)),
+        ..Default::default()
+    };
+    let set = Command::DomainSet { name: "d7.test".to_owned(), change };
+    let host = HostCommand::Set {
+        name: "mx2".to_owned(),
+        addresses: vec!["192.0.2.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+    };
+    let customer = Command::CustomerSet {
+        id: "acme".to_owned(),
+        name: None,
+        contacts: Some(vec!["a@acme.test".to_owned(), "b@acme.test".to_owned()]),
+    };
+    for (command, what) in [
+        (set, "domain set d7.test --customer other --connections-max 2"),
+        (Command::HostService(host), "host set mx2 --address 192.0.2.2 --address 2001:db8::2"),
+        (customer, "customer set acme --contact a@acme.test --contact b@acme.test"),
+    ] {
+        assert_eq!(command.summary().as_deref(), Some(what));
+    }
+}
+
+#[test]
 fn answers_about_addresses_chosen_to_share_a_leaf_do_not_share_one() {
     let mut state = State::default();
     state.apply(1, &request(1, customer("acme"))).unwrap();

@@ -173,7 +173,10 @@ async fn an_operator_cannot_set_aside_what_is_on_its_way() {
     let (_inner, world) = node(&SimFs::new());
     for hold in [Hold::Arriving { from: 9, held: false }, Hold::Handed { to: 9, held: false }] {
         let id = copy(&world, hold).await;
-        for refused in [world.deliveries.hold(id).await, world.deliveries.release(id).await] {
+        for refused in [
+            world.deliveries.hold(id, "root at mx1").await,
+            world.deliveries.release(id, "root at mx1").await,
+        ] {
             assert!(matches!(refused, Err(OperateError::OnItsWay(_))), "{refused:?}");
         }
         assert_eq!(world.spool.hold_of(id), Some(hold));

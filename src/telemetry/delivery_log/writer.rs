@@ -38,11 +38,14 @@ pub fn open(path: &Path) -> io::Result<Target> {
 pub(super) struct Writer {
     items: SyncSender<Item>,
     shared: Arc<Shared>,
+    /// So many lines about refusals may wait; the other places are for those of messages.
+    refusals_max: u64,
 }
 
 #[derive(Debug)]
 enum Item {
     Line(String),
+    Refusal(String),
     /// There is another target.
     Wake,
 }
@@ -56,6 +59,8 @@ struct Shared {
     done_changed: Condvar,
     /// Lines that were not taken since the thread last had caught up.
     lost: AtomicU64,
+    /// Lines about refusals that wait.
+    refusals: AtomicU64,
     next: Mutex<Option<Target>>,
 }
 
@@ -70,7 +75,8 @@ impl Writer {
     pub(super) fn start(target: Target, lines_max: usize) -> io::Result<Self> {
         let (items, taken) = mpsc::sync_channel(lines_max.max(1));
         let shared = Arc::<Shared>::default();
-        let writer = Self { items, shared: Arc::clone(&shared) };
+        let refusals_max = (lines_max / 2).max(1) as u64;
+        let writer = Self { items, shared: Arc::clone(&shared), refusals_max };
         thread::Builder::new()
             .name("delivery-log".to_owned())
             .spawn(move || write_lines(&taken, &shared, target))?;
@@ -81,8 +87,26 @@ impl Writer {
     pub(super) fn send(&self, line: String) {
         if self.items.try_send(Item::Line(line)).is_ok() {
             self.shared.sent.fetch_add(1, Ordering::Relaxed);
-            return;
+        } else {
+            self.lose();
         }
+    }
+
+    /// Have a line about a refusal written. Whoever is refused can make as many as they like, so
+    /// half of the room is not for these; `line` is made only if there is some.
+    pub(super) fn send_refusal(&self, line: impl FnOnce() -> String) {
+        let refusals = &self.shared.refusals;
+        if refusals.fetch_add(1, Ordering::Relaxed) < self.refusals_max
+            && self.items.try_send(Item::Refusal(line())).is_ok()
+        {
+            self.shared.sent.fetch_add(1, Ordering::Relaxed);
+        } else {
+            refusals.fetch_sub(1, Ordering::Relaxed);
+            self.lose();
+        }
+    }
+
+    fn lose(&self) {
         METRICS.delivery_log_dropped_total.inc();
         if self.shared.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!("the reader of the delivery log is too slow: lines are lost");
@@ -120,6 +144,11 @@ fn write_lines(items: &Receiver<Item>, shared: &Shared, target: Target) {
         for item in std::iter::once(first).chain(items.try_iter()).take(BATCH_LINES_MAX) {
             match item {
                 Item::Line(line) => {
+                    output.write(line.as_bytes());
+                    lines += 1;
+                }
+                Item::Refusal(line) => {
+                    shared.refusals.fetch_sub(1, Ordering::Relaxed);
                     output.write(line.as_bytes());
                     lines += 1;
                 }
@@ -207,20 +236,24 @@ mod tests {
         assert_eq!((text_of(&moved).as_str(), text_of(&path).as_str()), ("one\ntwo\n", "three\n"));
     }
 
+    /// Tells when it is written to, and hangs then until it may go on.
+    struct Hangs(mpsc::Sender<()>, Receiver<()>);
+
+    impl Write for Hangs {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(());
+            let _ = self.1.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_target_that_hangs_loses_lines_and_holds_up_nobody() {
-        struct Hangs(Receiver<()>);
-        impl Write for Hangs {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                let _ = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let (go, wait) = mpsc::channel();
-        let writer = Writer::start(Box::new(Hangs(wait)), 10).unwrap();
+        let writer = Writer::start(Box::new(Hangs(mpsc::channel().0, wait)), 10).unwrap();
         for _ in 0..1000 {
             writer.send("line\n".to_owned());
         }
@@ -233,6 +266,26 @@ mod tests {
         assert_eq!(writer.flush(SOON), 0);
         writer.send("line\n".to_owned());
         assert_eq!(writer.flush(SOON), 0);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_leaves_room_for_the_lines_of_messages() {
+        let ((tell, hangs), (go, wait)) = (mpsc::channel(), mpsc::channel());
+        let writer = Writer::start(Box::new(Hangs(tell, wait)), 100).unwrap();
+        writer.send("line\n".to_owned());
+        hangs.recv_timeout(SOON).unwrap();
+        for _ in 0..1000 {
+            writer.send_refusal(|| "refused\n".to_owned());
+        }
+        assert_eq!(writer.shared.sent.load(Ordering::Relaxed), 1 + 50);
+        assert_eq!(writer.shared.lost.load(Ordering::Relaxed), 950);
+        for _ in 0..50 {
+            writer.send("line\n".to_owned());
+        }
+        assert_eq!(writer.shared.lost.load(Ordering::Relaxed), 950);
+        drop(go);
+        assert_eq!(writer.flush(SOON), 0);
+        assert_eq!(writer.shared.refusals.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl Write for Lines {
 }
 
 /// The file in a world's folder that gives it a webhook.
+/// Who does what operators do.
+const OPERATOR: &str = "jane as root at mx1";
 const WEBHOOK_FILE: &str = "webhook";
 
 /// A node's delivering half.

@@ -38,10 +38,10 @@ async fn a_held_message_waits_for_its_release_also_after_a_restart() {
     let mut world = World::new(&[("acme.test", address.to_string())]).await;
     let id = world.send(&["a@acme.test"], "text\r\n").await;
     wait_until("it was tried", || world.log_lines("status=deferred") > 0).await;
-    assert!(!world.deliveries.release(id).await.unwrap(), "it is not held");
-    assert!(world.deliveries.hold(id).await.unwrap());
-    assert!(!world.deliveries.hold(id).await.unwrap(), "it is held already");
-    assert!(!world.deliveries.retry(id).await.unwrap(), "it stays held");
+    assert!(!world.deliveries.release(id, OPERATOR).await.unwrap(), "it is not held");
+    assert!(world.deliveries.hold(id, OPERATOR).await.unwrap());
+    assert!(!world.deliveries.hold(id, OPERATOR).await.unwrap(), "it is held already");
+    assert!(!world.deliveries.retry(id, OPERATOR).await.unwrap(), "it stays held");
     world.stop().await;
     world.spool.close().await.unwrap();
     let (dir, cluster) = (Arc::clone(&world.dir), world.cluster.clone());
@@ -52,7 +52,9 @@ async fn a_held_message_waits_for_its_release_also_after_a_restart() {
     wait_until("the other is taken", || server.taken() == 1).await;
     let entry = world.deliveries.show(id).await.unwrap();
     assert!(entry.held && entry.recipients[0].state == "held");
-    assert!(world.deliveries.release(id).await.unwrap());
+    assert!(world.deliveries.release(id, OPERATOR).await.unwrap());
+    let line = format!("{id}: released by an operator: jane as root at mx1");
+    wait_until(&line, || world.log_lines(&line) == 1).await;
     world.empty().await;
     assert_eq!(server.recipients(), ["a@acme.test", "b@acme.test"]);
 }
@@ -68,18 +70,19 @@ async fn an_operator_deletes_and_bounces_what_waits() {
         let mut result = Err(OperateError::Running(id));
         while let Err(OperateError::Running(_)) = result {
             result = match id == deleted {
-                true => world.deliveries.delete(id).await,
-                false => world.deliveries.bounce(id).await,
+                true => world.deliveries.delete(id, OPERATOR).await,
+                false => world.deliveries.bounce(id, OPERATOR).await,
             };
         }
         result.unwrap();
     }
     world.empty().await;
-    assert_eq!(world.log_lines("status=removed (removed by an operator)"), 2);
-    assert_eq!(world.log_lines("status=bounced (returned by an operator)"), 1);
+    assert_eq!(world.log_lines("status=removed (removed by an operator: jane as root at mx1)"), 2);
+    let returned = "status=bounced (returned by an operator: jane as root at mx1)";
+    assert_eq!(world.log_lines(returned), 1);
     wait_until("the schedule has none", || world.deliveries.summary().destinations.is_empty())
         .await;
-    let gone = world.deliveries.delete(deleted).await.unwrap_err();
+    let gone = world.deliveries.delete(deleted, OPERATOR).await.unwrap_err();
     assert!(matches!(gone, OperateError::NotFound(id) if id == deleted));
 }
 
@@ -109,7 +112,10 @@ async fn two_operators_and_a_delivery_give_each_recipient_one_ending() {
     for id in ids {
         let (mut deleted, mut bounced) = (None, None);
         while world.spool.load(id).unwrap().is_some() {
-            let both = tokio::join!(world.deliveries.delete(id), world.deliveries.bounce(id));
+            let both = tokio::join!(
+                world.deliveries.delete(id, OPERATOR),
+                world.deliveries.bounce(id, OPERATOR)
+            );
             deleted = deleted.or(both.0.ok());
             bounced = bounced.or(both.1.ok());
         }
@@ -141,13 +147,26 @@ async fn an_operator_has_waiting_mail_tried_now() {
     let entries = world.deliveries.list(Some("acme.test"), None, 10).await.unwrap();
     let waiting = |entry: &EntryView| entry.recipients[0].state == "waiting";
     assert!(entries.len() == 2 && entries.iter().all(waiting), "{entries:?}");
+    let summary = world.deliveries.summary_with_replies(10).await.unwrap();
+    let [destination] = summary.destinations.as_slice() else { panic!("{summary:?}") };
+    assert_eq!(destination.error, None, "the server answers");
+    let reply = destination.last_reply.as_deref().unwrap_or_default();
+    assert!(reply.contains("450 4.2.1 busy"), "{reply}");
+    assert!(destination.next_due_seconds.is_some());
     server.behave(|manners| manners.rcpt.clear());
-    world.deliveries.retry(first).await.unwrap();
+    world.deliveries.retry(first, OPERATOR).await.unwrap();
     wait_until("the first is taken", || server.taken() == 1).await;
-    assert_eq!(world.deliveries.retry_domain("acme.test"), (1, 0));
+    assert_eq!(world.deliveries.retry_domain("acme.test", OPERATOR), (1, 0));
     world.empty().await;
     assert_eq!(server.recipients(), ["busy1@acme.test", "busy2@acme.test"]);
-    assert_eq!(world.deliveries.retry_all(), (0, 0));
+    assert_eq!(world.deliveries.retry_all(OPERATOR), (0, 0));
+    for line in [
+        format!("{first}: made due by an operator: jane as root at mx1"),
+        "NOQUEUE: retry of acme.test by an operator: jane as root at mx1".to_owned(),
+        "NOQUEUE: retry of everything by an operator: jane as root at mx1".to_owned(),
+    ] {
+        wait_until(&line, || world.log_lines(&line) == 1).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -205,12 +205,12 @@ async fn what_is_given_up_is_told_of_with_what_was_said_last() {
     two.world.set("queue.lifetime", "1s").await;
     two.world.send_as(authentic(&["busy@bravo.test"]), TEXT).await;
     let held = two.world.send_as(authentic(&["busy2@bravo.test"]), TEXT).await;
-    two.world.deliveries.hold(held).await.unwrap();
+    two.world.deliveries.hold(held, OPERATOR).await.unwrap();
     wait_until("the report", || two.writer.taken() == 1).await;
     let report = two.reports().pop().unwrap();
     assert!(report.contains("Status: 5.4.7\r\n"), "{report}");
     assert!(report.contains("x-mxfleet; delivery time expired: 450 4.2.1 busy"), "{report}");
-    two.world.deliveries.bounce(held).await.unwrap();
+    two.world.deliveries.bounce(held, OPERATOR).await.unwrap();
     wait_until("the other report", || two.writer.taken() == 2).await;
     assert!(two.reports().pop().unwrap().contains("returned by an operator"));
     two.world.empty().await;
@@ -264,7 +264,7 @@ async fn a_failure_that_cannot_be_reported_is_none_yet() {
     wait_until("the other one ends", || world.spool.stats().messages == 1).await;
     assert!(world.log().contains(&format!("{silent}: removed")));
     assert_eq!(
-        world.deliveries.bounce(told).await.unwrap_err().to_string().split(": ").next(),
+        world.deliveries.bounce(told, OPERATOR).await.unwrap_err().to_string().split(": ").next(),
         Some(&*format!(
             "the report to the sender of {told} could not be stored, so nothing was changed"
         ))

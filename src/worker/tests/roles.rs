@@ -89,7 +89,7 @@ async fn what_was_written_because_of_a_message_is_known_until_both_have_left_the
     let known = || world.deliveries.inner.lock().told.keys().copied().collect::<Vec<_>>();
     wait_until("the reports are gone", || taken(&server).len() == 3).await;
     wait_until("one is forgotten", || known() == [waits]).await;
-    world.deliveries.delete(waits).await.unwrap();
+    world.deliveries.delete(waits, OPERATOR).await.unwrap();
     assert!(known().is_empty());
 }
 
@@ -111,7 +111,7 @@ async fn a_full_disk_and_missing_operators_keep_the_message() {
     assert!(taken(&server).is_empty());
     world.propose(Command::DomainRemove { name: "ops.test".into() }).await;
     employ(&mut world, &server).await;
-    world.deliveries.retry_all();
+    world.deliveries.retry_all(OPERATOR);
     wait_until("the copy", || taken(&server).len() == 1).await;
 }
 

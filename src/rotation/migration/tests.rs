@@ -200,7 +200,7 @@ async fn a_letter_that_nobody_counts_on_any_more_is_not_sent_by_who_comes_back()
     bench.change(MigrationCommand::Cancel).await;
     bench.told("acme", 2, sending(2, letter_of(2))).await;
     wait_until("it is withdrawn", || {
-        bench.world.deliveries.retry_all();
+        bench.world.deliveries.retry_all("root at mx1");
         bench.queued() == 0
     })
     .await;

@@ -14,8 +14,8 @@ pub struct FirstRefused {
     pub reply: String,
 }
 
-/// The refusals of one connection, by kind. Empty it has no memory; a kind is known by its name, and
-/// there are as many as checks and replies of ours, so it stays small.
+/// The refusals of one connection, by kind. Empty it has no memory; a kind is known by its name,
+/// and there are as many as checks and replies of ours, so it stays small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusals {
     counts: Vec<(&'static str, u32)>,

@@ -149,9 +149,6 @@ impl DnsPublisher {
         let agreed = faults.is_empty();
         let pause = if agreed { DRIFT_EVERY } else { RETRY_EVERY };
         METRICS.dns_stale.set(i64::from(!agreed));
-        for fault in faults.all.iter().chain(faults.names.values()) {
-            tracing::warn!("DNS is not as it shall be: {fault}");
-        }
         self.tell(&state, &faults).await;
         *last = Some(Round { wanted, agreed, next: Instant::now() + pause });
     }
@@ -276,8 +273,15 @@ impl DnsPublisher {
     async fn tell(&self, state: &State, faults: &Faults) {
         let all = faults.all.as_ref().map(ToString::to_string);
         let names = faults.names.iter().map(|(name, fault)| (name.clone(), fault.to_string()));
-        let names = names.collect();
+        let names: BTreeMap<String, String> = names.collect();
         if !state.knows_dns_faults(all.as_deref(), &names) {
+            // Said when it begins, changes or ends, however often it is tried meanwhile.
+            for fault in all.iter().chain(names.values()) {
+                tracing::warn!("DNS is not as it shall be: {fault}");
+            }
+            if faults.is_empty() {
+                tracing::info!("DNS is as it shall be again");
+            }
             let names = names.into_iter().collect();
             self.propose(Command::Name(NameCommand::DnsFaults { all, names })).await;
         }

@@ -41,19 +41,22 @@ impl Primary<'_> {
         let untold: BTreeSet<&str> = found.untold.keys().map(SetName::mx_name).collect();
         let mut changes = differences(wanted, &found.sets);
         changes.retain(|(set, _)| !untold.contains(set.mx_name()));
-        for (_, what) in &changes {
-            tracing::info!(server = %self.server, "DNS is brought up to date: {what}");
-        }
-        let mut sets: Vec<SetName> = changes.into_iter().map(|(set, _)| set).collect();
+        let mut sets: Vec<SetName> = changes.iter().map(|(set, _)| set.clone()).collect();
         sets.sort_by(|a, b| a.mx_name().cmp(b.mx_name()));
         let names = sets.chunk_by(|a, b| a.mx_name() == b.mx_name());
         let (taken, names): (Vec<_>, Vec<_>) =
             names.partition(|sets| self.claims.others(sets, &found.sets).is_some());
+        let words: BTreeMap<SetName, String> = changes.into_iter().collect();
+        let say = |set: &SetName| {
+            let what = words.get(set).map_or("", String::as_str);
+            tracing::info!(server = %self.server, "DNS is brought up to date: {what}");
+        };
         let mut faults = BTreeMap::new();
         let name_of = |sets: &[SetName]| sets.first().map_or("", SetName::mx_name).to_owned();
         for sets in &taken {
-            if let Err(error) = self.introduce(sets, &found.sets, wanted).await {
-                faults.insert(name_of(sets), error);
+            match self.introduce(sets, &found.sets, wanted).await {
+                Ok(()) => sets.iter().for_each(say),
+                Err(error) => drop(faults.insert(name_of(sets), error)),
             }
         }
         for batch in names.chunks(NAMES_MAX) {
@@ -62,12 +65,13 @@ impl Primary<'_> {
                 _ => Some(self.send(&batch.concat(), &found.sets, wanted).await),
             };
             match sent {
-                Some(Ok(())) => {}
+                Some(Ok(())) => batch.concat().iter().for_each(say),
                 Some(Err(error)) if !error.may_be_one_names() => return Err(error),
                 Some(Err(_)) | None => {
                     for sets in batch {
-                        if let Err(error) = self.replace(sets, &found.sets, wanted).await {
-                            faults.insert(name_of(sets), error);
+                        match self.replace(sets, &found.sets, wanted).await {
+                            Ok(()) => sets.iter().for_each(say),
+                            Err(error) => drop(faults.insert(name_of(sets), error)),
                         }
                     }
                 }

@@ -89,6 +89,7 @@ pub(super) enum Verb {
     #[command(after_help = "The file is CSV with a header: \
         name,customer,route[,tls][,connections_max][,blacklist][,blacklist_threshold]\
         [,blacklist_window][,blacklist_hold][,verify]\n\
+        and below that a line for each domain, for example: acme.test,acme,mail.acme.test:25\n\
         A column that is not there has its default.\n\
         An import that was broken off changed nothing; it goes on with the --request-id it told.")]
     Import {

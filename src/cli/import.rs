@@ -1,10 +1,13 @@
 //! `mxfleet domain import`: a file in parts, and then all of them at once.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use csv::{Position, StringRecord};
 use mxfleet_cluster::random_id;
 
 use super::Output;
@@ -15,6 +18,20 @@ use crate::http::client::{Admin, AdminError};
 /// A part must fit a log entry: so many rows, or so many octets of them.
 const PART_ROWS: usize = 500;
 const PART_OCTETS: usize = 128 << 10;
+/// What a file may say of a domain; the first of them it must.
+const COLUMNS: [&str; 10] = [
+    "name",
+    "customer",
+    "route",
+    "tls",
+    "connections_max",
+    "blacklist",
+    "blacklist_threshold",
+    "blacklist_window",
+    "blacklist_hold",
+    "verify",
+];
+const REQUIRED: usize = 3;
 /// While the fleet has no leader, a part is sent again.
 const ATTEMPTS_MAX: usize = 4;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -120,18 +137,52 @@ fn refused_by(error: &anyhow::Error) -> Option<RefusedKind> {
 
 /// Every bad line is told, and nothing is sent when there is one.
 fn read_csv(file: &Path) -> anyhow::Result<Vec<DomainRow>> {
-    let mut reader =
-        csv::Reader::from_path(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut domains = Vec::new();
-    let mut wrong = Vec::new();
-    for row in reader.deserialize::<DomainRow>() {
-        match row {
-            Ok(row) => domains.push(row),
+    let cannot_read = || format!("cannot read {}", file.display());
+    let mut reader = csv::Reader::from_path(file).with_context(cannot_read)?;
+    let columns = reader.headers().with_context(cannot_read)?.clone();
+    require_columns(&columns).with_context(|| format!("nothing was read of {}", file.display()))?;
+    let (mut domains, mut wrong) = (Vec::new(), Vec::new());
+    let mut first_lines: BTreeMap<String, u64> = BTreeMap::new();
+    for record in reader.records() {
+        let line = record.as_ref().ok().and_then(|record| record.position().map(Position::line));
+        match record.and_then(|record| record.deserialize::<DomainRow>(Some(&columns))) {
+            Ok(row) => {
+                let (line, name) = (line.unwrap_or_default(), row.name.to_ascii_lowercase());
+                match first_lines.entry(name) {
+                    Entry::Vacant(entry) => drop(entry.insert(line)),
+                    Entry::Occupied(first) => wrong.push(format!(
+                        "line {line}: {} is on line {} already",
+                        row.name,
+                        first.get()
+                    )),
+                }
+                domains.push(row);
+            }
             Err(error) => wrong.push(error.to_string()),
         }
     }
     refuse_wrong(&wrong, file)?;
     Ok(domains)
+}
+
+/// Whether the first line names the columns, and only such as are known: what is misspelt would
+/// silently have its default.
+fn require_columns(columns: &StringRecord) -> anyhow::Result<()> {
+    let unknown: Vec<&str> = columns.iter().filter(|name| !COLUMNS.contains(name)).collect();
+    let missing = COLUMNS.iter().take(REQUIRED).any(|name| !columns.iter().any(|c| c == *name));
+    anyhow::ensure!(
+        !missing,
+        "its first line must name the columns, at least {}, as in \"name,customer,route\" and below \
+         that \"acme.test,acme,mail.acme.test:25\"",
+        COLUMNS[..REQUIRED].join(",")
+    );
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "there are no such columns: {}; there are {}",
+        unknown.join(","),
+        COLUMNS.join(",")
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -152,6 +203,31 @@ mod tests {
         let broken = AdminError::Broken("it ended".to_owned());
         for error in [refused(Refused::unavailable("no quorum")), broken.into()] {
             assert!(undone(&error, go_on).contains(go_on), "{error}");
+        }
+    }
+
+    fn read(text: &str) -> Result<usize, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        read_csv(file.path()).map(|rows| rows.len()).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_file_must_say_what_its_columns_are_and_each_domain_once() {
+        assert_eq!(read("name,customer,route\na.test,acme,mx\nb.test,acme,mx\n"), Ok(2));
+        assert_eq!(read("route,tls,name,customer\nmx,require,a.test,acme\n"), Ok(1));
+        for (text, why) in [
+            ("", "its first line must name the columns"),
+            ("a.test,acme,mx\n", "its first line must name the columns"),
+            ("name,customer,route,tsl\na.test,acme,mx,require\n", "no such columns: tsl"),
+            (
+                "name,customer,route\na.test,acme,mx\n\nA.test,acme,m:25\n",
+                "line 4: A.test is on line 2 already",
+            ),
+            ("name,customer,route\na.test,acme\n", "line: 2"),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(why), "{text:?}: {said}");
         }
     }
 

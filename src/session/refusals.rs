@@ -82,7 +82,6 @@ fn kind(reply: Canned) -> &'static str {
         canned::TOO_MANY_ERRORS => "too_many_errors",
         canned::TIMED_OUT => "timeout",
         canned::STOPPING | canned::RETIRED => "not_serving",
-        canned::BUSY => "busy",
         canned::SPOOL_FULL | canned::NOT_STORED => "storage",
         canned::NO_RECIPIENTS => "no_recipients",
         canned::LITERAL | canned::SOURCE_ROUTE => "relay_syntax",

@@ -210,7 +210,7 @@ impl Session {
         match &self.transaction {
             None => self.refuse(canned::NEED_MAIL, out),
             // Not an error of the client: a long list comes in several transactions.
-            Some(t) if t.recipients.len() >= self.site.limits().recipients_max => {
+            Some(t) if t.taken >= self.site.limits().recipients_max => {
                 say(canned::TOO_MANY_RECIPIENTS, out)
             }
             Some(_) => Step::Rcpt(rcpt),

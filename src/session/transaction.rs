@@ -13,6 +13,8 @@ use crate::smtp::{Address, Authentication, Envelope, Origin, Recipient, ReverseP
 pub struct Transaction {
     pub(super) mail: Mail,
     pub(super) recipients: Vec<Recipient>,
+    /// How often a recipient was accepted, also one that was there already.
+    pub(super) taken: usize,
     /// Some recipient was refused, so that DATA without any is answered 554, not 503.
     pub(super) refused_any: bool,
     started: Instant,
@@ -20,12 +22,13 @@ pub struct Transaction {
 
 impl Transaction {
     pub(super) fn new(mail: Mail, now: Instant) -> Self {
-        Self { mail, recipients: Vec::new(), refused_any: false, started: now }
+        Self { mail, recipients: Vec::new(), taken: 0, refused_any: false, started: now }
     }
 
     /// Add a recipient that was accepted. One that is there already is no second one, so that its
     /// server gets one copy; what was asked for it first holds.
     pub(super) fn add(&mut self, recipient: Recipient) {
+        self.taken += 1;
         if !self.recipients.iter().any(|known| is_same(&known.address, &recipient.address)) {
             self.recipients.push(recipient);
         }

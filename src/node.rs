@@ -118,7 +118,8 @@ pub async fn run(config: Config, file: &Path, inherited: Inherited) -> anyhow::R
     if node.cluster.view().operators().next().is_none() {
         tracing::warn!(
             "nobody is set to read mail to support@, trouble@, abuse@ and the like: it is answered \
-             450 until `mxfleet settings set service.operators ADDRESS,...`"
+             450, and postmaster's waits in the queue, until `mxfleet settings set \
+             service.operators ADDRESS,...`"
         );
     }
     supervisor.ready("accepts mail");

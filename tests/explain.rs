@@ -30,8 +30,9 @@ fn an_explanation_is_what_a_client_of_that_sender_is_told() {
         ("s@elsewhere.test", "user@late.test", "customer_active"),
         ("s@elsewhere.test", "user@[192.0.2.1]", "recipient_address"),
         ("s@elsewhere.test", "@other.test:user@acme.test", "recipient_address"),
-        ("s@elsewhere.test", "Postmaster", "role_address"),
-        ("s@elsewhere.test", "postmaster@mx1.relay.example", "role_address"),
+        ("s@elsewhere.test", "Postmaster", "all"),
+        ("s@elsewhere.test", "postmaster@mx1.relay.example", "all"),
+        ("s@elsewhere.test", "abuse@mx1.relay.example", "role_address"),
     ] {
         let mut words = vec!["explain", "rcpt", to];
         if !from.is_empty() {

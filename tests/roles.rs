@@ -234,8 +234,7 @@ fn nobody_reads_is_said_and_nothing_else_is_relayed() {
     assert!(answer.starts_with("450 4.3.5 <support@relay.example>: nobody"), "{answer}");
     assert_eq!(check, "role_address");
     for to in ["Postmaster", "postmaster@mx1.relay.example", "postmaster@relay.example"] {
-        let (answer, check) = rcpt(to);
-        assert!(answer.starts_with("450") && check == "role_address", "{to}: no customer's");
+        assert!(rcpt(to).0.starts_with("250"), "{to} is always taken, and waits in our queue");
     }
     for (value, words) in [
         ("boss@acme.test", "is at a domain of customer acme"),

@@ -86,12 +86,13 @@ fn is_return_path(facts: &Facts<'_>) -> bool {
     is_tag(recipient.local_part()) && facts.own_names.iter().any(|name| name == recipient.domain())
 }
 
-/// Mail to those who run the service waits where it is while nobody is set to read it: to take it
-/// would be to lose it.
+/// Mail to those who run the service waits where it is while nobody is set to read it. A
+/// postmaster's has to be taken (RFC 5321 section 4.5.1), and waits here.
 fn role_is_read(facts: &Facts<'_>) -> Option<Reply> {
     let role = role(facts)?;
-    let is_read = reads(facts.state, facts.own_names, facts.has_webhook, role);
-    (!is_read).then(|| refusal(450, Enhanced(4, 3, 5), facts, "nobody is set to read this yet"))
+    let is_taken =
+        role == Role::Postmaster || reads(facts.state, facts.own_names, facts.has_webhook, role);
+    (!is_taken).then(|| refusal(450, Enhanced(4, 3, 5), facts, "nobody is set to read this yet"))
 }
 
 /// The role that a recipient has at the service's domain, at this host or at an MX name. A domain

@@ -210,7 +210,7 @@ impl Policy {
 
     /// Whom a recipient means. `<Postmaster>` without a domain (`None`) is the one at this host. A
     /// role at a host or MX name is the same at the service's domain, so that any host can hand it
-    /// on. It is never a customer's: with nobody to read it, a check refuses it.
+    /// on. It is never a customer's: with nobody to read it, it waits here or at the sender's.
     pub fn target(&self, given: Option<Address>) -> Result<Address, Reply> {
         let view = self.cluster.view();
         let role = match &given {

@@ -221,8 +221,8 @@ mod tests {
             ("a.test,acme,mx\n", "its first line must name the columns"),
             ("name,customer,route,tsl\na.test,acme,mx,require\n", "no such columns: tsl"),
             (
-                "name,customer,route\na.test,acme,mx\n\nA.test,acme,m:25\n",
-                "line 4: A.test is on line 2 already",
+                "name,customer,route\na.test,acme,mx\nA.test,acme,m:25\n",
+                "line 3: A.test is on line 2 already",
             ),
             ("name,customer,route\na.test,acme\n", "line: 2"),
         ] {

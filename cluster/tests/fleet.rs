@@ -356,7 +356,7 @@ async fn a_leader_that_is_drained_hands_over_its_lead_before_it_is_retired() {
     fleet.node(leader).remove(&name(next), true, "ops").await.unwrap();
     let out = fleet.node(next).failed();
     let why = tokio::time::timeout(Duration::from_secs(20), out).await.unwrap();
-    assert_eq!(why, format!("{} was removed from the fleet", name(next)));
+    assert!(why.starts_with(&format!("{} was removed from the fleet", name(next))), "{why}");
     fleet.node(leader).propose(customer("after")).await.unwrap().unwrap();
     fleet
         .eventually("two are left", async |fleet: &Fleet| {

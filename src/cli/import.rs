@@ -172,8 +172,8 @@ fn require_columns(columns: &StringRecord) -> anyhow::Result<()> {
     let missing = COLUMNS.iter().take(REQUIRED).any(|name| !columns.iter().any(|c| c == *name));
     anyhow::ensure!(
         !missing,
-        "its first line must name the columns, at least {}, as in \"name,customer,route\" and below \
-         that \"acme.test,acme,mail.acme.test:25\"",
+        "its first line must name the columns, at least {}, as in \"name,customer,route\" and \
+         below that \"acme.test,acme,mail.acme.test:25\"",
         COLUMNS[..REQUIRED].join(",")
     );
     anyhow::ensure!(

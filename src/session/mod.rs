@@ -7,7 +7,6 @@
 mod forged;
 mod lines;
 mod outbox;
-mod refusals;
 mod site;
 mod text;
 mod trace;
@@ -20,7 +19,6 @@ use std::time::Instant;
 pub use forged::ForgedResults;
 pub use lines::{Framed, LineReader};
 pub use outbox::Outbox;
-pub use refusals::{FirstRefused, Refusals};
 pub use site::Site;
 pub use text::Text;
 pub use transaction::{Incoming, Transaction};

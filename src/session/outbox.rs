@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use super::Refusals;
-use crate::smtp::{Canned, Reply};
+use crate::smtp::{Canned, Refusals, Reply};
 
 /// The replies that were not sent yet, and their codes; and what was refused since it is there.
 #[derive(Debug, Default)]

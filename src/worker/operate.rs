@@ -51,8 +51,8 @@ struct End<'a> {
 }
 
 impl Deliveries {
-    /// Everything that waits is due now, as `by` wants it. How many messages that are, once for each
-    /// destination, and how many stay held.
+    /// Everything that waits is due now, as `by` wants it. How many messages that are, once for
+    /// each destination, and how many stay held.
     pub fn retry_all(&self, by: &str) -> (usize, usize) {
         self.inner.parts.log.operated(None, "retry of everything", by);
         self.inner.update(|core, now| core.schedule.retry_all(now))

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{Clean, Time, cut, json};
-use crate::session::Refusals;
+use crate::smtp::Refusals;
 
 /// A connection that was refused something.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! What a connection was refused, for the one line that the log has of it.
 
-use crate::smtp::canned::{self, Canned};
-use crate::smtp::{Address, Reply, ReversePath};
+use super::canned::{self, Canned};
+use super::{Address, Reply, ReversePath};
 
 /// The first recipient that was refused, and what the client was told.
 #[derive(Debug, Clone, PartialEq, Eq)]

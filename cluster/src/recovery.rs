@@ -75,6 +75,7 @@ pub struct Recovered {
     pub orphaned: Vec<String>,
 }
 
+/// Which file it is about, and what to do.
 fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
     let why = match error.kind() {
         io::ErrorKind::AlreadyExists => "is there already; give the name of a new file".to_owned(),

@@ -250,8 +250,7 @@ impl State {
         let is_asked = self.settings.get("rotation.acme_directory").is_some_and(|d| !d.is_empty());
         self.rotation.names.iter().filter(move |row| {
             let is_removed = matches!(row.stage, NameStage::Removed { .. });
-            let lasts = |known: &Certificate| known.ends_ms > now_ms && known.covers(&row.name);
-            let is_without = || !self.certificates().any(lasts);
+            let is_without = || !self.has_certificate(&row.name, now_ms);
             let is_refused = || self.certificate_fault(&row.name).is_some();
             is_asked && !is_removed && (is_refused() || is_without())
         })
@@ -275,8 +274,12 @@ impl State {
         let directory = self.settings.get("rotation.acme_directory").unwrap_or_default();
         let is_new = row.stage == NameStage::Planned && row.target.is_none();
         let is_coming = row.aim().is_some();
-        let lasts = |known: &Certificate| known.ends_ms > now_ms && known.covers(&row.name);
-        !directory.is_empty() && is_new && is_coming && !self.certificates().any(lasts)
+        !directory.is_empty() && is_new && is_coming && !self.has_certificate(&row.name, now_ms)
+    }
+
+    /// Whether a certificate for the name has not ended.
+    fn has_certificate(&self, name: &str, now_ms: u64) -> bool {
+        self.certificates().any(|known| known.ends_ms > now_ms && known.covers(name))
     }
 
     /// The keys that a name's TLSA records tell of while they are published: what it may be found
